@@ -1,0 +1,1 @@
+"""One end of the wire: the Flower ClientApp."""

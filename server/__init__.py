@@ -1,0 +1,1 @@
+"""The other end of the wire: the Flower ServerApp and its strategies."""

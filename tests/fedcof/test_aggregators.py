@@ -1,0 +1,126 @@
+"""FedNCM and FedCOF against the naive formulas, whatever the shape, the order and the gaps."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedcof import ClassMeans, FedCOF, FedNCM, UserError, class_means
+from tests.fedcof import formulas
+from tests.fedcof.test_covariance import as_upload, random_rows
+
+HEADS = {"per-class": formulas.per_class_scatter, "pooled": formulas.pooled_scatter}
+
+
+def relative_error(ours, reference):
+    return float(np.linalg.norm(np.asarray(ours, dtype=np.float64) - reference) / np.linalg.norm(reference))
+
+
+def solve(rows, num_classes, **options):
+    aggregator = FedCOF(num_classes, len(rows[0][2]), **options)
+    aggregator.add(as_upload(rows, torch.float32))
+    return aggregator.solve()
+
+
+@pytest.mark.parametrize("estimator", HEADS)
+@pytest.mark.parametrize(("dim", "num_clients"), [(6, 30), (120, 5)], ids=["d<rows", "d>rows"])
+@pytest.mark.parametrize("gamma", [0.01, 1.0])
+def test_fedcof_is_the_formula(estimator, dim, num_clients, gamma):
+    rows = [*random_rows(9, num_clients, dim, seed=dim, absent=(0, 4)), (4, 3, np.ones(dim))]
+    counts, means, _ = formulas.totals(rows, 9)
+    scatter = HEADS[estimator](rows, 9, gamma)
+    ridge = solve(rows, 9, estimator=estimator, shrinkage=gamma)
+    assert relative_error(ridge.weight, formulas.ridge_weight(scatter, counts, means)) < 1e-4
+    assert ridge.bias.count_nonzero() == 0
+    lda = solve(rows, 9, estimator=estimator, shrinkage=gamma, head="lda")
+    weight, bias = formulas.lda(scatter, counts, means)
+    assert relative_error(lda.weight, weight) < 1e-4
+    assert relative_error(lda.bias, bias) < 1e-4
+
+
+@pytest.mark.parametrize("head", ["ridge", "lda", "ncm"])
+def test_a_class_that_nobody_has_is_zero_and_never_predicted(head):
+    rows = [(c, n, -m) for c, n, m in random_rows(6, 10, 5, seed=3, absent=(2, 5))]
+    if head == "ncm":
+        aggregator = FedNCM(6, 5)
+        aggregator.add(as_upload(rows))
+        classifier = aggregator.solve()
+    else:
+        classifier = solve(rows, 6, head=head)
+    assert classifier.weight[[2, 5]].count_nonzero() == 0
+    assert classifier.bias[[2, 5]].count_nonzero() == 0
+    assert classifier.present.tolist() == [True, True, False, True, True, False]
+    assert classifier.weight.isfinite().all()
+    assert classifier.bias.isfinite().all()
+    # Far out in every direction some scores of all present classes are negative, so a zero would win.
+    predicted = classifier.predict(torch.randn(2000, 5, generator=torch.Generator().manual_seed(1)) * 100)
+    assert set(predicted.tolist()) <= {0, 1, 3, 4}
+
+
+def test_fedncm_is_the_normalised_class_mean():
+    rows = random_rows(5, 8, 4, seed=11)
+    _, means, _ = formulas.totals(rows, 5)
+    aggregator = FedNCM(5, 4)
+    aggregator.add(as_upload(rows))
+    expected = means / np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(aggregator.solve().weight, expected, rtol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(6)))
+def test_the_order_of_arrival_does_not_change_a_bit(order):
+    uploads = [
+        as_upload(random_rows(4, 1, 12, seed=seed) or [(0, 1, np.ones(12))], torch.float32) for seed in range(6)
+    ]
+    in_order, shuffled = FedCOF(4, 12), FedCOF(4, 12)
+    for source in range(6):
+        in_order.add(uploads[source], source)
+    for source in order:
+        shuffled.add(uploads[source], source)
+    assert torch.equal(in_order.solve().weight, shuffled.solve().weight)
+
+
+def test_fedcof_beats_class_means_where_the_classes_are_stretched_alike():
+    generator = torch.Generator().manual_seed(0)
+    stretch = torch.diag(torch.tensor([5.0, 5.0, 5.0, 1.0, 1.0, 0.5, 0.5, 0.5]))
+    centres = torch.randn(5, 8, generator=generator)
+
+    def sample(n):
+        labels = torch.randint(0, 5, (n,), generator=generator)
+        return centres[labels] + torch.randn(n, 8, generator=generator) @ stretch, labels
+
+    covariances, means = FedCOF(5, 8, shrinkage=0.01), FedNCM(5, 8)
+    for _ in range(60):
+        upload = class_means(*sample(30))
+        covariances.add(upload)
+        means.add(upload)
+    features, labels = sample(4000)
+
+    def accuracy(aggregator):
+        return float((aggregator.solve().predict(features) == labels).float().mean())
+
+    assert accuracy(covariances) > accuracy(means) + 0.1
+
+
+def test_what_an_aggregator_refuses():
+    aggregator = FedCOF(3, 4)
+    empty = class_means(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(UserError, match="nothing to solve"):
+        aggregator.solve()
+    aggregator.add(empty, source=1)
+    with pytest.raises(UserError, match="nothing to solve"):
+        aggregator.solve()
+    with pytest.raises(UserError, match="Client 1 has been added before"):
+        aggregator.add(empty, source=1)
+    with pytest.raises(UserError, match="dimension 4"):
+        aggregator.add(ClassMeans(torch.tensor([0]), torch.tensor([1]), torch.zeros(1, 5)))
+    with pytest.raises(UserError, match="ridge, lda"):
+        FedCOF(3, 4, head="svm")
+    with pytest.raises(UserError, match="at least one class"):
+        FedNCM(0, 4)
+
+
+def test_a_singular_system_is_named():
+    with pytest.raises(UserError, match="larger shrinkage"):
+        solve([(0, 2, np.ones(4)), (1, 2, np.zeros(4))], 2, shrinkage=0.0)

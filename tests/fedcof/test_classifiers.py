@@ -1,0 +1,52 @@
+"""The linear classifier: scores, files, and files that are none."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fedcof import LinearClassifier, UserError
+
+
+@pytest.fixture
+def classifier():
+    return LinearClassifier(
+        weight=torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
+        bias=torch.tensor([0.0, 0.5, 0.0]),
+        present=torch.tensor([True, True, False]),
+        class_names=("cat", "dog", "emu"),
+    )
+
+
+def test_scores_are_linear_and_absent_classes_score_minus_infinity(classifier):
+    scores = classifier.scores(torch.tensor([[2.0, 1.0], [-5.0, -6.0]]))
+    assert scores.tolist() == [[2.0, 1.5, float("-inf")], [-5.0, -5.5, float("-inf")]]
+    assert classifier.predict(torch.tensor([[2.0, 1.0], [0.0, 1.0]])).tolist() == [0, 1]
+
+
+def test_a_saved_classifier_comes_back_to_the_last_bit(classifier, tmp_path):
+    classifier.save(tmp_path / "head.safetensors")
+    loaded = LinearClassifier.load(tmp_path / "head.safetensors")
+    assert torch.equal(loaded.weight, classifier.weight)
+    assert torch.equal(loaded.bias, classifier.bias)
+    assert torch.equal(loaded.present, classifier.present)
+    assert loaded.class_names == ("cat", "dog", "emu")
+
+
+def test_files_that_are_no_classifier_are_refused(classifier, tmp_path):
+    with pytest.raises(UserError, match="no classifier at"):
+        LinearClassifier.load(tmp_path / "absent.safetensors")
+    save_file({"weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="not a classifier"):
+        LinearClassifier.load(tmp_path / "other.safetensors")
+    classifier.save(tmp_path / "head.safetensors")
+    whole = (tmp_path / "head.safetensors").read_bytes()
+    (tmp_path / "head.safetensors").write_bytes(whole[:-4])
+    with pytest.raises(UserError, match="cannot be read"):
+        LinearClassifier.load(tmp_path / "head.safetensors")
+
+
+def test_features_and_shapes_must_fit(classifier):
+    with pytest.raises(UserError, match="takes \\(n, 2\\)"):
+        classifier.predict(torch.zeros(4, 3))
+    with pytest.raises(UserError, match="one of each per class"):
+        LinearClassifier(torch.zeros(3, 2), torch.zeros(2), torch.ones(3, dtype=torch.bool))

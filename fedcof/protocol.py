@@ -1,0 +1,72 @@
+"""The names that both ends of the wire use for messages and records."""
+
+from __future__ import annotations
+
+INTRODUCTION = "introduction"
+"""Query in which a node says which partition it is, and of how many."""
+
+STATISTICS = "statistics"
+"""Query for a client's statistics, and the record that carries them."""
+
+CONFIG = "config"
+"""Record with the run-config."""
+
+NODE = "node"
+"""Record of a node's introduction, with the two keys below."""
+
+PARTITION_ID = "partition-id"
+NUM_PARTITIONS = "num-partitions"
+
+HOSTED = "hosted"
+"""Record that lists, under the key below, the clients a message is for, where one node hosts several."""
+
+CLIENTS = "clients"
+
+ERROR = "error"
+"""Record with, under the key below, why a hosted client has no reply."""
+
+REASON = "reason"
+
+_SEPARATOR = ":"
+
+
+def hosted_key(client: int, record: str) -> str:
+    """Name a hosted client's record within the reply of its node.
+
+    Parameters
+    ----------
+    client : int
+        Client number.
+    record : str
+        The record's name in the client's own reply.
+
+    Returns
+    -------
+    str
+        The name in the node's reply.
+    """
+    return f"{client}{_SEPARATOR}{record}"
+
+
+def split_hosted_key(key: str) -> tuple[int, str]:
+    """Take a name made by :func:`hosted_key` apart.
+
+    Parameters
+    ----------
+    key : str
+        Name of a record in a node's reply.
+
+    Returns
+    -------
+    tuple of (int, str)
+        Client number and the record's own name.
+
+    Raises
+    ------
+    ValueError
+        If the key is none of these.
+    """
+    client, separator, record = key.partition(_SEPARATOR)
+    if not separator:
+        raise ValueError(f"{key!r} names no hosted client")
+    return int(client), record

@@ -1,0 +1,120 @@
+"""results.json: one object a run, always whole on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedcof.errors import UserError
+
+FILE_NAME = "results.json"
+HEAD_FILE_NAME = "head.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What one run came to.
+
+    Attributes
+    ----------
+    method : str
+        The method's name.
+    seed : int
+        The run's seed.
+    accuracy : float
+        Share of the test split classified rightly, from 0 to 1.
+    uplink_bytes, downlink_bytes : int
+        Bytes of all clients' messages as Flower serialises them.
+    clients, clients_rejected : int
+        Clients whose upload was used, and clients that failed or did not answer.
+    seconds : float
+        Time from the first message to the classifier.
+    config : dict
+        The whole run-config.
+    rejected : dict
+        Why each client was left out, by client number.
+    head : str
+        The classifier's file, relative to results.json.
+    format : int
+        Version of these fields.
+    """
+
+    method: str
+    seed: int
+    accuracy: float
+    uplink_bytes: int
+    downlink_bytes: int
+    clients: int
+    clients_rejected: int
+    seconds: float
+    config: dict[str, Any]
+    rejected: dict[str, str] = field(default_factory=dict)
+    head: str = HEAD_FILE_NAME
+    format: int = FORMAT
+
+
+def load_results(folder: Path) -> list[RunResult]:
+    """Read the results of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of one or several runs.
+
+    Returns
+    -------
+    list of RunResult
+        In the order in which the runs ended; empty where none has.
+
+    Raises
+    ------
+    UserError
+        If the file is not a results file of this version.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return []
+    try:
+        runs = json.loads(path.read_text())
+        if any(run["format"] != FORMAT for run in runs):
+            raise UserError(
+                f"The file {path} was written by another version of fedcof: "
+                "name a new output folder, or run its runs again."
+            )
+        return [RunResult(**run) for run in runs]
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise UserError(f"The file {path} is not a results file of fedcof: name another output folder.") from error
+
+
+def append_result(folder: Path, result: RunResult) -> None:
+    """Add one run to the results of a folder, so that a crash leaves either the old file or the new one.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the runs; made if missing.
+    result : RunResult
+        The run to add.
+    """
+    results = [*load_results(folder), result]
+    write_whole(folder / FILE_NAME, json.dumps([asdict(run) for run in results], indent=1))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file in one step, so that no reader ever sees half of it.
+
+    Parameters
+    ----------
+    path : Path
+        File to write or to replace; its folder is made if missing.
+    text : str
+        The whole content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text)
+    unfinished.replace(path)

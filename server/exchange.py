@@ -1,0 +1,60 @@
+"""Messages out, replies in as they arrive: a few in flight, delivered in the order of the messages."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+LONGEST_PAUSE = 0.5
+
+
+def exchange(
+    grid: Grid, messages: Iterable[Message], timeout: float, window: int = 64
+) -> Iterator[tuple[Message, Message | None]]:
+    """Send messages and yield each with its reply, in the order of the messages.
+
+    The order makes every sum over replies the same whichever node answers first. At most ``window`` messages are
+    unanswered or waiting for their turn, so memory holds that many replies and not all of them.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's connection to the nodes.
+    messages : iterable of Message
+        What to send; taken as room becomes free.
+    timeout : float
+        Seconds that a reply may take from when its message was sent.
+    window : int
+        Messages under way at once.
+
+    Yields
+    ------
+    tuple of (Message, Message or None)
+        A message and its reply; None if there was none in time.
+    """
+    waiting: deque[tuple[Message, str, float]] = deque()
+    replies: dict[str, Message] = {}
+    source = iter(messages)
+    pause = 0.01
+    exhausted = False
+    while waiting or not exhausted:
+        while not exhausted and len(waiting) < window:
+            message = next(source, None)
+            if message is None:
+                exhausted = True
+            else:
+                (message_id,) = grid.push_messages([message])
+                waiting.append((message, message_id, time.monotonic() + timeout))
+        unanswered = [message_id for _, message_id, _ in waiting if message_id not in replies]
+        arrived = {reply.metadata.reply_to_message_id: reply for reply in grid.pull_messages(unanswered)}
+        replies.update(arrived)
+        while waiting and (waiting[0][1] in replies or time.monotonic() > waiting[0][2]):
+            message, message_id, _ = waiting.popleft()
+            yield message, replies.pop(message_id, None)
+        pause = 0.01 if arrived else min(2 * pause, LONGEST_PAUSE)
+        if waiting and not arrived:
+            time.sleep(pause)

@@ -1,0 +1,254 @@
+"""The clients of a run as a Flower Grid: addressed by client number, wherever they live.
+
+Flower draws node ids from the system's randomness and starts a ServerApp while nodes still register. A Federation
+waits until all are there, learns once which node is which, and from then on a strategy sees clients 0, 1, 2 ... in
+that order, in every run. Several clients may live on one node; a strategy does not notice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from logging import getLogger
+
+from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.run import Run
+
+from fedcof import UserError
+from fedcof.communication import Ledger
+from fedcof.protocol import (
+    CLIENTS,
+    ERROR,
+    HOSTED,
+    INTRODUCTION,
+    NODE,
+    NUM_PARTITIONS,
+    PARTITION_ID,
+    REASON,
+    split_hosted_key,
+)
+from server.exchange import exchange
+
+logger = getLogger("flwr")
+
+CLIENTS_PER_MESSAGE = 32
+NO_ANSWER = 1001
+CLIENT_FAILED = 1002
+
+
+class Federation(Grid):
+    """A Grid whose node ids are client numbers.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's own, with one id per node.
+    num_clients : int
+        Clients in the federation; client i lives on node i * nodes // clients.
+    node_timeout : float
+        Seconds to wait for all nodes.
+
+    Attributes
+    ----------
+    ledger : Ledger
+        Bytes of each client's messages, as if each were alone on its node.
+
+    Raises
+    ------
+    UserError
+        If no node joins in time, or nodes do not say which partition they are.
+    """
+
+    def __init__(self, grid: Grid, num_clients: int, node_timeout: float = 120.0) -> None:
+        self._grid = grid
+        self.ledger = Ledger()
+        nodes = await_nodes(grid, node_timeout)
+        self._node_of_client = [nodes[client * len(nodes) // num_clients] for client in range(num_clients)]
+
+    def new_ledger(self) -> None:
+        """Begin to count from zero, as for the next run with the same clients."""
+        self.ledger = Ledger()
+
+    def set_run(self, run: Run) -> None:
+        """Set the run; see Flower's Grid."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run; see Flower's Grid."""
+        return self._grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Make a message for a client; see Flower's Grid."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """List the clients: 0, 1, 2 ... in every run."""
+        return list(range(len(self._node_of_client)))
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Refuse: replies of hosted clients are told apart only by :meth:`send_and_receive`."""
+        raise NotImplementedError("Use Federation.send_and_receive, which streams.")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Refuse; see :meth:`push_messages`."""
+        raise NotImplementedError("Use Federation.send_and_receive, which streams.")
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        """Send messages to clients and yield one reply for each, in their order, as they arrive.
+
+        Parameters
+        ----------
+        messages : iterable of Message
+            Messages whose destinations are client numbers.
+        timeout : float, optional
+            Seconds that a reply may take; an hour if None.
+
+        Yields
+        ------
+        Message
+            The client's reply; one with an error if it failed or did not answer in time. Its source is the
+            client's number.
+        """
+        timeout = 3600.0 if timeout is None else timeout
+        batches = list(self._batches(messages))
+        outgoing = (self._message_to_node(batch) for batch in batches)
+        for batch, (_, reply) in zip(batches, exchange(self._grid, outgoing, timeout), strict=True):
+            for request, client_reply in zip(batch, _replies_of_clients(batch, reply, timeout), strict=True):
+                self._count(request, client_reply)
+                yield client_reply
+
+    def _batches(self, messages: Iterable[Message]) -> Iterator[list[Message]]:
+        """Group what goes to one node with the same content, so that the content crosses once."""
+
+        def destination(message: Message) -> tuple[int, int, str]:
+            node = self._node_of_client[message.metadata.dst_node_id]
+            return node, id(message.content), message.metadata.message_type
+
+        for _, group in groupby(messages, destination):
+            batch = list(group)
+            for start in range(0, len(batch), CLIENTS_PER_MESSAGE):
+                yield batch[start : start + CLIENTS_PER_MESSAGE]
+
+    def _message_to_node(self, batch: list[Message]) -> Message:
+        clients = [message.metadata.dst_node_id for message in batch]
+        return Message(
+            RecordDict({**batch[0].content, HOSTED: ConfigRecord({CLIENTS: clients})}),
+            self._node_of_client[clients[0]],
+            batch[0].metadata.message_type,
+            group_id=batch[0].metadata.group_id,
+        )
+
+    def _count(self, request: Message, reply: Message) -> None:
+        client = request.metadata.dst_node_id
+        self.ledger.downlink[client] += serialised_bytes(request.content)
+        if reply.has_content():
+            self.ledger.uplink[client] += serialised_bytes(reply.content)
+
+
+def serialised_bytes(content: RecordDict) -> int:
+    """Count the bytes of a message's content as Flower serialises it.
+
+    Parameters
+    ----------
+    content : RecordDict
+        What a message carries.
+
+    Returns
+    -------
+    int
+        Bytes of the content and of all objects nested in it.
+    """
+    return sum(len(item.deflate()) for item in get_all_nested_objects(content).values())
+
+
+def await_nodes(grid: Grid, timeout: float) -> list[int]:
+    """Wait until as many nodes have joined as they say they are.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's own.
+    timeout : float
+        Seconds to wait. If some nodes are missing by then the federation starts with those that are there.
+
+    Returns
+    -------
+    list of int
+        Node ids in the order of their partition ids.
+
+    Raises
+    ------
+    UserError
+        If no node joins in time, or one does not say which partition it is.
+    """
+    deadline = time.monotonic() + timeout
+    partitions: dict[int, int] = {}
+    expected = 1
+    while len(partitions) < expected and time.monotonic() < deadline:
+        new = sorted(set(grid.get_node_ids()) - set(partitions.values()))
+        for node, introduction in _introductions(grid, new, deadline - time.monotonic()):
+            partitions[introduction[PARTITION_ID]] = node
+            expected = introduction[NUM_PARTITIONS]
+        if len(partitions) < expected:
+            time.sleep(0.1)
+    if not partitions:
+        raise UserError(f"No node joined within {timeout:g} seconds: start the nodes, or raise node-timeout.")
+    if len(partitions) < expected:
+        logger.warning("Only %d of %d nodes joined within %g seconds.", len(partitions), expected, timeout)
+    return [partitions[partition] for partition in sorted(partitions)]
+
+
+def _introductions(grid: Grid, nodes: list[int], timeout: float) -> Iterator[tuple[int, dict[str, int]]]:
+    """Ask nodes which partition they are; one that does not answer is left for the next time."""
+    message_type = f"{MessageType.QUERY}.{INTRODUCTION}"
+    questions = [Message(RecordDict(), node, message_type) for node in nodes]
+    for question, reply in exchange(grid, questions, timeout):
+        if reply is None or reply.has_error():
+            continue
+        introduction = {key: int(value) for key, value in reply.content[NODE].items()}
+        if set(introduction) != {PARTITION_ID, NUM_PARTITIONS}:
+            raise UserError(
+                f"Node {question.metadata.dst_node_id} does not say which partition it is: "
+                f"start it with {PARTITION_ID} and {NUM_PARTITIONS} in its node-config."
+            )
+        yield question.metadata.dst_node_id, introduction
+
+
+def _replies_of_clients(batch: list[Message], reply: Message | None, timeout: float) -> Iterator[Message]:
+    """Take a node's reply apart into one per client of the batch."""
+    if reply is None:
+        error = Error(NO_ANSWER, f"no answer within {timeout:g} seconds")
+    elif reply.has_error():
+        error = reply.error
+    else:
+        records = _records_of_clients(reply.content)
+        yield from (_reply_of_client(request, records) for request in batch)
+        return
+    yield from (Message(error, reply_to=request) for request in batch)
+
+
+def _records_of_clients(content: RecordDict) -> dict[int, RecordDict]:
+    """Sort a node's records by client; those that belong to none are dropped."""
+    records: dict[int, RecordDict] = {}
+    for key, record in content.items():
+        try:
+            client, name = split_hosted_key(key)
+        except ValueError:
+            continue
+        records.setdefault(client, RecordDict())[name] = record
+    return records
+
+
+def _reply_of_client(request: Message, records: dict[int, RecordDict]) -> Message:
+    content = records.get(request.metadata.dst_node_id)
+    if content is None:
+        return Message(Error(CLIENT_FAILED, "its node's reply has nothing from it"), reply_to=request)
+    if ERROR in content:
+        return Message(Error(CLIENT_FAILED, str(content[ERROR][REASON])), reply_to=request)
+    return Message(content, reply_to=request)

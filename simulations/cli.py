@@ -1,0 +1,73 @@
+"""The command ``fedcof``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedcof.errors import UserError
+
+app = typer.Typer(
+    help="Training-free federated learning on Flower and Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Scenario = Annotated[str, typer.Argument(help="A scenario's name or the path of its TOML file.")]
+Settings = Annotated[list[str] | None, typer.Option("-c", metavar="KEY=VALUE", help="Set a run-config key.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.")]
+
+
+@app.command()
+def simulate(scenario: Scenario = "digits", settings: Settings = None, output: Output = None) -> None:
+    """Run one federation on Flower and Ray, and write its classifier."""
+    from simulations.comparison import simulate_one
+
+    simulate_one(scenario, settings or [], output or _new_folder(scenario))
+
+
+@app.command()
+def compare(
+    scenario: Scenario = "digits",
+    settings: Settings = None,
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "fedncm,fedcof",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
+    output: Output = None,
+) -> None:
+    """Run several methods and seeds on the same federation, and show them in one table."""
+    from simulations.comparison import compare_methods
+
+    compare_methods(scenario, settings or [], methods.split(","), seeds.split(","), output or _new_folder(scenario))
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+) -> None:
+    """Classify image files with a saved run (the most accurate of its folder)."""
+    from simulations.comparison import show_predictions
+
+    show_predictions(folder, images)
+
+
+def main() -> None:
+    """Run the command; a user's error is one sentence on standard error and exit status 2."""
+    # What we start on this machine reports to nobody unless the user has said so.
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    try:
+        app()
+    except UserError as error:
+        print(f"fedcof: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _new_folder(scenario: str) -> Path:
+    return Path("runs") / f"{Path(scenario).stem}-{datetime.now():%Y%m%d-%H%M%S}"

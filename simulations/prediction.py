@@ -1,0 +1,120 @@
+"""Use a saved run on new image files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from fedcof.classifiers import LinearClassifier
+from fedcof.configuration import RunConfig
+from fedcof.errors import UserError
+from fedcof.results import RunResult, load_results
+from fedcof.virtual_clients import backbone_of
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The classes that a run sees in one image.
+
+    Attributes
+    ----------
+    image : Path
+        The image file.
+    classes : list of (str, float)
+        The likeliest classes and their scores, best first. A score is the classifier's own (for FedNCM and FedCOF a
+        projection on a unit vector), not a probability.
+    """
+
+    image: Path
+    classes: list[tuple[str, float]]
+
+
+def best_run(folder: Path) -> RunResult:
+    """Choose the most accurate run of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder with a results.json.
+
+    Returns
+    -------
+    RunResult
+        The first of those with the highest accuracy.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no run.
+    """
+    runs = load_results(folder)
+    if not runs:
+        raise UserError(f"The folder {folder} holds no finished run: name the output folder of fedcof simulate.")
+    return max(runs, key=lambda run: run.accuracy)
+
+
+def predict(folder: Path, run: RunResult, images: list[Path], num_classes: int = 5) -> list[Prediction]:
+    """Classify image files with a run's backbone and classifier.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    run : RunResult
+        One of its runs.
+    images : list of Path
+        Image files.
+    num_classes : int
+        How many classes to name for each.
+
+    Returns
+    -------
+    list of Prediction
+        In the order of the files.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or not an image.
+    """
+    classifier = LinearClassifier.load(folder / run.head)
+    backbone = backbone_of(RunConfig.from_mapping(run.config))
+    inputs = torch.stack([backbone.transform(read_image(path)) for path in images])
+    with torch.inference_mode():
+        scores = classifier.scores(backbone.module(inputs))
+    best = scores.topk(min(num_classes, int(classifier.present.sum())), dim=1)
+    names = classifier.class_names or tuple(map(str, range(classifier.num_classes)))
+    return [
+        Prediction(image, [(names[index], float(score)) for score, index in zip(values, indices, strict=True)])
+        for image, values, indices in zip(images, best.values, best.indices.tolist(), strict=True)
+    ]
+
+
+def read_image(path: Path) -> Image.Image:
+    """Read an image file as RGB.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Image
+        In RGB.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise UserError(f"There is no image at {path}: name an image file.") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise UserError(f"The file {path} cannot be read as an image: name an image file.") from error

@@ -1,0 +1,133 @@
+"""Runs on Flower's simulation runtime: embed once, start Flower, hand it the runs, collect the results."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.progress import Progress
+
+from fedcof.configuration import RunConfig, Scalar
+from fedcof.errors import UserError
+from fedcof.results import RunResult, load_results, write_whole
+from fedcof.virtual_clients import client_indices, dataset_of, split_features
+from server.app import FAILURE_FILE_NAME, PROGRESS
+from simulations.bundle import stage_app
+from simulations.display import progress_bars
+from simulations.runtime import Connection, Resources, run_app, simulation_superlink
+
+MOST_NODES = 100
+LOG_FILE_NAME = "flower.log"
+
+_PROGRESS_LINE = re.compile(PROGRESS.replace("%d", r"(\d+)"))
+
+
+def execute_runs(runs: dict[str, RunConfig], output: Path) -> list[RunResult]:
+    """Execute runs one after another, in one Flower run for each size of federation, and show how far they are.
+
+    Parameters
+    ----------
+    runs : dict of str to RunConfig
+        For each run the folder of its files within ``output``, and its configuration.
+    output : Path
+        Folder for the results.
+
+    Returns
+    -------
+    list of RunResult
+        All results that the folder holds by now.
+
+    Raises
+    ------
+    UserError
+        If a run cannot be made as asked, or fails.
+    """
+    output = output.absolute()
+    output.mkdir(parents=True, exist_ok=True)
+    (output / FAILURE_FILE_NAME).unlink(missing_ok=True)
+    for config in runs.values():
+        client_indices(config)
+    with progress_bars() as bars, TemporaryDirectory(prefix="fedcof-") as scratch:
+        _embed(runs.values(), bars)
+        waiting = bars.add_task("Flower and Ray start", total=None)
+        with simulation_superlink(Path(scratch)) as connection:
+            app = stage_app(Path(scratch) / "app")
+            for nodes, group in groupby(sorted(runs.items(), key=_num_nodes), key=_num_nodes):
+                plan = _write_plan(Path(scratch), dict(group))
+                values: dict[str, Scalar] = {"output": str(output), "plan": str(plan)}
+                _run_in_flower(connection, app, values, nodes, _follow(bars, waiting))
+    return load_results(output)
+
+
+def _num_nodes(run: tuple[str, RunConfig]) -> int:
+    """How many SuperNodes host a run's clients: one each, up to a hundred, unless asked otherwise."""
+    config = run[1]
+    if config.clients_per_node:
+        return -(-config.num_clients // config.clients_per_node)
+    return min(config.num_clients, MOST_NODES)
+
+
+def _embed(configs: Iterable[RunConfig], bars: Progress) -> None:
+    """Embed every split once, before Flower starts, where the clients are to find it."""
+    for config in configs:
+        for split in ("train", "test"):
+            if split == "train" and not config.feature_cache:
+                continue
+            dataset = dataset_of(config)
+            total = len(dataset.train if split == "train" else dataset.test)
+            bar = bars.add_task(f"Embed {split} images", total=total, visible=False)
+
+            def advance(images: int, bar: object = bar) -> None:
+                bars.update(bar, advance=images, visible=True)  # type: ignore[arg-type]
+
+            split_features(config, split, advance)
+
+
+def _write_plan(folder: Path, runs: dict[str, RunConfig]) -> Path:
+    plan = folder / "plan.json"
+    entries = [{"folder": name, "config": config.to_mapping()} for name, config in runs.items()]
+    write_whole(plan, json.dumps(entries))
+    return plan
+
+
+def _run_in_flower(
+    connection: Connection, app: Path, values: dict[str, Scalar], nodes: int, follow: Callable[[str], None]
+) -> None:
+    """Run the app, keep its log, and put its own sentence before Flower's where it failed."""
+    output = Path(str(values["output"]))
+    with (output / LOG_FILE_NAME).open("a") as log:
+
+        def on_line(line: str) -> None:
+            log.write(line.rstrip("\n") + "\n")
+            log.flush()
+            follow(line)
+
+        try:
+            run_app(connection, app, values, Resources(num_supernodes=nodes), on_line)
+        except UserError as error:
+            failure = output / FAILURE_FILE_NAME
+            if failure.exists():
+                raise UserError(failure.read_text()) from error
+            raise
+
+
+def _follow(bars: Progress, waiting: object) -> Callable[[str], None]:
+    """Turn the ServerApp's progress lines into a bar a run."""
+    tasks: dict[str, object] = {}
+
+    def on_line(line: str) -> None:
+        found = _PROGRESS_LINE.search(line)
+        if not found:
+            return
+        run, num_runs, client, num_clients = found.groups()
+        if run not in tasks:
+            bars.update(waiting, total=1, completed=1, visible=False)  # type: ignore[arg-type]
+            name = f"Clients, run {run} of {num_runs}" if num_runs != "1" else "Clients"
+            tasks[run] = bars.add_task(name, total=int(num_clients))
+        bars.update(tasks[run], completed=int(client))  # type: ignore[arg-type]
+
+    return on_line

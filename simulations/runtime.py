@@ -1,0 +1,481 @@
+"""Flower's simulation runtime: an own SuperLink with Ray, the runs submitted to it, and the end of both."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import tomli_w
+
+from fedcof.configuration import Scalar
+from fedcof.errors import UserError
+
+CONNECTION_NAME = "simulation"
+START_SECONDS = 60.0
+
+# How long what was started may take to end by itself before it is killed.
+_GRACE_SECONDS = 3.0
+_KILL_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+_TAIL_LINES = 200
+
+# A socket's path may have 103 bytes on some systems, of which Ray's session takes 68 and our own folder 16.
+_LONGEST_TEMPORARY_FOLDER = 19
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception)(?:: .*)?$")
+_VAGUE = "An error was encountered. Ending simulation."
+_NO_ROOM = "ActorPool is empty"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a Flower run may use.
+
+    Attributes
+    ----------
+    num_supernodes : int
+        Simulated SuperNodes.
+    client_num_cpus : int
+        CPU cores of each client at work; as many clients work at once as this leaves room for.
+    client_num_gpus : float
+        Share of a GPU of each client at work.
+    """
+
+    num_supernodes: int
+    client_num_cpus: int = 1
+    client_num_gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num_supernodes < 1 or self.client_num_cpus < 1 or self.client_num_gpus < 0:
+            raise UserError(
+                "A simulation needs at least one SuperNode, at least one CPU core a client and no negative share of"
+                f" a GPU, but was given {self.num_supernodes}, {self.client_num_cpus} and {self.client_num_gpus}."
+            )
+
+    def federation_config(self) -> str:
+        """Write the resources as the value of ``flwr run --federation-config``."""
+        return (
+            f"num-supernodes={self.num_supernodes} client-resources-num-cpus={self.client_num_cpus} "
+            f"client-resources-num-gpus={float(self.client_num_gpus)}"
+        )
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A running SuperLink, as ``flwr`` knows it.
+
+    Attributes
+    ----------
+    name, address : str
+        Name in Flower's configuration, and host and port on the loopback interface.
+    working_directory : Path
+        Folder of everything that the SuperLink writes.
+    environment : mapping of str to str
+        Environment variables of every process that takes part.
+    processes : list of subprocess.Popen
+        Those that were started from here.
+    """
+
+    name: str
+    address: str
+    working_directory: Path
+    environment: Mapping[str, str]
+    processes: list[subprocess.Popen[str]] = field(default_factory=list, repr=False)
+
+    @property
+    def home(self) -> Path:
+        """Flower's private home; being unique, it also marks the processes."""
+        return self.working_directory / "flower-home"
+
+    @property
+    def start_directory(self) -> Path:
+        """Empty folder to start in: Ray's workers look for modules there before they look into the app."""
+        return self.working_directory / "start"
+
+    @property
+    def log(self) -> Path:
+        """What the SuperLink itself says."""
+        return self.working_directory / "superlink.log"
+
+    def popen(self, *command: str, stdout: int, stderr: int) -> subprocess.Popen[str]:
+        """Start one of Flower's commands apart from the terminal, whose Ctrl-C is ours to pass on."""
+        process = subprocess.Popen(
+            [str(_executable(command[0])), *command[1:]],
+            cwd=self.start_directory,
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        return process
+
+
+class FlowerRunError(UserError):
+    """A Flower run that did not complete.
+
+    Attributes
+    ----------
+    status : str
+        Flower's word for how it ended, for example ``finished:failed``; empty if it was never accepted.
+    details : str
+        The cause.
+    tail : list of str
+        The last lines of its log.
+    """
+
+    def __init__(self, status: str, details: str, tail: list[str], log: Path | None = None) -> None:
+        where = f"; the full log is in {log}" if log else ""
+        super().__init__(f"The Flower run failed: {details.rstrip('. ')}{where}.")
+        self.status = status
+        self.details = details
+        self.tail = tail
+
+
+@contextmanager
+def simulation_superlink(working_directory: Path, ray_address: str = "") -> Iterator[Connection]:
+    """Run a SuperLink of one's own, and stop all that it started in the end, whatever that end is.
+
+    SIGTERM and SIGHUP raise ``SystemExit`` meanwhile if nobody else handles them.
+
+    Parameters
+    ----------
+    working_directory : Path
+        Folder for Flower's home and logs; a new one for every SuperLink.
+    ray_address : str, optional
+        Address of a Ray cluster to use; by default every run starts its own Ray on this machine.
+
+    Yields
+    ------
+    Connection
+        The SuperLink, ready for :func:`run_app`.
+
+    Raises
+    ------
+    UserError
+        If Flower is not installed or its SuperLink does not start.
+    """
+    working_directory = working_directory.absolute()
+    with _signals_raise(), _ray_folder() as ray_folder, _reserved_port() as reserved:
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        environment = _environment(working_directory, ray_folder, ray_address)
+        connection = Connection(CONNECTION_NAME, address, working_directory, environment)
+        connection.start_directory.mkdir(parents=True, exist_ok=True)
+        connection.home.mkdir(exist_ok=True)
+        superlink = {connection.name: {"address": address, "insecure": True}}
+        (connection.home / "config.toml").write_text(tomli_w.dumps({"superlink": superlink}), encoding="utf-8")
+        try:
+            _start(connection)
+            reserved.close()
+            yield connection
+        finally:
+            with _signals_ignored():
+                _stop(connection)
+
+
+def run_app(
+    connection: Connection,
+    app: Path,
+    run_config: Mapping[str, Scalar],
+    resources: Resources,
+    on_line: Callable[[str], None],
+    log: Path | None = None,
+) -> None:
+    """Run a Flower app to its end.
+
+    Parameters
+    ----------
+    connection : Connection
+        The SuperLink.
+    app : Path
+        Folder of the app.
+    run_config : mapping of str to bool, int, float or str
+        Values that override the app's defaults; strings of any content.
+    resources : Resources
+        What the run may use.
+    on_line : callable
+        Called with every line of the run's log as it comes, without colours and line end.
+    log : Path, optional
+        File in which the caller keeps those lines, to be named in the error.
+
+    Raises
+    ------
+    FlowerRunError
+        If the run was refused or did not complete.
+    """
+    config = connection.working_directory / "run-config.toml"
+    config.write_text(tomli_w.dumps(dict(run_config)), encoding="utf-8")
+    command = ["flwr", "run", str(app.absolute()), connection.name, "--stream", "--run-config", str(config)]
+    command += ["--federation-config", resources.federation_config()]
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    process = connection.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    with process:
+        try:
+            for line in process.stdout:
+                clean = _ANSI.sub("", line).rstrip()
+                tail.append(clean)
+                on_line(clean)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise FlowerRunError("", f"it was not accepted: {_boxed_text(tail)}", list(tail), log)
+    status, details = _last_status(connection)
+    if status != "finished:completed":
+        raise FlowerRunError(status, _cause(status, details, tail, resources), list(tail), log)
+
+
+def _executable(name: str) -> Path:
+    """Find a command of this environment, whose folder need not be on the user's path."""
+    found = shutil.which(name, path=_command_path())
+    if found is None:
+        raise UserError(
+            f"The command {name} was expected beside {sys.executable}: install fedcof with pip in that environment."
+        )
+    return Path(found)
+
+
+def _command_path() -> str:
+    return os.pathsep.join(
+        [str(Path(sys.executable).parent), sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
+    )
+
+
+def _environment(working_directory: Path, ray_folder: Path, ray_address: str) -> dict[str, str]:
+    """Make the environment that all processes of a simulation inherit."""
+    environment = {key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", "FORCE_COLOR"}}
+    # Relative entries would mean other folders once the processes start elsewhere.
+    if "PYTHONPATH" in environment:
+        entries = environment["PYTHONPATH"].split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in entries)
+    for key in ("NO_PROXY", "no_proxy"):
+        environment[key] = ",".join(filter(None, ["127.0.0.1", "localhost", environment.get(key)]))
+    environment |= {
+        "FLWR_HOME": str(working_directory / "flower-home"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": _command_path(),
+        # Lines are to come one by one through the pipe, in letters that not every locale can write.
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",
+    }
+    return environment | (_joined_ray(ray_address) if ray_address else _own_ray(ray_folder))
+
+
+def _joined_ray(address: str) -> dict[str, str]:
+    return {"RAY_ADDRESS": address}
+
+
+def _own_ray(folder: Path) -> dict[str, str]:
+    """Keep a Ray of one's own to oneself: it listens on all interfaces, and would join any Ray it finds noted."""
+    return {
+        "RAY_TMPDIR": str(folder),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Those workers could not serve the clients, which need an environment of their own.
+        "RAY_enable_worker_prestart": "0",
+        "RAY_prestart_worker_first_driver": "0",
+    }
+
+
+@contextmanager
+def _ray_folder() -> Iterator[Path]:
+    wanted = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    parent = wanted if len(os.fsencode(wanted)) <= _LONGEST_TEMPORARY_FOLDER else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="fedcof-", dir=parent, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _reserved_port() -> Iterator[socket.socket]:
+    """Hold a free port: bound but not listening, it is given to nobody who does not ask for it by number."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved
+
+
+def _start(connection: Connection) -> None:
+    """Start the SuperLink and wait until it answers."""
+    host, port = connection.address.split(":")
+    command = ["flower-superlink", "--simulation", "--insecure", "--disable-runtime-dependency-installation"]
+    with connection.log.open("w") as log:
+        process = connection.popen(
+            *command, "--host", host, "--port", port, stdout=log.fileno(), stderr=subprocess.STDOUT
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        if _is_healthy(host, int(port)):
+            return
+        time.sleep(_POLL_SECONDS)
+    said = connection.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = _ANSI.sub("", said[-1]) if said else "nothing"
+    raise UserError(
+        f"Flower's SuperLink did not start within {START_SECONDS:.0f} s, and its last words were {last!r};"
+        " check that flower-superlink runs in this environment."
+    )
+
+
+def _is_healthy(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=1)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _last_status(connection: Connection) -> tuple[str, str]:
+    """Ask for the status and status details of the newest run."""
+    command = ["flwr", "ls", connection.name, "--limit", "1", "--format", "json"]
+    with connection.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        answer = _ANSI.sub("", process.communicate()[0])
+    try:
+        run = json.loads(answer)["runs"][0]
+        return run["status"], run["status-details"]
+    except (ValueError, LookupError):
+        return "", f"the SuperLink did not tell how it ended but said {answer.strip()[-200:]!r}"
+
+
+def _cause(status: str, details: str, tail: deque[str], resources: Resources) -> str:
+    """Say in one clause why a run failed."""
+    if any(_NO_ROOM in line for line in tail):
+        return (
+            f"no client fits into the machine, as each was to get {resources.client_num_cpus} CPU cores and"
+            f" {resources.client_num_gpus:g} GPUs; ask for no more than one machine has"
+        )
+    if _VAGUE in details:
+        # Python prints a chain of exceptions from the first cause to the last consequence.
+        return next((line for line in tail if _EXCEPTION.match(line)), details)
+    if details in {"", "N/A"}:
+        return f"it ended as {status}"
+    return details.removeprefix("Simulation failed with exception: ")
+
+
+def _boxed_text(tail: deque[str]) -> str:
+    """Take the text out of the box that flwr draws around an error."""
+    boxed = [line.strip("│ ") for line in tail if line.startswith("│")]
+    return " ".join(boxed or list(tail)[-1:])
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Turn the signals that would end Python on the spot into an exception, so that the cleaning up takes place."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    with _handlers([n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL], leave):
+        yield
+
+
+@contextmanager
+def _signals_ignored() -> Iterator[None]:
+    with _handlers([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _handlers(
+    numbers: list[signal.Signals], handler: Callable[[int, FrameType | None], object] | signal.Handlers
+) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _stop(connection: Connection) -> None:
+    """End all that was started; without a /proc to look in, SuperExec ends itself and Ray for want of its parent."""
+    for process in connection.processes:
+        process.terminate()
+    _stop_groups(connection.home)
+    for process in connection.processes:
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _stop_groups(home: Path) -> None:
+    """End every process group with a process that runs in a Flower home; first by asking, then by killing.
+
+    The SuperLink, its SuperExec with Ray and all its workers, and ``flwr run`` are one group each. A process need
+    not show its environment (some of Ray's write their title over it), but one of each group does.
+    """
+    groups: set[int] = set()
+    for number, seconds in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
+        told: set[int] = set()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            groups = (groups | _groups_in(home)) & _living_groups()
+            if not groups:
+                return
+            for group in groups - told:
+                _signal_group(group, number)
+            told |= groups
+            time.sleep(_POLL_SECONDS)
+
+
+def _signal_group(group: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def _groups_in(home: Path) -> set[int]:
+    """Find the groups of the processes whose environment names a Flower home."""
+    marker = f"FLWR_HOME={home}".encode()
+    groups = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker in (folder / "environ").read_bytes().split(b"\0"):
+                groups.add(os.getpgid(int(folder.name)))
+        except OSError:
+            continue
+    return groups - {os.getpgrp()}
+
+
+def _living_groups() -> set[int]:
+    """Find the groups that have a process which is not a zombie."""
+    groups = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if state not in "ZX":
+            groups.add(int(group))
+    return groups

@@ -1,0 +1,53 @@
+"""The run-config: defaults that agree with Flower's, types, and sentences for what is wrong."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedcof import UserError
+from fedcof.configuration import RunConfig
+
+
+def test_the_defaults_are_those_that_flower_is_told():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["tool"]["flwr"]["app"]["config"] == RunConfig.defaults()
+
+
+@given(st.sampled_from(sorted(RunConfig.defaults())))
+def test_every_key_survives_the_way_as_text(key):
+    default = RunConfig.defaults()[key]
+    assert RunConfig.from_mapping({key: str(default)}).to_mapping()[key] == default
+    assert RunConfig.from_mapping({key: default}).to_mapping() == RunConfig.defaults()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("colour", "red", "Unknown key 'colour': choose one of alpha,"),
+        ("num-clients", "many", "takes a whole number"),
+        ("num-clients", 2.5, "takes a whole number"),
+        ("num-clients", 0, "at least 1"),
+        ("feature-cache", "yes", "true or false"),
+        ("alpha", "wide", "takes a number"),
+        ("alpha", -1.0, "above 0"),
+        ("alpha", float("nan"), "above 0"),
+        ("method", "fedsgd", "choose one of fedncm, fedcof"),
+        ("encoding", "int3", "choose one of float32"),
+        ("shrinkage", "lots", "ledoit-wolf, oas"),
+        ("quorum", 1.5, "at most 1"),
+        ("dataset", [1], "takes a text"),
+        ("seed", -1, "at least 0"),
+    ],
+)
+def test_a_bad_value_is_one_sentence(key, value, sentence):
+    with pytest.raises(UserError, match=sentence) as error:
+        RunConfig.from_mapping({key: value})
+    assert str(error.value).count("\n") == 0
+
+
+def test_shrinkage_is_a_number_or_a_name():
+    assert RunConfig.from_mapping({"shrinkage": "0.5"}).shrinkage == 0.5
+    assert RunConfig.from_mapping({"shrinkage": "oas"}).shrinkage == "oas"

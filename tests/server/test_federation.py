@@ -1,0 +1,106 @@
+"""A federation over an in-memory grid: who is asked, in what order replies come, what is counted, what fails."""
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from clients.hosting import answer, introduce
+from fedcof import UserError
+from server.exchange import exchange
+from server.federation import Federation, await_nodes, serialised_bytes
+from tests.server.in_memory_grid import InMemoryGrid
+
+
+def numbering_app(broken_clients=()):
+    """A ClientApp whose clients answer with their number, and some not at all."""
+    app = ClientApp()
+    app.query("introduction")(introduce)
+
+    def number(client, content, context):
+        if client in broken_clients:
+            raise UserError(f"client {client} has no disk")
+        return RecordDict({"statistics": ArrayRecord({"number": Array(np.full(client + 1, client))})})
+
+    @app.query("statistics")
+    def statistics(message, context):
+        return answer(number, message, context)
+
+    return app
+
+
+def ask_all(federation):
+    content = RecordDict({"config": ConfigRecord({"seed": 7})})
+    requests = [Message(content, client, "query.statistics") for client in federation.get_node_ids()]
+    return list(federation.send_and_receive(requests, timeout=0.3))
+
+
+def number_in(reply):
+    return int(reply.content["statistics"]["number"].numpy()[0])
+
+
+@pytest.mark.parametrize(("clients", "nodes"), [(1, 1), (7, 7), (20, 2), (100, 3), (3, 5)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_client_answers_once_in_order_wherever_it_lives(clients, nodes, seed):
+    federation = Federation(InMemoryGrid(numbering_app(), nodes, seed=seed), clients)
+    replies = ask_all(federation)
+    assert [number_in(reply) for reply in replies] == list(range(clients))
+    assert [reply.metadata.src_node_id for reply in replies] == list(range(clients))
+
+
+def test_hosting_does_not_change_the_ledger():
+    apart = Federation(InMemoryGrid(numbering_app(), 12), 12)
+    together = Federation(InMemoryGrid(numbering_app(), 2), 12)
+    ask_all(apart)
+    replies = ask_all(together)
+    assert apart.ledger == together.ledger
+    assert apart.ledger.uplink[3] == serialised_bytes(replies[3].content)
+    assert apart.ledger.downlink_bytes == 12 * apart.ledger.downlink[0] > 0
+
+
+def test_hosted_clients_share_messages():
+    grid = InMemoryGrid(numbering_app(), 2)
+    ask_all(Federation(grid, 100))
+    assert grid.messages_by_type["query.statistics"] == 4
+
+
+def test_one_broken_client_leaves_its_neighbours_whole():
+    replies = ask_all(Federation(InMemoryGrid(numbering_app(broken_clients=[4]), 2), 10))
+    assert [reply.has_error() for reply in replies] == [client == 4 for client in range(10)]
+    assert replies[4].error.reason == "client 4 has no disk"
+
+
+def test_a_failing_and_a_dead_node_are_errors_of_their_clients():
+    replies = ask_all(Federation(InMemoryGrid(numbering_app(), 5, failing=[1]), 5))
+    assert [reply.has_error() for reply in replies] == [False, True, False, False, False]
+    grid = InMemoryGrid(numbering_app(), 5)
+    federation = Federation(grid, 5)
+    grid.dead = {2}
+    replies = ask_all(federation)
+    assert [reply.has_error() for reply in replies] == [False, False, True, False, False]
+    assert "no answer within 0.3 seconds" in replies[2].error.reason
+
+
+def test_the_window_bounds_what_is_under_way():
+    grid = InMemoryGrid(numbering_app(), 30)
+    nodes = await_nodes(grid, 5)
+    messages = (Message(RecordDict(), node, "query.introduction") for node in nodes)
+    grid.most_unanswered = 0
+    assert len(list(exchange(grid, messages, timeout=5, window=4))) == 30
+    assert grid.most_unanswered <= 4
+
+
+def test_nodes_that_never_come_are_named_or_waited_for():
+    with pytest.raises(UserError, match="No node joined within 0.2 seconds"):
+        await_nodes(InMemoryGrid(numbering_app(), 0), 0.2)
+    with pytest.raises(UserError, match="does not say which partition"):
+        await_nodes(InMemoryGrid(numbering_app(), 2, node_config=lambda partition: {}), 1)
+    grid = InMemoryGrid(
+        numbering_app(), 3, node_config=lambda partition: {"partition-id": partition, "num-partitions": 4}
+    )
+    assert len(await_nodes(grid, 1)) == 3
+
+
+def test_nodes_come_in_the_order_of_their_partitions():
+    grid = InMemoryGrid(numbering_app(), 9, seed=3)
+    assert [grid.partition_of_node[node] for node in await_nodes(grid, 5)] == list(range(9))

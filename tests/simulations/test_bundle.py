@@ -1,0 +1,82 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+from flwr.cli.build import build_fab_from_disk
+from flwr.cli.utils import validate_project_name
+
+from fedcof.configuration import RunConfig
+from fedcof.errors import UserError
+from simulations import bundle
+
+
+def description(app):
+    return tomllib.loads((app / "pyproject.toml").read_text())
+
+
+def test_flwr_accepts_the_staged_app(tmp_path):
+    app = bundle.stage_app(tmp_path / "scratch")
+    validate_project_name(app.name, "The folder")
+    assert build_fab_from_disk(app)
+
+
+def test_the_app_holds_the_four_packages_and_nothing_else(tmp_path):
+    app = bundle.stage_app(tmp_path)
+    assert {path.name for path in app.iterdir()} == {*bundle.PACKAGES, "pyproject.toml"}
+    for package in bundle.PACKAGES:
+        assert (app / package / "__init__.py").is_file()
+    assert {path.suffix for path in app.rglob("*") if path.is_file()} == {".py", ".toml"}
+    assert list((app / "simulations" / "scenarios").glob("*.toml"))
+
+
+def test_the_components_are_in_the_app(tmp_path):
+    app = bundle.stage_app(tmp_path)
+    for component in description(app)["tool"]["flwr"]["app"]["components"].values():
+        module = component.partition(":")[0].replace(".", "/")
+        assert (app / f"{module}.py").is_file()
+
+
+def test_values_take_the_place_of_defaults(tmp_path):
+    app = bundle.stage_app(tmp_path, {"alpha": 0.5, "output": "a b = 'c'"})
+    config = description(app)["tool"]["flwr"]["app"]["config"]
+    assert config["alpha"] == 0.5
+    assert config["output"] == "a b = 'c'"
+    assert config["seed"] == bundle.run_config_defaults()["seed"]
+
+
+def test_an_unknown_key_is_refused(tmp_path):
+    with pytest.raises(UserError, match="'alfa'"):
+        bundle.stage_app(tmp_path, {"alfa": 0.5})
+
+
+def test_the_declared_defaults_are_those_of_the_run_config():
+    assert bundle.run_config_defaults() == RunConfig().to_mapping()
+
+
+def test_nested_tables_become_dotted_keys(monkeypatch):
+    config = {"a": {"b": 1, "c": {"d": "e"}}, "f": False}
+    monkeypatch.setattr(bundle, "_description", lambda: {"tool": {"flwr": {"app": {"config": config}}}})
+    assert bundle.run_config_defaults() == {"a.b": 1, "a.c.d": "e", "f": False}
+
+
+def test_an_app_without_run_config_has_no_defaults(monkeypatch):
+    monkeypatch.setattr(bundle, "_description", lambda: {"tool": {"flwr": {"app": {}}}})
+    assert bundle.run_config_defaults() == {}
+
+
+def test_an_installed_wheel_brings_its_own_description(tmp_path, monkeypatch):
+    for package in bundle.PACKAGES:
+        (tmp_path / "site" / package).mkdir(parents=True)
+        (tmp_path / "site" / package / "__init__.py").touch()
+    checkout = Path(bundle.__file__).parents[1] / "pyproject.toml"
+    (tmp_path / "site" / "simulations" / bundle.DESCRIPTION_IN_WHEEL).write_text(checkout.read_text())
+    monkeypatch.setattr(bundle, "_package_folder", lambda package: tmp_path / "site" / package)
+    app = bundle.stage_app(tmp_path / "scratch")
+    assert description(app)["project"]["name"] == "fedcof"
+    assert not (app / "simulations" / bundle.DESCRIPTION_IN_WHEEL).exists()
+
+
+def test_a_missing_description_is_a_users_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, "_package_folder", lambda package: tmp_path / package)
+    with pytest.raises(UserError, match="reinstall fedcof"):
+        bundle.run_config_defaults()

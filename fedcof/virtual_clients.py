@@ -15,6 +15,7 @@ from fedcof.configuration import RunConfig
 from fedcof.datasets import ImageDataset, shared_dataset
 from fedcof.errors import UserError
 from fedcof.features import FeatureTable, cached_features, extract_features, feature_cache_dir
+from fedcof.partition_cache import kept_partition
 from fedcof.partitioning import partition_indices
 
 Progress = Callable[[int], None]
@@ -147,4 +148,11 @@ def _client_indices(
             )
         natural_ids = dataset.train.with_format(None)[column][:]
     labels = dataset.labels("train")
-    return partition_indices(labels, num_clients, partition, alpha, seed, natural_ids, classes_per_client)
+
+    def deal() -> list[NDArray[np.int64]]:
+        return partition_indices(labels, num_clients, partition, alpha, seed, natural_ids, classes_per_client)
+
+    if partition == "natural":
+        return deal()
+    settings = f"{partition} {num_clients} {alpha} {seed} {classes_per_client}"
+    return kept_partition(feature_cache_dir().with_name("partitions"), labels, settings, deal)

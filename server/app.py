@@ -99,7 +99,7 @@ def execute(
     strategy = strategy_of(config, dataset.num_classes, backbone_of(config).feature_dim, on_reply)
     federation.new_ledger()
     started = time.perf_counter()
-    strategy.start(federation, train_config=ConfigRecord(config.to_mapping()), timeout=config.reply_timeout)
+    strategy.start(federation, train_config=ConfigRecord({**config.to_mapping()}), timeout=config.reply_timeout)
     seconds = time.perf_counter() - started
     classifier = replace(strategy.solved(), class_names=dataset.class_names)
     head = Path(folder) / HEAD_FILE_NAME

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from logging import getLogger
+from typing import cast
 
 from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -211,7 +212,7 @@ def _introductions(grid: Grid, nodes: list[int], timeout: float) -> Iterator[tup
     for question, reply in exchange(grid, questions, timeout):
         if reply is None or reply.has_error():
             continue
-        introduction = {key: int(value) for key, value in reply.content[NODE].items()}
+        introduction = cast(dict[str, int], dict(reply.content.config_records[NODE]))
         if set(introduction) != {PARTITION_ID, NUM_PARTITIONS}:
             raise UserError(
                 f"Node {question.metadata.dst_node_id} does not say which partition it is: "
@@ -250,5 +251,5 @@ def _reply_of_client(request: Message, records: dict[int, RecordDict]) -> Messag
     if content is None:
         return Message(Error(CLIENT_FAILED, "its node's reply has nothing from it"), reply_to=request)
     if ERROR in content:
-        return Message(Error(CLIENT_FAILED, str(content[ERROR][REASON])), reply_to=request)
+        return Message(Error(CLIENT_FAILED, str(content.config_records[ERROR][REASON])), reply_to=request)
     return Message(content, reply_to=request)

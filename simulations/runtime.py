@@ -33,7 +33,7 @@ CONNECTION_NAME = "simulation"
 START_SECONDS = 60.0
 
 # How long what was started may take to end by itself before it is killed.
-_GRACE_SECONDS = 3.0
+_GRACE_SECONDS = 1.0
 _KILL_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 200
@@ -278,18 +278,14 @@ def _environment(working_directory: Path, ray_folder: Path, ray_address: str) ->
         "FLWR_HOME": str(working_directory / "flower-home"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PATH": _command_path(),
         # Lines are to come one by one through the pipe, in letters that not every locale can write.
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
     }
-    return environment | (_joined_ray(ray_address) if ray_address else _own_ray(ray_folder))
-
-
-def _joined_ray(address: str) -> dict[str, str]:
-    return {"RAY_ADDRESS": address}
+    return environment | ({"RAY_ADDRESS": ray_address} if ray_address else _own_ray(ray_folder))
 
 
 def _own_ray(folder: Path) -> dict[str, str]:
@@ -299,7 +295,6 @@ def _own_ray(folder: Path) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # Those workers could not serve the clients, which need an environment of their own.
-        "RAY_enable_worker_prestart": "0",
         "RAY_prestart_worker_first_driver": "0",
     }
 
@@ -419,7 +414,7 @@ def _handlers(
 
 
 def _stop(connection: Connection) -> None:
-    """End all that was started; without a /proc to look in, SuperExec ends itself and Ray for want of its parent."""
+    """End all that was started; without a /proc to look in, SuperExec ends itself and Ray once orphaned."""
     for process in connection.processes:
         process.terminate()
     _stop_groups(connection.home)

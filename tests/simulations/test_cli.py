@@ -1,0 +1,110 @@
+"""The command: wrong input is one sentence, and real runs on Flower and Ray."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from fedcof import LinearClassifier
+from fedcof.results import load_results
+
+TINY = ("-c", "backbone=test_efficientnet", "-c", "weights=none", "-c", "image-size=32")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["simulate", "mnist"], "Unknown scenario 'mnist': choose one of cifar100, digits"),
+        (["simulate", "-c", "dataset=mnist"], "Unknown dataset 'mnist': choose one of digits, parquet:DIR"),
+        (["simulate", "-c", "partition=random"], "Unknown partition 'random': choose one of inner-dirichlet"),
+        (["simulate", "-c", "method=fedsgd"], "Unknown method 'fedsgd': choose one of fedncm, fedcof"),
+        (["compare", "--methods", "fedncm,fedsgd"], "Unknown method 'fedsgd': choose one of fedncm, fedcof"),
+        (["compare", "--seeds", "0,one"], "The key seed is 'one', but it takes a whole number"),
+        (["simulate", "-c", "backbone=resnet5"], "Unknown backbone 'resnet5'"),
+        (["simulate", "-c", "colour=red"], "Unknown key 'colour'"),
+        (["simulate", "-c", "alpha"], "The setting 'alpha' has no value: write it as key=value"),
+        (["simulate", "-c", "num-clients=1438"], "1438 clients but only 1437 training samples"),
+        (["simulate", "-c", "dataset=folder:nowhere"], "no folder nowhere"),
+        (["simulate", "-c", "dataset=hub:uoft-cs/cifar100"], "could not be reached"),
+        (["predict", "nowhere", "image.png"], "nowhere holds no finished run"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_a_status(fedcof, arguments, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, message = fedcof(*arguments)
+    assert status == 2
+    assert sentence in message
+    assert message.strip().count("\n") == 0
+    assert "Traceback" not in message
+
+
+def test_a_scenario_that_is_not_toml_is_named(fedcof, tmp_path):
+    (tmp_path / "mine.toml").write_text("alpha = = 1")
+    status, message = fedcof("simulate", tmp_path / "mine.toml")
+    assert status == 2
+    assert "mine.toml is not a TOML file" in message
+
+
+def test_results_of_another_version_are_refused(fedcof, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps([{"format": 99}]))
+    status, message = fedcof("predict", tmp_path, "image.png")
+    assert status == 2
+    assert "another version" in message
+
+
+@pytest.mark.flower
+def test_the_main_job(fedcof, tmp_path):
+    """Digits on 20 clients: FedCOF beats class means on the same bytes, and its classifier reads a digit."""
+    status, message = fedcof("compare", "digits", "--output", tmp_path / "run")
+    assert (status, message) == (0, "")
+    means, covariances = load_results(tmp_path / "run")
+    assert (means.method, covariances.method) == ("fedncm", "fedcof")
+    assert means.accuracy > 0.7
+    assert covariances.accuracy > means.accuracy + 0.05
+    assert means.clients == covariances.clients == 20
+    assert means.clients_rejected == covariances.clients_rejected == 0
+    assert abs(means.uplink_bytes - covariances.uplink_bytes) == 0
+    head = LinearClassifier.load(tmp_path / "run" / covariances.head)
+    assert head.weight.shape == (10, 1280)
+    assert head.class_names == tuple("0123456789")
+    picture = (load_digits().images[0] * 15.9).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "zero.png")
+    status, _ = fedcof("predict", tmp_path / "run", tmp_path / "zero.png")
+    assert status == 0
+
+    again = ("simulate", "digits", "-c", "clients-per-node=7", "--output", tmp_path / "hosted")
+    assert fedcof(*again) == (0, "")
+    (hosted,) = load_results(tmp_path / "hosted")
+    assert torch.equal(LinearClassifier.load(tmp_path / "hosted" / hosted.head).weight, head.weight)
+    assert (hosted.uplink_bytes, hosted.accuracy) == (covariances.uplink_bytes, covariances.accuracy)
+    status, message = fedcof(*again)
+    assert status == 2
+    assert "holds results already" in message
+
+
+@pytest.mark.flower
+def test_a_client_that_fails_is_named_and_below_the_quorum_the_command_fails(fedcof, image_folder, tmp_path):
+    """One unreadable training image: the client that holds it fails, in a real Flower run."""
+    broken = image_folder / "train" / "dark" / "3.png"
+    broken.write_bytes(b"not an image")
+    settings = ("-c", f"dataset=folder:{image_folder}", "-c", "num-clients=6", "-c", "partition=iid", *TINY)
+    settings = (*settings, "-c", "feature-cache=false")
+    status, message = fedcof("simulate", *settings, "--output", tmp_path / "most")
+    assert (status, message) == (0, "")
+    (result,) = load_results(tmp_path / "most")
+    assert (result.clients, result.clients_rejected) == (5, 1)
+    (reason,) = result.rejected.values()
+    assert "3.png" in reason
+
+    status, message = fedcof("simulate", *settings, "-c", "quorum=1.0", "--output", tmp_path / "all")
+    assert status == 2
+    assert "Only 5 of 6 clients" in message
+    assert message.strip().count("\n") == 0
+    assert load_results(tmp_path / "all") == []
+
+    status, message = fedcof("simulate", *settings, "-c", "feature-cache=true", "--output", tmp_path / "whole")
+    assert status == 2
+    assert "3.png" in message

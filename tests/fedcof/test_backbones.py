@@ -171,10 +171,9 @@ def test_an_unknown_name_brings_close_ones(name, suggested):
         load_backbone(name, weights="none")
 
 
-@pytest.mark.parametrize(("name", "size"), [("mixer_s32_224", 100), (SMALL_VIT, 3)])
-def test_an_image_size_that_does_not_suit(name, size):
-    with pytest.raises(UserError, match=f"{name} cannot be built at image-size {size}"):
-        load_backbone(name, size, "none")
+def test_an_image_size_that_does_not_suit():
+    with pytest.raises(UserError, match="test_vit cannot be built at image-size 3"):
+        load_backbone(SMALL_VIT, 3, "none")
 
 
 def test_a_hub_out_of_reach_is_tried_once(no_hub):

@@ -126,11 +126,23 @@ def test_a_batch_that_does_not_fit_is_halved_once_and_for_all(backbone):
         extract_features(none, images, 8)
 
 
-def test_loading_processes_give_the_same_rows(backbone, monkeypatch):
-    images = make_images()
-    expected = extract_features(backbone, images, 8)
-    monkeypatch.setattr(features, "_num_workers", lambda *_: 1)
-    assert torch.equal(extract_features(backbone, images, 8), expected)
+def test_batches_can_be_loaded_in_another_process(backbone, tmp_path):
+    columns = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    gone = datasets.Dataset.from_dict({"image": [str(tmp_path / "gone.png")], "label": [0]}, columns)
+    for images in (make_images(), gone):
+        batches = features._TransformedBatches(backbone.transform, images, 8)
+        copy = pickle.loads(pickle.dumps(batches))
+        assert len(copy) == len(batches)
+        assert str(pickle.loads(pickle.dumps(copy[len(copy) - 1]))) == str(batches[len(batches) - 1])
+
+
+def test_only_a_device_beside_the_cpu_has_loading_processes(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert features._num_workers(torch.device("cpu"), 1_000_000) == 0
+    assert features._num_workers(torch.device("cuda"), 100) == 0
+    assert features._num_workers(torch.device("cuda"), 1_000_000) == 3
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert features._num_workers(torch.device("cuda"), 1_000_000) == 0
 
 
 def test_what_a_user_is_told(backbone):

@@ -1,4 +1,6 @@
+import io
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,11 @@ def test_a_missing_description_is_a_users_error(tmp_path, monkeypatch):
     monkeypatch.setattr(bundle, "_package_folder", lambda package: tmp_path / package)
     with pytest.raises(UserError, match="reinstall fedcof"):
         bundle.run_config_defaults()
+
+
+def test_the_checkout_ships_the_app_and_nothing_else():
+    fab = build_fab_from_disk(Path(__file__).parents[2])
+    names = zipfile.ZipFile(io.BytesIO(fab)).namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert tops - {".info"} == {*bundle.PACKAGES, "pyproject.toml", "README.md", "LICENSE"}
+    assert len(fab) < 200_000

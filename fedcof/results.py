@@ -16,6 +16,29 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
+class RoundResult:
+    """How far a run was after one of its rounds.
+
+    Attributes
+    ----------
+    round : int
+        Number of the round, from 1.
+    clients : int
+        Clients whose upload was used so far.
+    accuracy : float
+        Accuracy on the test split, from 0 to 1.
+    uplink_bytes, downlink_bytes : int
+        Bytes of all messages so far.
+    """
+
+    round: int
+    clients: int
+    accuracy: float
+    uplink_bytes: int
+    downlink_bytes: int
+
+
+@dataclass(frozen=True)
 class RunResult:
     """What one run came to.
 
@@ -39,6 +62,14 @@ class RunResult:
         Why each client was left out, by client number.
     head : str
         The classifier's file, relative to results.json.
+    class_names : list of str
+        Names of the classes.
+    class_accuracy : list of float or None
+        Accuracy on the test samples of each class; None for a class without any.
+    rounds : list of RoundResult
+        How the run went, round by round.
+    expected_uplink_bytes : int
+        What a formula says the statistics weigh: the arrays' own bytes, without any overhead.
     format : int
         Version of these fields.
     """
@@ -54,6 +85,10 @@ class RunResult:
     config: dict[str, Any]
     rejected: dict[str, str] = field(default_factory=dict)
     head: str = HEAD_FILE_NAME
+    class_names: list[str] = field(default_factory=list)
+    class_accuracy: list[float | None] = field(default_factory=list)
+    rounds: list[RoundResult] = field(default_factory=list)
+    expected_uplink_bytes: int = 0
     format: int = FORMAT
 
 
@@ -85,9 +120,13 @@ def load_results(folder: Path) -> list[RunResult]:
                 f"The file {path} was written by another version of fedcof: "
                 "name a new output folder, or run its runs again."
             )
-        return [RunResult(**run) for run in runs]
+        return [_run_result(run) for run in runs]
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise UserError(f"The file {path} is not a results file of fedcof: name another output folder.") from error
+
+
+def _run_result(run: dict[str, Any]) -> RunResult:
+    return RunResult(**{**run, "rounds": [RoundResult(**entry) for entry in run.get("rounds", [])]})
 
 
 def append_result(folder: Path, result: RunResult) -> None:

@@ -17,7 +17,9 @@ Partition = list[NDArray[np.int64]]
 FORMAT = 1
 
 
-def kept_partition(folder: Path, labels: NDArray[np.int64], settings: str, deal: Callable[[], Partition]) -> Partition:
+def kept_partition(
+    folder: Path, labels: NDArray[np.int64], settings: str, deal: Callable[[], Partition]
+) -> Partition:
     """Read a partition that was dealt before, or deal and keep it.
 
     Parameters

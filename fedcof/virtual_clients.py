@@ -14,7 +14,8 @@ from fedcof.backbones import Backbone, shared_backbone
 from fedcof.configuration import RunConfig
 from fedcof.datasets import ImageDataset, shared_dataset
 from fedcof.errors import UserError
-from fedcof.features import FeatureTable, cached_features, extract_features, feature_cache_dir
+from fedcof.feature_cache import FeatureTable, cached_features, feature_cache_dir
+from fedcof.features import extract_features
 from fedcof.partition_cache import kept_partition
 from fedcof.partitioning import partition_indices
 

@@ -37,7 +37,9 @@ def test_other_labels_or_settings_are_dealt_anew(keep):
     assert keep(labels=LABELS[::-1]) == 3
 
 
-@pytest.mark.parametrize("damage", [lambda whole: whole[:-30], lambda whole: b"", lambda whole: b"PK" + whole[2:40]])
+@pytest.mark.parametrize(
+    "damage", [lambda whole: whole[:-30], lambda whole: b"", lambda whole: b"PK" + whole[2:40]]
+)
 def test_a_damaged_one_is_dealt_again(keep, tmp_path, damage):
     keep()
     (path,) = tmp_path.glob("*.npz")

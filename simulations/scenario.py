@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
+from fedcof.backbones import PRETRAINED, RANDOM
 from fedcof.configuration import RunConfig
 from fedcof.errors import UserError, unknown_name
 
@@ -90,4 +92,15 @@ def configure(scenario: str, overrides: list[str]) -> RunConfig:
     UserError
         If anything in it is unknown or has the wrong type.
     """
-    return RunConfig.from_mapping({**load_scenario(scenario), **dict(map(parse_override, overrides))})
+    values = {**load_scenario(scenario), **dict(map(parse_override, overrides))}
+    return _with_absolute_paths(RunConfig.from_mapping(values))
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Resolve paths here, because Flower's processes run in folders of their own."""
+    kind, separator, place = config.dataset.partition(":")
+    if kind in ("parquet", "folder") and place:
+        config = replace(config, dataset=f"{kind}{separator}{Path(place).expanduser().absolute()}")
+    if config.weights not in (PRETRAINED, RANDOM):
+        config = replace(config, weights=str(Path(config.weights).expanduser().absolute()))
+    return config

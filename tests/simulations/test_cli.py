@@ -27,7 +27,7 @@ TINY = ("-c", "backbone=test_efficientnet", "-c", "weights=none", "-c", "image-s
         (["simulate", "-c", "colour=red"], "Unknown key 'colour'"),
         (["simulate", "-c", "alpha"], "The setting 'alpha' has no value: write it as key=value"),
         (["simulate", "-c", "num-clients=1438"], "1438 clients but only 1437 training samples"),
-        (["simulate", "-c", "dataset=folder:nowhere"], "no folder nowhere"),
+        (["simulate", "-c", "dataset=folder:nowhere"], "nowhere"),
         (["simulate", "-c", "dataset=hub:uoft-cs/cifar100"], "could not be reached"),
         (["predict", "nowhere", "image.png"], "nowhere holds no finished run"),
     ],

@@ -1,0 +1,43 @@
+"""Scenarios and what the command line sets on top of them."""
+
+from pathlib import Path
+
+import pytest
+
+from fedcof import UserError
+from simulations.scenario import configure, parse_override, scenario_names
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_every_scenario_of_the_package_is_a_run_config(name):
+    assert configure(name, []).num_clients > 1
+
+
+def test_settings_win_over_the_scenario_and_the_last_one_wins():
+    config = configure("digits", ["num-clients=7", "num-clients=9", "shrinkage=oas", "feature-cache=false"])
+    assert (config.num_clients, config.shrinkage, config.feature_cache) == (9, "oas", False)
+    assert config.image_size == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("a=1", 1), ("a=0.5", 0.5), ("a=true", True), ("a=x", "x"), ("a='x y'", "x y"), ("a=p:q=r", "p:q=r"), ("a=", "")],
+)
+def test_values_are_toml_or_plain_text(text, value):
+    assert parse_override(text) == ("a", value)
+
+
+def test_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = configure("digits", ["dataset=folder:images", "weights=model.safetensors"])
+    assert config.dataset == f"folder:{Path.cwd() / 'images'}"
+    assert config.weights == str(Path.cwd() / "model.safetensors")
+    assert configure("digits", ["weights=none"]).weights == "none"
+
+
+def test_a_scenario_file_is_read_and_its_keys_are_checked(tmp_path):
+    (tmp_path / "mine.toml").write_text("num-clients = 3\n")
+    assert configure(str(tmp_path / "mine.toml"), []).num_clients == 3
+    (tmp_path / "mine.toml").write_text("clients = 3\n")
+    with pytest.raises(UserError, match="Unknown key 'clients'"):
+        configure(str(tmp_path / "mine.toml"), [])

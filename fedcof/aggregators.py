@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from fedcof.classifiers import HEADS, LinearClassifier, linear_discriminant, nearest_class_mean, ridge
+import torch
+from torch import Tensor
+
+from fedcof.classifiers import (
+    HEADS,
+    LinearClassifier,
+    linear_discriminant,
+    nearest_class_mean,
+    ridge,
+    ridge_from_gram,
+)
 from fedcof.covariance import ESTIMATORS, check_shrinkage, class_totals, within_class_scatter
 from fedcof.errors import UserError, unknown_name
-from fedcof.statistics import ClassMeans, concatenate
+from fedcof.statistics import ClassMeans, FeatureMoments, concatenate
 
 
 class ClassMeansAggregator(ABC):
@@ -22,11 +32,7 @@ class ClassMeansAggregator(ABC):
     """
 
     def __init__(self, num_classes: int, feature_dim: int) -> None:
-        if num_classes < 1 or feature_dim < 1:
-            raise UserError(
-                f"An aggregator needs at least one class and one feature dimension, "
-                f"but got {num_classes} and {feature_dim}: give the federation's own."
-            )
+        _check_sizes(num_classes, feature_dim)
         self.num_classes = num_classes
         self.feature_dim = feature_dim
         self._uploads: dict[int, ClassMeans] = {}
@@ -50,7 +56,7 @@ class ClassMeansAggregator(ABC):
         upload.check_fits(self.num_classes, self.feature_dim)
         source = len(self._uploads) if source is None else source
         if source in self._uploads:
-            raise UserError(f"Client {source} has been added before: add each client's upload once.")
+            raise _added_before(source)
         self._uploads[source] = upload
 
     @property
@@ -78,6 +84,92 @@ class ClassMeansAggregator(ABC):
         if not any(upload.num_rows for upload in uploads):
             raise UserError("No client has sent a class mean, so there is nothing to solve: add an upload first.")
         return concatenate(uploads)
+
+
+class Fed3R:
+    """Ridge regression on federated second-order statistics (Fani et al., ICML 2024).
+
+    Uploads are added up as they come: one d x d matrix and C x d sums are kept, however many clients there are.
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of classes C of the whole federation.
+    feature_dim : int
+        Dimension d of the feature vectors.
+    penalty : float
+        The ridge penalty lambda, in squared feature units, at least 0.
+
+    Raises
+    ------
+    UserError
+        If a size is below 1 or the penalty negative.
+    """
+
+    def __init__(self, num_classes: int, feature_dim: int, penalty: float = 0.01) -> None:
+        _check_sizes(num_classes, feature_dim)
+        if not 0 <= penalty < float("inf"):
+            raise UserError(
+                f"The ridge penalty is {penalty}, but it must be finite and at least 0: give such a number."
+            )
+        self.num_classes = num_classes
+        self.feature_dim = feature_dim
+        self.penalty = penalty
+        self._sources: set[int] = set()
+        self._counts = torch.zeros(num_classes, dtype=torch.int64)
+        self._sums = torch.zeros(num_classes, feature_dim, dtype=torch.float64)
+        self._gram = torch.zeros(feature_dim * (feature_dim + 1) // 2, dtype=torch.float64)
+
+    def add(self, upload: FeatureMoments, source: int | None = None) -> None:
+        """Add one client's upload.
+
+        Parameters
+        ----------
+        upload : FeatureMoments
+            The client's class sums and Gram matrix.
+        source : int, optional
+            The client's number, so that none is added twice. Sums are taken in float64 in the order of the calls.
+
+        Raises
+        ------
+        UserError
+            If the upload does not fit the federation, or its source has been added before.
+        """
+        upload.check_fits(self.num_classes, self.feature_dim)
+        source = len(self._sources) if source is None else source
+        if source in self._sources:
+            raise _added_before(source)
+        self._sources.add(source)
+        self._counts.index_add_(0, upload.class_ids, upload.counts)
+        self._sums.index_add_(0, upload.class_ids, upload.sums.to(torch.float64))
+        self._gram.add_(upload.gram)
+
+    @property
+    def num_uploads(self) -> int:
+        """Number of uploads taken in."""
+        return len(self._sources)
+
+    def solve(self) -> LinearClassifier:
+        """Solve for the classifier of all uploads so far.
+
+        Returns
+        -------
+        LinearClassifier
+            Unit-length weights (C, d), float32, no bias.
+
+        Raises
+        ------
+        UserError
+            If there is no sample in any upload, or the system has no solution.
+        """
+        if not self._counts.any():
+            raise UserError("No client has sent a sample's statistics: add an upload before solving.")
+        gram = torch.zeros(self.feature_dim, self.feature_dim, dtype=torch.float64)
+        rows, columns = torch.triu_indices(self.feature_dim, self.feature_dim)
+        gram[rows, columns] = self._gram
+        gram[columns, rows] = self._gram
+        gram.diagonal().add_(self.penalty)
+        return ridge_from_gram(gram, self._sums, self._counts > 0)
 
 
 class FedNCM(ClassMeansAggregator):
@@ -135,3 +227,50 @@ class FedCOF(ClassMeansAggregator):
         totals = class_totals(rows, self.num_classes)
         scatter = within_class_scatter(rows, totals, self.estimator, self.shrinkage)
         return ridge(scatter, totals) if self.head == "ridge" else linear_discriminant(scatter, totals)
+
+
+class Oracle(FedCOF):
+    """The ceiling: FedCOF's head on the covariance of all features in one place.
+
+    It is FedCOF with every sample as a row of its own: then K_c = N_c and n_r = 1, so S_c is the sample covariance
+    of class c, and W the scatter of all samples around their class means, with N - C degrees of freedom.
+
+    Parameters
+    ----------
+    num_classes, feature_dim, shrinkage, head
+        See :class:`FedCOF`; both estimators are the same here.
+    """
+
+    def __init__(
+        self, num_classes: int, feature_dim: int, shrinkage: float | str = 1.0, head: str = "ridge"
+    ) -> None:
+        super().__init__(num_classes, feature_dim, shrinkage=shrinkage, head=head)
+
+    def add_samples(self, features: Tensor, labels: Tensor) -> None:
+        """Take samples in.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, d), floating point
+            Feature vectors.
+        labels : Tensor of shape (n,), integer
+            Class of each sample, counted from 0.
+
+        Raises
+        ------
+        UserError
+            If the samples do not fit the federation.
+        """
+        self.add(ClassMeans(labels.to(torch.int64), torch.ones(len(labels), dtype=torch.int64), features))
+
+
+def _check_sizes(num_classes: int, feature_dim: int) -> None:
+    if num_classes < 1 or feature_dim < 1:
+        raise UserError(
+            f"An aggregator needs at least one class and one feature dimension, "
+            f"but got {num_classes} and {feature_dim}: give the federation's own."
+        )
+
+
+def _added_before(source: int) -> UserError:
+    return UserError(f"Client {source} has been added before: add each client's upload once.")

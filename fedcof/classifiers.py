@@ -192,9 +192,33 @@ def ridge(scatter: Tensor, totals: ClassTotals) -> LinearClassifier:
     """
     mean = totals.global_mean
     gram = torch.addr(scatter, mean, mean, alpha=totals.num_samples)
-    class_sums = totals.counts[:, None] * totals.means
+    return ridge_from_gram(gram, totals.counts[:, None] * totals.means, totals.present)
+
+
+def ridge_from_gram(gram: Tensor, class_sums: Tensor, present: Tensor) -> LinearClassifier:
+    """Solve the ridge classifier of a given Gram matrix (Fed3R, Fani et al., ICML 2024).
+
+    Parameters
+    ----------
+    gram : Tensor of shape (d, d), float64
+        Gram matrix with its penalty, G + lambda I.
+    class_sums : Tensor of shape (C, d), float64
+        Sum B of the feature vectors of each class.
+    present : Tensor of shape (C,), bool
+        Which classes somebody has.
+
+    Returns
+    -------
+    LinearClassifier
+        The vectors of (G + lambda I)^-1 B scaled to unit length, no bias.
+
+    Raises
+    ------
+    UserError
+        If the matrix is not positive definite.
+    """
     weight = normalize(solve_positive_definite(gram, class_sums.T).T, dim=1)
-    return _classifier(weight, torch.zeros(len(weight)), totals.present)
+    return _classifier(weight, torch.zeros(len(weight)), present)
 
 
 def linear_discriminant(scatter: Tensor, totals: ClassTotals, class_prior: str = "uniform") -> LinearClassifier:
@@ -254,8 +278,8 @@ def solve_positive_definite(matrix: Tensor, right_hand_side: Tensor) -> Tensor:
     factor, failed_at = torch.linalg.cholesky_ex(matrix)
     if int(failed_at) or not bool(factor.diagonal().isfinite().all()):
         raise UserError(
-            "The covariance is singular because there are fewer independent class means than feature dimensions: "
-            "give a larger shrinkage, or ledoit-wolf."
+            "The system is singular because there are fewer independent uploads than feature dimensions: "
+            "give a larger shrinkage (for fed3r a larger ridge-penalty), or ledoit-wolf."
         )
     return torch.cholesky_solve(right_hand_side, factor)
 

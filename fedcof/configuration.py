@@ -10,7 +10,15 @@ from fedcof.covariance import check_shrinkage
 from fedcof.encoding import ENCODINGS
 from fedcof.errors import UserError, unknown_name
 
-METHODS = ["fedncm", "fedcof"]
+METHODS = ["fedncm", "fedcof", "fed3r", "oracle"]
+
+IGNORED_KEYS = {
+    "fedncm": ["estimator", "head", "groups"],
+    "fedcof": [],
+    "fed3r": ["estimator", "head", "groups", "encoding"],
+    "oracle": ["estimator", "groups", "encoding", "init-rounds", "fraction", "dropout"],
+}
+"""Keys that would change nothing for a method, and so must be left alone; a comparison leaves them by itself."""
 
 Scalar = bool | int | float | str
 
@@ -40,10 +48,20 @@ class RunConfig:
         Whether virtual clients slice features embedded once per dataset, or embed their own images.
     estimator, shrinkage, head
         See :class:`fedcof.FedCOF`.
+    ridge_penalty : float
+        Penalty lambda of Fed3R's ridge regression.
     groups : int
         Class means that a client sends per class.
     encoding : str
         How class means are written on the wire.
+    init_rounds : int
+        Rounds in which clients are asked for their statistics, each client once.
+    fraction : float
+        Share of all clients, above 0 and at most 1, asked in a round.
+    dropout : float
+        Probability, from 0 to below 1, with which a client fails to answer, to see what that does.
+    broadcast : bool
+        Whether all clients are sent the classifier in the end.
     clients_per_node : int
         Clients that one simulated SuperNode hosts; 0 to choose by their number.
     quorum : float
@@ -78,8 +96,13 @@ class RunConfig:
     estimator: str = "per-class"
     shrinkage: float | str = 0.1
     head: str = "ridge"
+    ridge_penalty: float = 0.01
     groups: int = 1
     encoding: str = "float32"
+    init_rounds: int = 1
+    fraction: float = 1.0
+    dropout: float = 0.0
+    broadcast: bool = True
     clients_per_node: int = 0
     quorum: float = 0.8
     node_timeout: float = 120.0
@@ -94,14 +117,21 @@ class RunConfig:
         if self.encoding not in ENCODINGS:
             raise unknown_name("encoding", self.encoding, ENCODINGS)
         check_shrinkage(self.shrinkage)
-        for name in ("num_clients", "batch_size", "groups", "classes_per_client"):
+        for name in ("num_clients", "batch_size", "groups", "classes_per_client", "init_rounds"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("image_size", "clients_per_node", "seed"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         for name in ("alpha", "node_timeout", "reply_timeout"):
             value = getattr(self, name)
             _require(value > 0 and math.isfinite(value), name, "above 0", value)
-        _require(0 < self.quorum <= 1, "quorum", "above 0 and at most 1", self.quorum)
+        for name in ("quorum", "fraction"):
+            _require(0 < getattr(self, name) <= 1, name, "above 0 and at most 1", getattr(self, name))
+        _require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
+        _require(0 <= self.ridge_penalty < math.inf, "ridge_penalty", "at least 0", self.ridge_penalty)
+        for key in IGNORED_KEYS[self.method]:
+            name = key.replace("-", "_")
+            default = RunConfig.__dataclass_fields__[name].default
+            _require(getattr(self, name) == default, name, f"{default} for {self.method}", getattr(self, name))
 
     @staticmethod
     def from_mapping(values: Mapping[str, object]) -> RunConfig:

@@ -22,6 +22,7 @@ ESTIMATORS = ["per-class", "pooled"]
 AUTOMATIC_SHRINKAGE = ["ledoit-wolf", "oas"]
 
 ROWS_PER_BLOCK = 4096
+MOST_HALVINGS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,13 +125,17 @@ def within_class_scatter(
         If a name is unknown, gamma is negative, or the shrinkage is to be estimated where no class has two rows.
     """
     class_weights = _class_weights(totals, estimator)
+    check_shrinkage(shrinkage)
     scatter = torch.zeros(uploads.feature_dim, uploads.feature_dim, dtype=torch.float64)
     fourth_moment = 0.0
     for block in _blocks(uploads.num_rows):
         rows = _weighted_residuals(uploads, totals, class_weights, block)
         scatter.addmm_(rows.T, rows)
         fourth_moment += float(rows.square().sum(dim=1).square().sum())
-    return _shrink(scatter, totals, shrinkage, class_weights, fourth_moment)
+    _shrink(scatter, totals, shrinkage, class_weights, fourth_moment)
+    if uploads.noise is not None:
+        _subtract_noise(scatter, _noise_on_diagonal(uploads, totals, class_weights))
+    return scatter
 
 
 def check_shrinkage(shrinkage: float | str) -> None:
@@ -173,13 +178,12 @@ def _weighted_residuals(uploads: ClassMeans, totals: ClassTotals, weights: Tenso
 
 def _shrink(
     scatter: Tensor, totals: ClassTotals, shrinkage: float | str, class_weights: Tensor, fourth_moment: float
-) -> Tensor:
-    """Add the multiple of the identity that the shrinkage asks for; works in place."""
-    check_shrinkage(shrinkage)
+) -> None:
+    """Add the multiple of the identity that the shrinkage asks for, in place."""
     total_degrees = float(totals.sample_degrees_of_freedom.sum())
     if not isinstance(shrinkage, str):
         scatter.diagonal().add_(shrinkage * total_degrees)
-        return scatter
+        return
     if not float(totals.row_degrees_of_freedom.sum()):
         raise UserError(
             f"The shrinkage {shrinkage} cannot be estimated because no class has two rows: "
@@ -193,7 +197,27 @@ def _shrink(
         amount = _ledoit_wolf(covariance_norms, degrees, fourth_moment / total_degrees**2)
     mean_eigenvalue = float(scatter.diagonal().mean())
     scatter.mul_(1 - amount).diagonal().add_(amount * mean_eigenvalue)
-    return scatter
+
+
+def _noise_on_diagonal(uploads: ClassMeans, totals: ClassTotals, class_weights: Tensor) -> float:
+    """Compute the expected excess on the diagonal of W: sum_c weight_c (sum n_r v_r - sum n_r^2 v_r / N_c)."""
+    counts = uploads.counts.to(torch.float64)
+    noise = counts * (uploads.noise if uploads.noise is not None else 0.0)
+    left_by_centring = 1 - counts / totals.counts[uploads.class_ids]
+    return float((class_weights[uploads.class_ids] * noise * left_by_centring).sum())
+
+
+def _subtract_noise(scatter: Tensor, amount: float) -> None:
+    """Take known noise off the diagonal, in place, or as much of it as leaves half of every eigenvalue.
+
+    Noise that is not small against the spectrum does less harm where it is, as shrinkage, than taken away.
+    """
+    identity = torch.eye(len(scatter), dtype=scatter.dtype)
+    for _ in range(MOST_HALVINGS):
+        if not int(torch.linalg.cholesky_ex(scatter - 2 * amount * identity).info):
+            scatter.diagonal().sub_(amount)
+            return
+        amount /= 2
 
 
 def _effective_degrees_of_freedom(totals: ClassTotals, class_weights: Tensor, total_degrees: float) -> float:

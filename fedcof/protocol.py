@@ -11,6 +11,17 @@ STATISTICS = "statistics"
 CONFIG = "config"
 """Record with the run-config."""
 
+ARRAYS = "arrays"
+"""Record with a model's arrays."""
+
+METRICS = "metrics"
+"""Record with a client's metrics, over as many samples as the key below says."""
+
+NUM_EXAMPLES = "num-examples"
+
+SERVER_ROUND = "server-round"
+"""Key of the run-config that Flower's strategies set to the round."""
+
 NODE = "node"
 """Record of a node's introduction, with the two keys below."""
 

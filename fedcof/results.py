@@ -132,6 +132,8 @@ def _run_result(run: dict[str, Any]) -> RunResult:
 def append_result(folder: Path, result: RunResult) -> None:
     """Add one run to the results of a folder, so that a crash leaves either the old file or the new one.
 
+    A run of the same configuration takes the older one's place.
+
     Parameters
     ----------
     folder : Path
@@ -139,7 +141,8 @@ def append_result(folder: Path, result: RunResult) -> None:
     result : RunResult
         The run to add.
     """
-    results = [*load_results(folder), result]
+    results = [run for run in load_results(folder) if run.config != result.config]
+    results.append(result)
     write_whole(folder / FILE_NAME, json.dumps([asdict(run) for run in results], indent=1))
 
 

@@ -1,4 +1,4 @@
-"""What a client uploads: class means, how they are computed, and what makes them valid."""
+"""What a client uploads: class means or feature moments, how they are computed, and what makes them valid."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ class ClassMeans:
         Number of samples behind each row, at least 1.
     means : Tensor of shape (R, d), floating point
         Mean feature vectors, in the backbone's units.
+    noise : Tensor of shape (R,), floating point, optional
+        Variance, in every coordinate of a row, of noise that was put on its mean on purpose and is independent of
+        it, as by quantisation; none where it is missing.
 
     Raises
     ------
@@ -36,18 +39,14 @@ class ClassMeans:
     class_ids: Tensor
     counts: Tensor
     means: Tensor
+    noise: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _require(self.class_ids.dim() == 1, "class_ids", "one dimension", self.class_ids.shape)
-        _require(self.counts.shape == self.class_ids.shape, "counts", "one count per row", self.counts.shape)
-        _require(self.means.dim() == 2, "means", "the shape (rows, feature dimension)", self.means.shape)
-        _require(len(self.means) == len(self.class_ids), "means", "one mean per row", self.means.shape)
-        _require(self.class_ids.dtype == torch.int64, "class_ids", "type int64", self.class_ids.dtype)
-        _require(self.counts.dtype == torch.int64, "counts", "type int64", self.counts.dtype)
-        _require(self.means.is_floating_point(), "means", "a floating-point type", self.means.dtype)
-        _require(bool((self.class_ids >= 0).all()), "class_ids", "ids from 0", _smallest(self.class_ids))
-        _require(bool((self.counts >= 1).all()), "counts", "at least 1 sample a row", _smallest(self.counts))
-        _require(bool(self.means.isfinite().all()), "means", "finite numbers", "NaN or infinity")
+        _check_classes(self.class_ids, self.counts)
+        _check_vectors("means", self.means, len(self.class_ids))
+        if self.noise is not None:
+            _require(self.noise.shape == self.class_ids.shape, "noise", "one variance per row", self.noise.shape)
+            _require(bool((self.noise >= 0).all()), "noise", "variances from 0", "another number")
 
     @property
     def num_rows(self) -> int:
@@ -75,8 +74,52 @@ class ClassMeans:
             If a class id is out of range or the means have another dimension.
         """
         _require(self.feature_dim == feature_dim, "means", f"dimension {feature_dim}", self.feature_dim)
-        in_range = bool((self.class_ids < num_classes).all())
-        _require(in_range, "class_ids", f"ids below {num_classes}", "a larger one")
+        _check_class_range(self.class_ids, num_classes)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMoments:
+    """The second-order statistics of one client (Fed3R, ICML 2024): class sums and the Gram matrix.
+
+    Parameters
+    ----------
+    class_ids : Tensor of shape (R,), int64
+        Classes that the client holds, counted from 0, each once.
+    counts : Tensor of shape (R,), int64
+        Number of samples of each, at least 1.
+    sums : Tensor of shape (R, d), floating point
+        Sum of the feature vectors of each class.
+    gram : Tensor of shape (d (d + 1) / 2,), floating point
+        Upper triangle, row by row, of the Gram matrix F^T F of all the client's feature vectors.
+
+    Raises
+    ------
+    UserError
+        If a field has the wrong shape or type or holds what it cannot. The message names the field.
+    """
+
+    class_ids: Tensor
+    counts: Tensor
+    sums: Tensor
+    gram: Tensor
+
+    def __post_init__(self) -> None:
+        _check_classes(self.class_ids, self.counts)
+        _check_vectors("sums", self.sums, len(self.class_ids))
+        _require(self.gram.is_floating_point(), "gram", "a floating-point type", self.gram.dtype)
+        entries = self.feature_dim * (self.feature_dim + 1) // 2
+        _require(self.gram.shape == (entries,), "gram", f"{entries} entries", self.gram.shape)
+        _require(bool(self.gram.isfinite().all()), "gram", "finite numbers", "NaN or infinity")
+
+    @property
+    def feature_dim(self) -> int:
+        """Dimension d of the feature vectors."""
+        return self.sums.shape[1]
+
+    def check_fits(self, num_classes: int, feature_dim: int) -> None:
+        """Check the statistics against the problem they are meant for; see :meth:`ClassMeans.check_fits`."""
+        _require(self.feature_dim == feature_dim, "sums", f"dimension {feature_dim}", self.feature_dim)
+        _check_class_range(self.class_ids, num_classes)
 
 
 def concatenate(uploads: list[ClassMeans]) -> ClassMeans:
@@ -92,10 +135,18 @@ def concatenate(uploads: list[ClassMeans]) -> ClassMeans:
     ClassMeans
         All rows; a class that several uploads describe keeps all its rows.
     """
+    noises = [upload.noise for upload in uploads]
+    if any(noise is not None for noise in noises):
+        rows = [upload.num_rows for upload in uploads]
+        kept = [torch.zeros(n) if noise is None else noise for n, noise in zip(rows, noises, strict=True)]
+        noise = torch.cat(kept)
+    else:
+        noise = None
     return ClassMeans(
         class_ids=torch.cat([upload.class_ids for upload in uploads]),
         counts=torch.cat([upload.counts for upload in uploads]),
         means=torch.cat([upload.means for upload in uploads]),
+        noise=noise,
     )
 
 
@@ -129,8 +180,7 @@ def class_means(
     UserError
         If the shapes do not belong together, ``groups`` is below 1, or a feature is not finite.
     """
-    _require(features.dim() == 2, "features", "the shape (samples, feature dimension)", features.shape)
-    _require(labels.shape == features.shape[:1], "labels", "one label per sample", labels.shape)
+    _check_samples(features, labels)
     if groups < 1:
         raise UserError(f"groups is {groups}, but a class needs at least one: use groups=1 or more.")
     labels = labels.to(torch.int64)
@@ -140,6 +190,36 @@ def class_means(
     sums.index_add_(0, row_of_sample, features.to(torch.float64))
     means = (sums / counts[:, None]).to(torch.float32)
     return ClassMeans(class_ids=keys.div(groups, rounding_mode="floor"), counts=counts, means=means)
+
+
+def feature_moments(features: Tensor, labels: Tensor) -> FeatureMoments:
+    """Compute a client's class sums and Gram matrix (Fed3R, Fani et al., ICML 2024).
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, d), floating point
+        Feature vectors of the client's samples.
+    labels : Tensor of shape (n,), integer
+        Class of each sample, counted from 0.
+
+    Returns
+    -------
+    FeatureMoments
+        In float32, summed in float64.
+
+    Raises
+    ------
+    UserError
+        If the shapes do not belong together or a feature is not finite.
+    """
+    _check_samples(features, labels)
+    exact = features.to(torch.float64)
+    class_ids, row_of_sample, counts = torch.unique(labels.to(torch.int64), return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(class_ids), features.shape[1], dtype=torch.float64)
+    sums.index_add_(0, row_of_sample, exact)
+    rows, columns = torch.triu_indices(features.shape[1], features.shape[1])
+    gram = (exact.T @ exact)[rows, columns]
+    return FeatureMoments(class_ids, counts, sums.to(torch.float32), gram.to(torch.float32))
 
 
 def _group_of_each_sample(labels: Tensor, groups: int, generator: torch.Generator | None) -> Tensor:
@@ -154,6 +234,31 @@ def _group_of_each_sample(labels: Tensor, groups: int, generator: torch.Generato
     group = torch.empty_like(labels)
     group[by_class] = (torch.arange(len(labels)) - first_of_class) % groups
     return group
+
+
+def _check_samples(features: Tensor, labels: Tensor) -> None:
+    _require(features.dim() == 2, "features", "the shape (samples, feature dimension)", features.shape)
+    _require(labels.shape == features.shape[:1], "labels", "one label per sample", labels.shape)
+
+
+def _check_classes(class_ids: Tensor, counts: Tensor) -> None:
+    _require(class_ids.dim() == 1, "class_ids", "one dimension", class_ids.shape)
+    _require(counts.shape == class_ids.shape, "counts", "one count per row", counts.shape)
+    _require(class_ids.dtype == torch.int64, "class_ids", "type int64", class_ids.dtype)
+    _require(counts.dtype == torch.int64, "counts", "type int64", counts.dtype)
+    _require(bool((class_ids >= 0).all()), "class_ids", "ids from 0", _smallest(class_ids))
+    _require(bool((counts >= 1).all()), "counts", "at least 1 sample a row", _smallest(counts))
+
+
+def _check_vectors(field: str, vectors: Tensor, num_rows: int) -> None:
+    _require(vectors.dim() == 2, field, "the shape (rows, feature dimension)", vectors.shape)
+    _require(len(vectors) == num_rows, field, "one vector per row", vectors.shape)
+    _require(vectors.is_floating_point(), field, "a floating-point type", vectors.dtype)
+    _require(bool(vectors.isfinite().all()), field, "finite numbers", "NaN or infinity")
+
+
+def _check_class_range(class_ids: Tensor, num_classes: int) -> None:
+    _require(bool((class_ids < num_classes).all()), "class_ids", f"ids below {num_classes}", "a larger one")
 
 
 def _smallest(values: Tensor) -> int:

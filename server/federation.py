@@ -19,9 +19,10 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.run import Run
 
 from fedcof import UserError
-from fedcof.communication import Ledger
+from fedcof.communication import Ledger, Occasion
 from fedcof.protocol import (
     CLIENTS,
+    CONFIG,
     ERROR,
     HOSTED,
     INTRODUCTION,
@@ -29,6 +30,7 @@ from fedcof.protocol import (
     NUM_PARTITIONS,
     PARTITION_ID,
     REASON,
+    SERVER_ROUND,
     split_hosted_key,
 )
 from server.exchange import exchange
@@ -66,12 +68,20 @@ class Federation(Grid):
     def __init__(self, grid: Grid, num_clients: int, node_timeout: float = 120.0) -> None:
         self._grid = grid
         self.ledger = Ledger()
+        self._last_counted = RecordDict(), 0
         nodes = await_nodes(grid, node_timeout)
         self._node_of_client = [nodes[client * len(nodes) // num_clients] for client in range(num_clients)]
 
-    def new_ledger(self) -> None:
-        """Begin to count from zero, as for the next run with the same clients."""
+    def new_ledger(self) -> Ledger:
+        """Begin to count from zero, as for the next run with the same clients.
+
+        Returns
+        -------
+        Ledger
+            The new one, also found as ``ledger``.
+        """
         self.ledger = Ledger()
+        return self.ledger
 
     def set_run(self, run: Run) -> None:
         """Set the run; see Flower's Grid."""
@@ -146,10 +156,17 @@ class Federation(Grid):
         )
 
     def _count(self, request: Message, reply: Message) -> None:
-        client = request.metadata.dst_node_id
-        self.ledger.downlink[client] += serialised_bytes(request.content)
-        if reply.has_content():
-            self.ledger.uplink[client] += serialised_bytes(reply.content)
+        config = request.content.config_records.get(CONFIG, ConfigRecord())
+        server_round = cast(int, config.get(SERVER_ROUND, 0))
+        occasion = Occasion(server_round, request.metadata.message_type, request.metadata.dst_node_id)
+        uplink = serialised_bytes(reply.content) if reply.has_content() else 0
+        self.ledger.record(occasion, uplink, self._content_bytes(request.content))
+
+    def _content_bytes(self, content: RecordDict) -> int:
+        """Count what may go to many clients once."""
+        if content is not self._last_counted[0]:
+            self._last_counted = content, serialised_bytes(content)
+        return self._last_counted[1]
 
 
 def serialised_bytes(content: RecordDict) -> int:

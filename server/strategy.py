@@ -1,64 +1,108 @@
-"""FedNCM and FedCOF as Flower strategies: one query to every client, one classifier."""
+"""FedNCM, FedCOF and Fed3R as Flower strategies: ask every client once, solve one classifier."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from logging import getLogger
+from typing import Any, TypedDict, Unpack
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+from numpy.typing import NDArray
 
 import fedcof
 from fedcof import LinearClassifier, UserError
-from fedcof.aggregators import ClassMeansAggregator
-from fedcof.encoding import decode_class_means
-from fedcof.protocol import CONFIG, STATISTICS
+from fedcof.encoding import decode_class_means, decode_feature_moments, num_bytes
+from fedcof.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
 
 logger = getLogger("flwr")
 
 EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
-class OneShotStrategy(Strategy):
-    """What the training-free strategies share: ask each client once, fold its reply in, solve.
-
-    Parameters
-    ----------
-    aggregator : ClassMeansAggregator
-        Where uploads are added, and what solves for the classifier.
-    quorum : float
-        Share of the asked clients, from 0 to 1, whose upload must be accepted.
-    on_reply : callable, optional
-        Called after every reply, for those who watch.
+class Participation(TypedDict, total=False):
+    """Who is asked when, and what is done about those who do not answer.
 
     Attributes
     ----------
-    num_accepted : int
-        Clients whose upload is used.
-    rejected : dict of int to str
-        Why each client was left out, by node id.
+    quorum : float
+        Share of the asked clients, from 0 to 1, whose upload must be accepted; 0.8 unless given.
+    fraction : float
+        Share of all clients asked in each round, none of them twice; 1 unless given.
+    seed : int
+        Seed of the order in which clients are asked where ``fraction`` is below 1; 0 unless given.
+    broadcast : bool
+        Whether the last round sends the classifier to all clients, which evaluate it; False unless given.
+    on_reply : callable
+        Called after every reply, for those who watch.
     """
 
-    def __init__(
-        self, aggregator: ClassMeansAggregator, quorum: float = 0.8, on_reply: Callable[[], None] | None = None
-    ) -> None:
-        self.aggregator = aggregator
-        self.quorum = quorum
-        self.on_reply = on_reply or (lambda: None)
+    quorum: float
+    fraction: float
+    seed: int
+    broadcast: bool
+    on_reply: Callable[[], None]
+
+
+class OneShotStrategy(Strategy):
+    """What the training-free strategies share.
+
+    Parameters
+    ----------
+    **participation
+        See :class:`Participation`.
+
+    Attributes
+    ----------
+    num_asked, num_accepted : int
+        Clients asked so far, and clients whose upload is used.
+    rejected : dict of int to str
+        Why each client was left out, by node id.
+    expected_uplink_bytes : int
+        Bytes of the accepted uploads' numbers alone.
+    """
+
+    def __init__(self, **participation: Unpack[Participation]) -> None:
+        self.quorum = participation.get("quorum", 0.8)
+        self.fraction = participation.get("fraction", 1.0)
+        self.seed = participation.get("seed", 0)
+        self.broadcast = participation.get("broadcast", False)
+        self.on_reply = participation.get("on_reply", lambda: None)
+        self.num_asked = 0
         self.num_accepted = 0
-        self._classifier: LinearClassifier | None = None
         self.rejected: dict[int, str] = {}
+        self.expected_uplink_bytes = 0
+        self._to_ask: list[int] | None = None
+        self._last_round = 1
+        self._classifier: LinearClassifier | None = None
+
+    @abstractmethod
+    def add_upload(self, arrays: Mapping[str, NDArray[Any]], client: int) -> None:
+        """Check one client's arrays and give them to the aggregator; raises UserError if they cannot be used."""
+
+    @abstractmethod
+    def solve(self) -> LinearClassifier:
+        """Solve for the classifier of all uploads so far."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask every client for its statistics; later rounds ask nobody."""
-        if server_round > 1:
-            return []
+        """Ask the round's share of those clients that have not been asked for their statistics."""
+        clients = sorted(grid.get_node_ids())
+        if self._to_ask is None:
+            self._to_ask = random.Random(self.seed).sample(clients, len(clients)) if self.fraction < 1 else clients
+        size = math.ceil(self.fraction * len(clients))
+        asked, self._to_ask = self._to_ask[:size], self._to_ask[size:]
+        self.num_asked += len(asked)
+        config[SERVER_ROUND] = server_round
         content = RecordDict({CONFIG: config})
         message_type = f"{MessageType.QUERY}.{STATISTICS}"
-        return [Message(content, node, message_type) for node in sorted(grid.get_node_ids())]
+        return [Message(content, client, message_type) for client in sorted(asked)]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -70,18 +114,58 @@ class OneShotStrategy(Strategy):
         UserError
             If fewer clients than the quorum sent an upload that can be used.
         """
-        num_replies = 0
+        asked_nobody = True
         for reply in replies:
-            num_replies += 1
+            asked_nobody = False
             self._fold_in(reply)
             self.on_reply()
-        if not num_replies:
+        if asked_nobody:
             return None, None
-        if self.num_accepted < self.quorum * num_replies:
-            raise UserError(self._quorum_missed(num_replies))
-        self._classifier = self.aggregator.solve()
+        if self.num_accepted < self.quorum * self.num_asked:
+            raise UserError(self._quorum_missed())
+        self._classifier = self.solve()
         metrics = MetricRecord({"clients": self.num_accepted, "clients-rejected": len(self.rejected)})
         return classifier_to_arrays(self._classifier), metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the classifier to all clients after the last round, if it is to be broadcast."""
+        if not self.broadcast or server_round < self._last_round:
+            return []
+        config[SERVER_ROUND] = server_round
+        content = RecordDict({ARRAYS: arrays, CONFIG: config})
+        return [Message(content, client, MessageType.EVALUATE) for client in sorted(grid.get_node_ids())]
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Average the clients' metrics over their samples; clients that failed or have none do not count."""
+        contents = [reply.content for reply in replies if reply.has_content()]
+        counted = [c for c in contents if any(m.get(NUM_EXAMPLES) for m in c.metric_records.values())]
+        return aggregate_metricrecords(counted, NUM_EXAMPLES) if counted else None
+
+    def summary(self) -> None:
+        """Log the strategy's settings."""
+        logger.info("\t├──> Quorum: %g", self.quorum)
+        logger.info("\t├──> Fraction asked in a round: %g", self.fraction)
+        logger.info("\t└──> Broadcast of the classifier: %s", self.broadcast)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int = 1,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFunction | None = None,
+    ) -> Result:
+        """Run the strategy; there is nothing to start from, so ``initial_arrays`` may be left out.
+
+        See ``flwr.serverapp.strategy.Strategy.start`` for the parameters and the result.
+        """
+        self._last_round = num_rounds
+        arrays = ArrayRecord() if initial_arrays is None else initial_arrays
+        return super().start(grid, arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
 
     def solved(self) -> LinearClassifier:
         """Give the classifier of a strategy that has run.
@@ -100,61 +184,31 @@ class OneShotStrategy(Strategy):
             raise UserError("No client was asked, so there is no classifier: start the strategy on some clients.")
         return self._classifier
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask nobody: the classifier is evaluated on the server."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing to aggregate."""
-        return None
-
-    def summary(self) -> None:
-        """Log the strategy's settings."""
-        logger.info("\t├──> Method: %s", type(self.aggregator).__name__)
-        logger.info("\t├──> Classes: %d", self.aggregator.num_classes)
-        logger.info("\t├──> Feature dimension: %d", self.aggregator.feature_dim)
-        logger.info("\t└──> Quorum: %g", self.quorum)
-
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord | None = None,
-        num_rounds: int = 1,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: EvaluateFunction | None = None,
-    ) -> Result:
-        """Run the strategy; there is nothing to start from, so ``initial_arrays`` may be left out.
-
-        See ``flwr.serverapp.strategy.Strategy.start`` for the parameters and the result.
-        """
-        arrays = ArrayRecord() if initial_arrays is None else initial_arrays
-        return super().start(grid, arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
-
     def _fold_in(self, reply: Message) -> None:
         client = reply.metadata.src_node_id
         if reply.has_error():
             self._reject(client, reply.error.reason or f"error {reply.error.code}")
             return
+        record = reply.content.array_records.get(STATISTICS, ArrayRecord())
         try:
-            record = reply.content.array_records.get(STATISTICS, ArrayRecord())
-            self.aggregator.add(decode_class_means({key: record[key].numpy() for key in record}), client)
-            self.num_accepted += 1
+            arrays = {key: record[key].numpy() for key in record}
+            self.add_upload(arrays, client)
         except UserError as error:
             self._reject(client, str(error))
+            return
+        self.num_accepted += 1
+        self.expected_uplink_bytes += num_bytes(arrays)
 
     def _reject(self, client: int, reason: str) -> None:
         self.rejected[client] = reason.strip().splitlines()[-1] if reason.strip() else "no reason given"
         logger.warning("Client %d is left out: %s", client, self.rejected[client])
 
-    def _quorum_missed(self, asked: int) -> str:
+    def _quorum_missed(self) -> str:
         client, reason = next(iter(self.rejected.items()))
         return (
-            f"Only {self.num_accepted} of {asked} clients sent an upload that can be used, fewer than the quorum "
-            f"of {self.quorum:g}: mend the clients or lower the quorum (client {client}: {reason.rstrip('.')})."
+            f"Only {self.num_accepted} of {self.num_asked} clients sent an upload that can be used, fewer than the "
+            f"quorum of {self.quorum:g}: mend the clients or lower the quorum "
+            f"(client {client}: {reason.rstrip('.')})."
         )
 
 
@@ -165,18 +219,21 @@ class FedNCM(OneShotStrategy):
     ----------
     num_classes, feature_dim : int
         Size of the classifier.
-    quorum, on_reply
-        See :class:`OneShotStrategy`.
+    **participation
+        See :class:`Participation`.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        quorum: float = 0.8,
-        on_reply: Callable[[], None] | None = None,
-    ) -> None:
-        super().__init__(fedcof.FedNCM(num_classes, feature_dim), quorum, on_reply)
+    def __init__(self, num_classes: int, feature_dim: int, **participation: Unpack[Participation]) -> None:
+        super().__init__(**participation)
+        self.aggregator = fedcof.FedNCM(num_classes, feature_dim)
+
+    def add_upload(self, arrays: Mapping[str, NDArray[Any]], client: int) -> None:
+        """Add class means."""
+        self.aggregator.add(decode_class_means(arrays), client)
+
+    def solve(self) -> LinearClassifier:
+        """Compare with the class means."""
+        return self.aggregator.solve()
 
 
 class FedCOF(OneShotStrategy):
@@ -188,8 +245,8 @@ class FedCOF(OneShotStrategy):
         Size of the classifier.
     estimator, shrinkage, head
         See :class:`fedcof.FedCOF`.
-    quorum, on_reply
-        See :class:`OneShotStrategy`.
+    **participation
+        See :class:`Participation`.
     """
 
     def __init__(
@@ -199,11 +256,46 @@ class FedCOF(OneShotStrategy):
         estimator: str = "per-class",
         shrinkage: float | str = 1.0,
         head: str = "ridge",
-        quorum: float = 0.8,
-        on_reply: Callable[[], None] | None = None,
+        **participation: Unpack[Participation],
     ) -> None:
-        aggregator = fedcof.FedCOF(num_classes, feature_dim, estimator, shrinkage, head)
-        super().__init__(aggregator, quorum, on_reply)
+        super().__init__(**participation)
+        self.aggregator = fedcof.FedCOF(num_classes, feature_dim, estimator, shrinkage, head)
+
+    def add_upload(self, arrays: Mapping[str, NDArray[Any]], client: int) -> None:
+        """Add class means."""
+        self.aggregator.add(decode_class_means(arrays), client)
+
+    def solve(self) -> LinearClassifier:
+        """Rebuild the covariance and solve the head."""
+        return self.aggregator.solve()
+
+
+class Fed3R(OneShotStrategy):
+    """Ridge regression on federated second-order statistics (ICML 2024) as a Flower strategy.
+
+    Parameters
+    ----------
+    num_classes, feature_dim : int
+        Size of the classifier.
+    penalty : float
+        See :class:`fedcof.Fed3R`.
+    **participation
+        See :class:`Participation`.
+    """
+
+    def __init__(
+        self, num_classes: int, feature_dim: int, penalty: float = 0.01, **participation: Unpack[Participation]
+    ) -> None:
+        super().__init__(**participation)
+        self.aggregator = fedcof.Fed3R(num_classes, feature_dim, penalty)
+
+    def add_upload(self, arrays: Mapping[str, NDArray[Any]], client: int) -> None:
+        """Add a Gram matrix and class sums."""
+        self.aggregator.add(decode_feature_moments(arrays), client)
+
+    def solve(self) -> LinearClassifier:
+        """Solve the ridge regression."""
+        return self.aggregator.solve()
 
 
 def classifier_to_arrays(classifier: LinearClassifier) -> ArrayRecord:

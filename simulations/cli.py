@@ -27,9 +27,9 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for 
 @app.command()
 def simulate(scenario: Scenario = "digits", settings: Settings = None, output: Output = None) -> None:
     """Run one federation on Flower and Ray, and write its classifier."""
-    from simulations.comparison import simulate_one
+    from simulations import commands
 
-    simulate_one(scenario, settings or [], output or _new_folder(scenario))
+    commands.simulate(scenario, settings or [], output or _new_folder(scenario))
 
 
 @app.command()
@@ -40,10 +40,11 @@ def compare(
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     output: Output = None,
 ) -> None:
-    """Run several methods and seeds on the same federation, and show them in one table."""
-    from simulations.comparison import compare_methods
+    """Compare methods, seeds and lists of values (-c alpha=[0.1,1.0]); with --output an interrupted one goes on."""
+    from simulations import commands
 
-    compare_methods(scenario, settings or [], methods.split(","), seeds.split(","), output or _new_folder(scenario))
+    folder = output or _new_folder(scenario)
+    commands.compare(scenario, settings or [], _items(methods), _items(seeds), folder)
 
 
 @app.command()
@@ -52,9 +53,17 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
 ) -> None:
     """Classify image files with a saved run (the most accurate of its folder)."""
-    from simulations.comparison import show_predictions
+    from simulations import commands
 
-    show_predictions(folder, images)
+    commands.show_predictions(folder, images)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of runs.")]) -> None:
+    """Write a table, plots and one self-contained HTML page for a folder of runs."""
+    from simulations import commands
+
+    commands.report(folder)
 
 
 def main() -> None:
@@ -67,6 +76,10 @@ def main() -> None:
     except UserError as error:
         print(f"fedcof: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def _new_folder(scenario: str) -> Path:

@@ -1,121 +1,112 @@
-"""One run, or several methods and seeds on the same federation, and the table at the end."""
+"""Comparisons: methods, seeds and lists of values, laid out as runs; what is finished is not run again."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import hashlib
+import json
+from itertools import product
 
-from fedcof.configuration import RunConfig
-from fedcof.errors import UserError
-from fedcof.results import FILE_NAME, RunResult, load_results
-from simulations.display import console, results_table
-from simulations.prediction import best_run, predict
-from simulations.runner import execute_runs
-from simulations.scenario import configure
+from fedcof.configuration import IGNORED_KEYS, METHODS, RunConfig, Scalar
+from fedcof.errors import UserError, unknown_name
+from fedcof.results import RunResult
+from simulations.scenario import with_absolute_paths
 
+NO_LISTS = {"method": "--methods", "seed": "--seeds", "output": "--output", "plan": "nothing"}
 
-def simulate_one(scenario: str, settings: list[str], output: Path) -> None:
-    """Run one federation and show what it came to.
-
-    Parameters
-    ----------
-    scenario, settings
-        See :func:`simulations.scenario.configure`.
-    output : Path
-        Folder for the results; it must not hold any yet.
-
-    Raises
-    ------
-    UserError
-        If something cannot be run as asked.
-    """
-    config = configure(scenario, settings)
-    if load_results(output):
-        raise UserError(f"The folder {output} holds results already: name a new one with --output.")
-    _show(execute_runs({"": config}, output), config, output)
+Runs = dict[str, RunConfig]
 
 
-def compare_methods(scenario: str, settings: list[str], methods: list[str], seeds: list[str], output: Path) -> None:
-    """Run methods and seeds, leaving out those that the folder holds already, and show all of them.
+def comparison_runs(values: dict[str, object], methods: list[str], seeds: list[str]) -> Runs:
+    """Lay a comparison out as runs, each with a folder of its own.
+
+    A key that would change nothing for a method keeps its default there, and runs that come out the same are run
+    once: with ``encoding=["float32", "int8"]`` there are two runs of FedCOF and one of Fed3R.
 
     Parameters
     ----------
-    scenario, settings
-        See :func:`simulations.scenario.configure`.
+    values : dict
+        Run-config keys with a value, or a list of values to compare.
     methods, seeds : list of str
-        What to compare.
-    output : Path
-        Folder for the results.
-
-    Raises
-    ------
-    UserError
-        If something cannot be run as asked.
-    """
-    base = configure(scenario, settings)
-    runs = comparison_runs(base, methods, seeds)
-    execute_runs(runs, output)
-    _show(load_results(output), base, output)
-
-
-def comparison_runs(base: RunConfig, methods: list[str], seeds: list[str]) -> dict[str, RunConfig]:
-    """List the runs of a comparison, each with a folder of its own.
-
-    Parameters
-    ----------
-    base : RunConfig
-        What all runs have in common.
-    methods, seeds : list of str
-        What they differ in.
+        What else to compare.
 
     Returns
     -------
     dict of str to RunConfig
-        By folder; seeds outside, methods inside.
+        By folder; seeds outermost, so that runs on the same federation follow one another.
 
     Raises
     ------
     UserError
-        If a method is unknown or a seed is not a whole number.
+        If a method, key or value is unknown, or a list is empty or given to a key that takes none.
     """
-    values = base.to_mapping()
-    return {
-        f"{method.strip()}-seed-{seed.strip()}": RunConfig.from_mapping(
-            {**values, "method": method.strip(), "seed": seed.strip()}
-        )
-        for seed in seeds
-        for method in methods
-    }
+    lists = {key: value for key, value in values.items() if isinstance(value, list)}
+    for key, value in lists.items():
+        if key in NO_LISTS:
+            raise UserError(f"The key {key} takes no list: use {NO_LISTS[key]} for several.")
+        if not value:
+            raise UserError(f"The key {key} has an empty list: give at least one value.")
+    for method in methods:
+        if method not in METHODS:
+            raise unknown_name("method", method, METHODS)
+    runs: Runs = {}
+    for seed, *choice in product(seeds, *lists.values()):
+        for method in methods:
+            chosen = {**values, **dict(zip(lists, choice, strict=True)), "method": method, "seed": seed}
+            kept = {key: value for key, value in chosen.items() if key not in IGNORED_KEYS[method]}
+            config = with_absolute_paths(RunConfig.from_mapping(kept))
+            runs[_folder_of(config, [key for key in lists if key in kept])] = config
+    return runs
 
 
-def show_predictions(folder: Path, images: list[Path]) -> None:
-    """Print the likeliest classes of each image.
+def unfinished(runs: Runs, results: list[RunResult]) -> Runs:
+    """Leave out the runs that have a result.
 
     Parameters
     ----------
-    folder : Path
-        Output folder of a run.
-    images : list of Path
-        Image files.
+    runs : dict of str to RunConfig
+        The runs of a comparison, by folder.
+    results : list of RunResult
+        What the folder holds.
 
-    Raises
-    ------
-    UserError
-        If there is no run, or a file is not an image.
+    Returns
+    -------
+    dict of str to RunConfig
+        The runs still to be made.
     """
-    run = best_run(folder)
-    console.print(f"With {run.method}, seed {run.seed}, {run.accuracy:.2%} accurate on its test split:")
-    for prediction in predict(folder, run, images):
-        classes = ", ".join(f"{name} ({score:.3f})" for name, score in prediction.classes)
-        console.print(f"{prediction.image}: {classes}", soft_wrap=True, highlight=False)
+    finished = {_identity(RunConfig.from_mapping(result.config)) for result in results}
+    return {folder: config for folder, config in runs.items() if _identity(config) not in finished}
 
 
-def _show(results: list[RunResult], config: RunConfig, output: Path) -> None:
-    title = (
-        f"{config.dataset} on {config.num_clients} clients, {config.partition} {config.alpha:g}, "
-        f"{config.backbone} at {config.image_size} px"
-    )
-    console.print(results_table(results, title))
+def varying_keys(results: list[RunResult]) -> list[str]:
+    """List the keys, apart from method and seed, in which runs of the same method differ.
+
+    Parameters
+    ----------
+    results : list of RunResult
+        Runs of one comparison.
+
+    Returns
+    -------
+    list of str
+        Run-config keys, in their order.
+    """
+    seen: dict[tuple[str, str], set[object]] = {}
     for result in results:
-        for client, reason in result.rejected.items():
-            console.print(f"[yellow]{result.method}: client {client} was left out: {reason}[/]")
-    console.print(f"Written to {output / FILE_NAME}", soft_wrap=True)
+        for key, value in result.config.items():
+            seen.setdefault((result.method, key), set()).add(value)
+    differing = {key for (_, key), found in seen.items() if len(found) > 1}
+    return [key for key in RunConfig.defaults() if key in differing and key != "seed"]
+
+
+def _folder_of(config: RunConfig, keys: list[str]) -> str:
+    """Name a run so that a person can find it, and so that no two runs share a name."""
+    values = config.to_mapping()
+    parts = [config.method, *(f"{key}-{values[key]}" for key in keys), f"seed-{config.seed}", _identity(config)]
+    return "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in part) for part in parts)
+
+
+def _identity(config: RunConfig) -> str:
+    """Digest everything that a result depends on."""
+    values: dict[str, Scalar] = config.to_mapping()
+    kept = {key: value for key, value in values.items() if key not in ("output", "plan")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]

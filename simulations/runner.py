@@ -53,13 +53,13 @@ def execute_runs(runs: dict[str, RunConfig], output: Path) -> list[RunResult]:
         client_indices(config)
     with progress_bars() as bars, TemporaryDirectory(prefix="fedcof-") as scratch:
         _embed(runs.values(), bars)
-        waiting = bars.add_task("Flower and Ray start", total=None)
+        follow = _follow(bars, sum(config.num_clients for config in runs.values() if config.method != "oracle"))
         with simulation_superlink(Path(scratch)) as connection:
             app = stage_app(Path(scratch) / "app")
             for nodes, group in groupby(sorted(runs.items(), key=_num_nodes), key=_num_nodes):
                 plan = _write_plan(Path(scratch), dict(group))
                 values: dict[str, Scalar] = {"output": str(output), "plan": str(plan)}
-                _run_in_flower(connection, app, values, nodes, _follow(bars, waiting))
+                _run_in_flower(connection, app, values, nodes, follow)
     return load_results(output)
 
 
@@ -115,19 +115,19 @@ def _run_in_flower(
             raise
 
 
-def _follow(bars: Progress, waiting: object) -> Callable[[str], None]:
-    """Turn the ServerApp's progress lines into a bar a run."""
-    tasks: dict[str, object] = {}
+def _follow(bars: Progress, num_clients: int) -> Callable[[str], None]:
+    """Turn the ServerApp's progress lines into one bar for all clients of all runs."""
+    task = bars.add_task("Flower and Ray start", total=num_clients)
+    finished = 0
 
     def on_line(line: str) -> None:
+        nonlocal finished
         found = _PROGRESS_LINE.search(line)
-        if not found:
-            return
-        run, num_runs, client, num_clients = found.groups()
-        if run not in tasks:
-            bars.update(waiting, total=1, completed=1, visible=False)  # type: ignore[arg-type]
-            name = f"Clients, run {run} of {num_runs}" if num_runs != "1" else "Clients"
-            tasks[run] = bars.add_task(name, total=int(num_clients))
-        bars.update(tasks[run], completed=int(client))  # type: ignore[arg-type]
+        if found:
+            run, num_runs, client, clients = map(int, found.groups())
+            name = f"Run {run} of {num_runs}" if num_runs > 1 else "Clients"
+            bars.update(task, description=name, completed=finished + client)
+            if client == clients:
+                finished += clients
 
     return on_line

@@ -66,14 +66,22 @@ def parse_override(text: str) -> tuple[str, object]:
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise UserError(f"The setting {text!r} has no value: write it as key=value.")
+    return key.strip(), _parse_value(value.strip())
+
+
+def _parse_value(text: str) -> object:
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
+        pass
+    if text.startswith("[") and text.endswith("]"):
+        # A shell eats the quotes that TOML wants around each text of a list.
+        return [_parse_value(item.strip()) for item in text[1:-1].split(",") if item.strip()]
+    return text
 
 
-def configure(scenario: str, overrides: list[str]) -> RunConfig:
-    """Make the run-config of a scenario and what was set on top of it.
+def scenario_values(scenario: str, overrides: list[str]) -> dict[str, object]:
+    """Put together a scenario and what was set on top of it.
 
     Parameters
     ----------
@@ -81,6 +89,27 @@ def configure(scenario: str, overrides: list[str]) -> RunConfig:
         See :func:`load_scenario`.
     overrides : list of str
         Each as in :func:`parse_override`; the last one wins.
+
+    Returns
+    -------
+    dict
+        Run-config keys and their values, not checked.
+
+    Raises
+    ------
+    UserError
+        If there is no such scenario, or an override is none.
+    """
+    return {**load_scenario(scenario), **dict(map(parse_override, overrides))}
+
+
+def configure(scenario: str, overrides: list[str]) -> RunConfig:
+    """Make the run-config of a scenario and what was set on top of it.
+
+    Parameters
+    ----------
+    scenario, overrides
+        See :func:`scenario_values`.
 
     Returns
     -------
@@ -92,12 +121,26 @@ def configure(scenario: str, overrides: list[str]) -> RunConfig:
     UserError
         If anything in it is unknown or has the wrong type.
     """
-    values = {**load_scenario(scenario), **dict(map(parse_override, overrides))}
-    return _with_absolute_paths(RunConfig.from_mapping(values))
+    values = scenario_values(scenario, overrides)
+    for key, value in values.items():
+        if isinstance(value, list):
+            raise UserError(f"The key {key} takes no list here: give one value, or use fedcof compare.")
+    return with_absolute_paths(RunConfig.from_mapping(values))
 
 
-def _with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Resolve paths here, because Flower's processes run in folders of their own."""
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Resolve a run-config's paths, because Flower's processes run in folders of their own.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With paths relative to the working directory.
+
+    Returns
+    -------
+    RunConfig
+        With absolute paths.
+    """
     kind, separator, place = config.dataset.partition(":")
     if kind in ("parquet", "folder") and place:
         config = replace(config, dataset=f"{kind}{separator}{Path(place).expanduser().absolute()}")

@@ -6,7 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcof import ClassMeans, FedCOF, FedNCM, UserError, class_means
+from fedcof import (
+    ClassMeans,
+    Fed3R,
+    FedCOF,
+    FedNCM,
+    Oracle,
+    UserError,
+    class_means,
+    feature_moments,
+)
 from tests.fedcof import formulas
 from tests.fedcof.test_covariance import as_upload, random_rows
 
@@ -124,3 +133,67 @@ def test_what_an_aggregator_refuses():
 def test_a_singular_system_is_named():
     with pytest.raises(UserError, match="larger shrinkage"):
         solve([(0, 2, np.ones(4)), (1, 2, np.zeros(4))], 2, shrinkage=0.0)
+
+
+def federation(num_clients, dim, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 5, (num_clients * 12,), generator=generator)
+    features = torch.randn(len(labels), dim, generator=generator) + labels[:, None] / 3
+    return features, labels
+
+
+@pytest.mark.parametrize("dim", [6, 90])
+def test_fed3r_is_ridge_regression_on_the_pooled_features(dim):
+    features, labels = federation(10, dim)
+    labels[labels == 3] = 2
+    aggregator = Fed3R(5, dim, penalty=0.5)
+    for part, ids in zip(features.split(12), labels.split(12), strict=True):
+        aggregator.add(feature_moments(part, ids))
+    pooled = features.double().numpy()
+    targets = np.eye(5)[labels.numpy()]
+    expected = np.linalg.solve(pooled.T @ pooled + 0.5 * np.eye(dim), pooled.T @ targets).T
+    norms = np.linalg.norm(expected, axis=1, keepdims=True)
+    expected = np.divide(expected, norms, out=np.zeros_like(expected), where=norms > 0)
+    classifier = aggregator.solve()
+    assert relative_error(classifier.weight, expected) < 1e-4
+    assert classifier.present.tolist() == [True, True, True, False, True]
+    assert classifier.weight[3].count_nonzero() == 0
+
+
+def test_fed3r_refuses_what_does_not_fit():
+    aggregator = Fed3R(5, 6)
+    with pytest.raises(UserError, match="before solving"):
+        aggregator.solve()
+    upload = feature_moments(*federation(1, 6))
+    aggregator.add(upload, source=2)
+    with pytest.raises(UserError, match="Client 2 has been added before"):
+        aggregator.add(upload, source=2)
+    with pytest.raises(UserError, match="dimension 6"):
+        aggregator.add(feature_moments(*federation(1, 7)))
+    with pytest.raises(UserError, match="at least 0"):
+        Fed3R(5, 6, penalty=-1.0)
+    with pytest.raises(UserError, match="ridge-penalty"):
+        singular = Fed3R(5, 90, penalty=0.0)
+        singular.add(feature_moments(*federation(1, 90)))
+        singular.solve()
+
+
+@pytest.mark.parametrize("head", ["ridge", "lda"])
+@pytest.mark.parametrize("estimator", ["per-class", "pooled"])
+def test_the_oracle_is_fedcof_on_single_samples(head, estimator):
+    """With a row per sample K_c = N_c: both estimators are the scatter of all samples around their class means."""
+    features, labels = federation(10, 6)
+    oracle = Oracle(5, 6, shrinkage=0.1, head=head)
+    oracle.add_samples(features, labels)
+    single = FedCOF(5, 6, estimator, shrinkage=0.1, head=head)
+    single.add(class_means(features, labels, groups=len(labels)))
+    torch.testing.assert_close(oracle.solve().weight, single.solve().weight, rtol=1e-5, atol=1e-6)
+    pooled, ids = features.double().numpy(), labels.numpy()
+    means = np.stack([pooled[ids == c].mean(axis=0) for c in range(5)])
+    counts = np.bincount(ids, minlength=5).astype(float)
+    scatter = (pooled - means[ids]).T @ (pooled - means[ids]) + 0.1 * (len(ids) - 5) * np.eye(6)
+    if head == "ridge":
+        expected = formulas.ridge_weight(scatter, counts, means)
+    else:
+        expected, _ = formulas.lda(scatter, counts, means)
+    assert relative_error(oracle.solve().weight, expected) < 1e-4

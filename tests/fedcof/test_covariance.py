@@ -1,5 +1,7 @@
 """The scatter estimators: against the naive formulas, unbiased, and shrunk as the papers say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from sklearn.covariance import ledoit_wolf, oas
 
 from fedcof import ClassMeans, UserError, class_means
 from fedcof.covariance import class_totals, within_class_scatter
+from fedcof.encoding import decode_class_means, encode_class_means
+from fedcof.statistics import concatenate
 from tests.fedcof import formulas
 
 
@@ -64,11 +68,44 @@ def test_covariance_is_unbiased(estimator, groups):
             class_means(features, torch.zeros(len(features), dtype=torch.int64), groups, generator)
             for features in clients
         ]
-        upload = ClassMeans(*(torch.cat([getattr(u, name) for u in uploads]) for name in vars(uploads[0])))
-        estimates[draw] = scatter_of(upload, 1, estimator=estimator, shrinkage=0.0) / (sum(sizes) - 1)
+        estimates[draw] = scatter_of(concatenate(uploads), 1, estimator=estimator, shrinkage=0.0) / (sum(sizes) - 1)
     standard_error = estimates.std(dim=0) / draws**0.5
     assert ((estimates.mean(dim=0) - covariance).abs() < 4 * standard_error).all()
     assert (standard_error < 0.05 * covariance.diagonal().max()).all()
+
+
+@pytest.mark.parametrize("estimator", ["per-class", "pooled"])
+def test_covariance_is_unbiased_under_int8(estimator):
+    """Far from the origin an int8 step is large; its noise shows without the correction and not with it."""
+    generator = torch.Generator().manual_seed(7)
+    sizes, draws, classes = (2, 5, 9, 3) * 4, 1500, 2
+    kept, taken = (torch.zeros(draws, 3, dtype=torch.float64) for _ in range(2))
+    labels = torch.arange(sum(sizes)) % classes
+    for draw in range(draws):
+        features = torch.randn(sum(sizes), 3, generator=generator) + torch.tensor([100.0, 0.0, -20.0])
+        uploads = []
+        for client, (part, ids) in enumerate(zip(features.split(sizes), labels.split(sizes), strict=True)):
+            arrays = encode_class_means(class_means(part, ids), "int8", len(sizes) * draw + client)
+            uploads.append(decode_class_means(arrays))
+        upload = concatenate(uploads)
+        degrees = sum(sizes) - classes
+        known = scatter_of(upload, classes, estimator=estimator, shrinkage=0.0) / degrees
+        unknown = scatter_of(replace(upload, noise=None), classes, estimator=estimator, shrinkage=0.0) / degrees
+        taken[draw], kept[draw] = known.diagonal(), unknown.diagonal()
+    standard_error = taken.std(dim=0) / draws**0.5
+    assert (kept.mean(dim=0) - 1 > 8 * standard_error).all()
+    assert ((taken.mean(dim=0) - 1).abs() < 4 * standard_error).all()
+
+
+def test_noise_that_is_not_small_is_left_in_where_it_would_cost_an_eigenvalue():
+    upload = replace(as_upload(random_rows(3, 20, 4, seed=5)), noise=None)
+    plain = scatter_of(upload, 3)
+    smallest = torch.linalg.eigvalsh(plain).min()
+    for variance in (1e-6, 1e-2, 1.0, 1e3):
+        noisy = replace(upload, noise=torch.full((upload.num_rows,), variance))
+        corrected = scatter_of(noisy, 3)
+        assert torch.linalg.eigvalsh(corrected).min() >= smallest / 2 - 1e-9
+        assert corrected.trace() <= plain.trace()
 
 
 @pytest.mark.parametrize(("name", "reference"), [("ledoit-wolf", ledoit_wolf), ("oas", oas)])

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from clients.hosting import answer, introduce
 from fedcof import UserError
@@ -54,8 +56,25 @@ def test_hosting_does_not_change_the_ledger():
     ask_all(apart)
     replies = ask_all(together)
     assert apart.ledger == together.ledger
-    assert apart.ledger.uplink[3] == serialised_bytes(replies[3].content)
-    assert apart.ledger.downlink_bytes == 12 * apart.ledger.downlink[0] > 0
+    entries = {occasion.client: traffic for occasion, traffic in apart.ledger.entries()}
+    assert entries[3].uplink == serialised_bytes(replies[3].content)
+    assert apart.ledger.uplink_bytes == sum(serialised_bytes(reply.content) for reply in replies)
+    assert apart.ledger.downlink_bytes == 12 * entries[0].downlink > 0
+    assert (
+        apart.ledger.to_csv().splitlines()[1] == f"0,query.statistics,0,{entries[0].uplink},{entries[0].downlink}"
+    )
+
+
+def test_the_ledger_counts_what_flower_puts_on_the_wire():
+    """Flower sends a message as the objects of its content, each as long as its own bytes."""
+    content = RecordDict(
+        {"config": ConfigRecord({"seed": 7}), "statistics": ArrayRecord({"means": Array(np.ones((50, 40), "f4"))})}
+    )
+    sent = {key: item.deflate() for key, item in get_all_nested_objects(content).items()}
+    assert b"".join(sent.values()).count(np.ones((50, 40), "f4").tobytes()) == 1
+    assert serialised_bytes(content) == len(b"".join(sent.values()))
+    restored = inflate_object_from_contents(content.object_id, sent)
+    assert np.array_equal(restored["statistics"]["means"].numpy(), np.ones((50, 40)))
 
 
 def test_hosted_clients_share_messages():

@@ -1,0 +1,121 @@
+"""What the commands do: run, compare, predict, and show it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedcof.errors import UserError
+from fedcof.results import FILE_NAME, RunResult, load_results
+from simulations.comparison import comparison_runs, unfinished, varying_keys
+from simulations.display import comparison_table, console, results_table
+from simulations.prediction import best_run, predict
+from simulations.report import write_report
+from simulations.runner import execute_runs
+from simulations.scenario import configure, scenario_values
+
+
+def simulate(scenario: str, settings: list[str], output: Path) -> None:
+    """Run one federation and show what it came to.
+
+    Parameters
+    ----------
+    scenario, settings
+        See :func:`simulations.scenario.configure`.
+    output : Path
+        Folder for the results; it must not hold any yet.
+
+    Raises
+    ------
+    UserError
+        If something cannot be run as asked.
+    """
+    config = configure(scenario, settings)
+    if load_results(output):
+        raise UserError(f"The folder {output} holds results already: name a new one with --output.")
+    _show(execute_runs({"": config}, output), output)
+
+
+def compare(scenario: str, settings: list[str], methods: list[str], seeds: list[str], output: Path) -> None:
+    """Run methods, seeds and lists of values, leaving out what the folder holds already, and show all of it.
+
+    Parameters
+    ----------
+    scenario, settings
+        See :func:`simulations.scenario.scenario_values`.
+    methods, seeds : list of str
+        What to compare.
+    output : Path
+        Folder for the results.
+
+    Raises
+    ------
+    UserError
+        If something cannot be run as asked.
+    """
+    runs = comparison_runs(scenario_values(scenario, settings), methods, seeds)
+    missing = unfinished(runs, load_results(output))
+    if len(missing) < len(runs):
+        console.print(f"{len(runs) - len(missing)} of {len(runs)} runs are in {output} already.", soft_wrap=True)
+    if missing:
+        execute_runs(missing, output)
+    _show(load_results(output), output)
+    console.print(f"The report is {write_report(output)}", soft_wrap=True)
+
+
+def report(folder: Path) -> None:
+    """Write the report of a folder of runs.
+
+    Parameters
+    ----------
+    folder : Path
+        Output folder of ``simulate`` or ``compare``.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no run.
+    """
+    console.print(f"The report is {write_report(folder)}", soft_wrap=True)
+
+
+def show_predictions(folder: Path, images: list[Path]) -> None:
+    """Print the likeliest classes of each image.
+
+    Parameters
+    ----------
+    folder : Path
+        Output folder of a run.
+    images : list of Path
+        Image files.
+
+    Raises
+    ------
+    UserError
+        If there is no run, or a file is not an image.
+    """
+    run = best_run(folder)
+    console.print(f"With {run.method}, seed {run.seed}, {run.accuracy:.2%} accurate on its test split:")
+    for prediction in predict(folder, run, images):
+        classes = ", ".join(f"{name} ({score:.3f})" for name, score in prediction.classes)
+        console.print(f"{prediction.image}: {classes}", soft_wrap=True, highlight=False)
+
+
+def _show(results: list[RunResult], output: Path) -> None:
+    config = results[0].config
+    console.print(
+        f"{config['dataset'].rpartition('/')[2]} on {config['num-clients']} clients, {config['partition']}, "
+        f"{config['backbone']} at {config['image-size']} px",
+        soft_wrap=True,
+    )
+    keys = varying_keys(results)
+    several = len({result.seed for result in results}) > 1
+    console.print(comparison_table(results, keys) if several else results_table(results, keys))
+    for result in results:
+        if result.rejected:
+            client, reason = next(iter(result.rejected.items()))
+            others = f" and {len(result.rejected) - 1} others" if len(result.rejected) > 1 else ""
+            console.print(
+                f"[yellow]{result.method}, seed {result.seed}: client {client}{others} left out: {reason}[/]",
+                soft_wrap=True,
+            )
+    console.print(f"Written to {output / FILE_NAME}", soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from itertools import count
 from logging import getLogger
@@ -34,6 +35,7 @@ def main(grid: Grid, context: Context) -> None:
     federation = None
     try:
         for number, (folder, config) in enumerate(runs, start=1):
+            _check_driver(base)
             if federation is None or len(federation.get_node_ids()) != config.num_clients:
                 federation = Federation(grid, config.num_clients, config.node_timeout)
             watch = _progress_log(number, len(runs), config.num_clients)
@@ -59,8 +61,18 @@ def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:
     """
     if not base.plan:
         return [("", base)]
-    runs = json.loads(Path(base.plan).read_text())
+    runs = json.loads(Path(base.plan).read_text())["runs"]
     return [(run["folder"], RunConfig.from_mapping(run["config"])) for run in runs]
+
+
+def _check_driver(base: RunConfig) -> None:
+    """Stop where the command that made the plan is gone: started again, it plans what is missing anew."""
+    if not base.plan:
+        return
+    try:
+        os.kill(json.loads(Path(base.plan).read_text())["driver"], 0)
+    except ProcessLookupError as error:
+        raise UserError("The command that planned these runs was killed: start it again to go on.") from error
 
 
 def _progress_log(number: int, num_runs: int, num_clients: int) -> Callable[[], None]:

@@ -41,19 +41,19 @@ def results_table(results: list[RunResult], keys: list[str]) -> Table:
         Accuracy in per cent, bytes in MB (10^6).
     """
     table = Table("method", *keys, "seed")
-    for heading in ("accuracy", "uplink", "downlink", "clients", "rejected", "time"):
-        table.add_column(heading, justify="right")
+    for heading in ("accuracy %", "uplink MB", "downlink MB", "clients", "rejected", "time s"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for run in results:
         table.add_row(
             run.method,
             *(str(run.config[key]) for key in keys),
             str(run.seed),
-            f"{run.accuracy:.2%}",
-            megabytes(run.uplink_bytes),
-            megabytes(run.downlink_bytes),
+            f"{run.accuracy * 100:.2f}",
+            f"{run.uplink_bytes / 1e6:.2f}",
+            f"{run.downlink_bytes / 1e6:.2f}",
             str(run.clients),
             str(run.clients_rejected),
-            f"{run.seconds:.1f} s",
+            f"{run.seconds:.1f}",
         )
     return table
 
@@ -74,8 +74,8 @@ def comparison_table(results: list[RunResult], keys: list[str]) -> Table:
         Mean and sample standard deviation of the accuracy in per cent; mean bytes in MB (10^6).
     """
     table = Table("method", *keys, "seeds")
-    for heading in ("accuracy", "uplink", "downlink", "time"):
-        table.add_column(heading, justify="right")
+    for heading in ("accuracy %", "uplink MB", "downlink MB", "time s"):
+        table.add_column(heading, justify="right", no_wrap=True)
     settings: dict[tuple[str, ...], list[RunResult]] = {}
     for run in results:
         settings.setdefault((run.method, *(str(run.config[key]) for key in keys)), []).append(run)
@@ -85,14 +85,9 @@ def comparison_table(results: list[RunResult], keys: list[str]) -> Table:
         table.add_row(
             *setting,
             str(len(runs)),
-            f"{mean(accuracies) * 100:.2f}{spread} %",
-            megabytes(mean(run.uplink_bytes for run in runs)),
-            megabytes(mean(run.downlink_bytes for run in runs)),
-            f"{mean(run.seconds for run in runs):.1f} s",
+            f"{mean(accuracies) * 100:.2f}{spread}",
+            f"{mean(run.uplink_bytes for run in runs) / 1e6:.2f}",
+            f"{mean(run.downlink_bytes for run in runs) / 1e6:.2f}",
+            f"{mean(run.seconds for run in runs):.1f}",
         )
     return table
-
-
-def megabytes(count: float) -> str:
-    """Write a number of bytes in MB of 10^6 bytes."""
-    return f"{count / 1e6:.2f} MB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable
 from itertools import groupby
@@ -90,7 +91,7 @@ def _embed(configs: Iterable[RunConfig], bars: Progress) -> None:
 def _write_plan(folder: Path, runs: dict[str, RunConfig]) -> Path:
     plan = folder / "plan.json"
     entries = [{"folder": name, "config": config.to_mapping()} for name, config in runs.items()]
-    write_whole(plan, json.dumps(entries))
+    write_whole(plan, json.dumps({"driver": os.getpid(), "runs": entries}))
     return plan
 
 

@@ -1,0 +1,84 @@
+"""Comparisons as lists of runs; one that is killed half way goes on where it was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fedcof import UserError
+from fedcof.results import RunResult, load_results
+from simulations.comparison import comparison_runs, unfinished, varying_keys
+
+
+def result_of(config, folder):
+    return RunResult(config.method, config.seed, 0.5, 1, 1, 1, 0, 1.0, config.to_mapping(), head=f"{folder}/head")
+
+
+def test_methods_seeds_and_lists_are_multiplied():
+    values = {"alpha": [0.1, 1.0], "groups": [1, 4], "num-clients": 7}
+    runs = comparison_runs(values, ["fedncm", "fedcof", "fed3r", "oracle"], ["0", "1"])
+    by_method = {}
+    for config in runs.values():
+        by_method.setdefault(config.method, []).append((config.alpha, config.groups, config.seed))
+    assert len(by_method["fedcof"]) == len(set(by_method["fedcof"])) == 8
+    assert len(by_method["fedncm"]) == len(by_method["fed3r"]) == 4
+    assert {config.num_clients for config in runs.values()} == {7}
+    assert {groups for _, groups, _ in by_method["fed3r"]} == {1}
+    assert varying_keys([result_of(config, folder) for folder, config in runs.items()]) == ["alpha", "groups"]
+
+
+def test_folders_are_plain_and_differ():
+    runs = comparison_runs({"dataset": "folder:/a b/c", "shrinkage": [0.1, "oas"]}, ["fedcof"], ["3"])
+    assert len(runs) == 2
+    for folder in runs:
+        assert set(folder) <= set("abcdefghijklmnopqrstuvwxyz0123456789_.-")
+        assert folder.startswith("fedcof_shrinkage-")
+
+
+def test_only_what_has_no_result_is_left():
+    runs = comparison_runs({"alpha": [0.1, 1.0]}, ["fedcof"], ["0", "1"])
+    folders = list(runs)
+    results = [result_of(runs[folder], folder) for folder in folders[:3]]
+    assert list(unfinished(runs, results)) == folders[3:]
+    assert list(unfinished(comparison_runs({"alpha": 0.3}, ["fedcof"], ["0"]), results))
+
+
+@pytest.mark.parametrize(
+    ("values", "methods", "sentence"),
+    [
+        ({"method": ["fedcof"]}, ["fedcof"], "method takes no list: use --methods"),
+        ({"seed": [0, 1]}, ["fedcof"], "seed takes no list: use --seeds"),
+        ({"alpha": []}, ["fedcof"], "alpha has an empty list"),
+        ({"alpha": [0.1, "wide"]}, ["fedcof"], "alpha is 'wide'"),
+        ({}, ["fedsgd"], "Unknown method 'fedsgd'"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(values, methods, sentence):
+    with pytest.raises(UserError, match=sentence):
+        comparison_runs(values, methods, ["0"])
+
+
+@pytest.mark.flower
+def test_a_killed_comparison_goes_on_without_loss_or_repetition(fedcof, tmp_path, monkeypatch):
+    arguments = ["compare", "digits", "--methods", "fedncm,fedcof", "--seeds", ",".join(map(str, range(12)))]
+    arguments += ["-c", "image-size=32", "-c", "backbone=test_efficientnet", "-c", "weights=none"]
+    arguments += ["-c", "num-clients=100", "--output", str(tmp_path / "run")]
+    environment = {**os.environ, "FEDCOF_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", "from simulations.cli import main; main()", *arguments]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(load_results(tmp_path / "run")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    before = load_results(tmp_path / "run")
+    assert 2 <= len(before) < 24
+    assert fedcof(*arguments) == (0, "")
+    after = load_results(tmp_path / "run")
+    assert after[: len(before)] == before
+    assert len({(result.method, result.seed) for result in after}) == len(after) == 24
+    json.loads((tmp_path / "run" / "results.json").read_text())

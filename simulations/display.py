@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from statistics import mean, stdev
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from fedcof.results import RunResult
+from simulations.settings import settings_of
 
 console = Console()
 errors = Console(stderr=True)
@@ -76,18 +75,15 @@ def comparison_table(results: list[RunResult], keys: list[str]) -> Table:
     table = Table("method", *keys, "seeds")
     for heading in ("accuracy %", "uplink MB", "downlink MB", "time s"):
         table.add_column(heading, justify="right", no_wrap=True)
-    settings: dict[tuple[str, ...], list[RunResult]] = {}
-    for run in results:
-        settings.setdefault((run.method, *(str(run.config[key]) for key in keys)), []).append(run)
-    for setting, runs in settings.items():
-        accuracies = [run.accuracy for run in runs]
-        spread = f" ± {stdev(accuracies) * 100:.2f}" if len(runs) > 1 else ""
+    for setting in settings_of(results):
+        deviation = setting.accuracy_deviation
         table.add_row(
-            *setting,
-            str(len(runs)),
-            f"{mean(accuracies) * 100:.2f}{spread}",
-            f"{mean(run.uplink_bytes for run in runs) / 1e6:.2f}",
-            f"{mean(run.downlink_bytes for run in runs) / 1e6:.2f}",
-            f"{mean(run.seconds for run in runs):.1f}",
+            setting.method,
+            *(str(setting.values.get(key, "-")) for key in keys),
+            str(len(setting.runs)),
+            f"{setting.accuracy * 100:.2f}" + ("" if deviation is None else f" ± {deviation * 100:.2f}"),
+            f"{setting.average_of('uplink_bytes') / 1e6:.2f}",
+            f"{setting.average_of('downlink_bytes') / 1e6:.2f}",
+            f"{setting.average_of('seconds'):.1f}",
         )
     return table

@@ -1,0 +1,153 @@
+"""The report: its numbers are those of results.json, it stands alone, and text is never taken for markup."""
+
+import csv
+import io
+import json
+import re
+import shlex
+from dataclasses import asdict
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from fedcof import UserError
+from fedcof.configuration import RunConfig
+from fedcof.results import RoundResult, RunResult, append_result, load_results
+from simulations.report import command_of, write_report
+from simulations.scenario import configure
+from simulations.settings import settings_of
+
+
+def run(method="fedcof", seed=0, accuracy=0.6, uplink=17_000_000, rounds=1, classes=10, **values):
+    config = RunConfig.from_mapping({"method": method, "seed": seed, **values})
+    history = [RoundResult(i + 1, 5, accuracy * (i + 1) / rounds, uplink // (rounds - i), 9) for i in range(rounds)]
+    return RunResult(
+        method,
+        seed,
+        accuracy,
+        uplink,
+        51_000,
+        20,
+        0,
+        1.5,
+        config.to_mapping(),
+        class_names=[f"class {i}" for i in range(classes)],
+        class_accuracy=[None, *np.linspace(0.1, 0.9, classes - 1)],
+        rounds=history,
+        expected_uplink_bytes=int(uplink * 0.99),
+        head=f"{method}-{seed}/head.safetensors",
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    runs = [run(seed=seed, accuracy=0.6 + seed / 100) for seed in range(3)]
+    runs += [run(seed=seed, accuracy=0.61, uplink=4_600_000, encoding="int8") for seed in range(3)]
+    runs += [run("fedncm", seed, 0.53) for seed in range(3)]
+    runs += [run("fed3r", seed, 0.609, 345_000_000) for seed in range(3)]
+    runs += [run("oracle", seed, 0.612, 0) for seed in range(3)]
+    for result in runs:
+        append_result(tmp_path, result)
+    (tmp_path / "fedcof-0").mkdir()
+    np.savez(tmp_path / "fedcof-0" / "federation.npz", counts=np.eye(20, 10, dtype=np.int32) * 7)
+    return tmp_path
+
+
+class TableReader(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.rows, self.in_cell = [], False
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "tr":
+            self.rows.append([])
+        self.in_cell = tag in ("td", "th")
+        if self.in_cell:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self.in_cell = False
+
+    def handle_data(self, data):
+        if self.in_cell:
+            self.rows[-1][-1] += data
+
+
+def page_rows(page):
+    reader = TableReader()
+    reader.feed(re.search(r'<table id="comparison">.*?</table>', page, re.DOTALL).group())
+    return [dict(zip(reader.rows[0], row, strict=True)) for row in reader.rows[1:]]
+
+
+def test_page_and_csv_have_the_numbers_of_the_results(folder):
+    page = write_report(folder).read_text()
+    lines = list(csv.DictReader(io.StringIO((folder / "comparison.csv").read_text())))
+    rows = page_rows(page)
+    assert len(lines) == len(rows) == 5
+    runs = json.loads((folder / "results.json").read_text())
+    for line, row in zip(lines, rows, strict=True):
+        mine = [
+            r for r in runs if r["method"] == line["method"] and line["encoding"] in ("", r["config"]["encoding"])
+        ]
+        accuracy = [r["accuracy"] for r in mine]
+        assert float(line["accuracy"]) == pytest.approx(np.mean(accuracy))
+        assert float(line["accuracy_deviation"]) == pytest.approx(np.std(accuracy, ddof=1), abs=1e-12)
+        assert float(line["uplink_bytes"]) == np.mean([r["uplink_bytes"] for r in mine])
+        assert row["accuracy, %"] == f"{np.mean(accuracy) * 100:.2f}"
+        assert row["uplink, MB"] == f"{mine[0]['uplink_bytes'] / 1e6:.3f}"
+    assert "8.0 points more accurate than FedNCM" in page
+    assert "sends 75 times as much" in page
+
+
+def test_the_page_stands_alone_and_the_pictures_lie_beside_it(folder):
+    page = write_report(folder).read_text()
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "http" not in page
+    assert page.count("data:image/png;base64,") == 3
+    for name in ("accuracy_vs_bytes", "class_accuracy", "federation"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert not (folder / "rounds.png").exists()
+
+
+@pytest.mark.parametrize("classes", [3, 100])
+def test_a_single_run_over_rounds(tmp_path, classes):
+    append_result(tmp_path, run(rounds=4, classes=classes))
+    page = write_report(tmp_path).read_text()
+    assert (tmp_path / "rounds.png").exists()
+    assert "1 run on digits" in page
+
+
+def test_text_is_not_markup(tmp_path):
+    result = run(**{"dataset": "folder:/data/<b>x"})
+    append_result(tmp_path, RunResult(**{**vars(result), "rejected": {"3": "<script>alert(1)</script>"}}))
+    page = write_report(tmp_path).read_text()
+    assert "<script>" not in page
+    assert "<b>x" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_command_makes_the_same_configuration(tmp_path):
+    result = run(alpha=0.5, dataset=f"folder:{tmp_path}/a b", **{"feature-cache": False, "shrinkage": "oas"})
+    command = command_of(result)
+    assert command.startswith("fedcof simulate digits ")
+    words = shlex.split(command)[3:]
+    assert configure("digits", words[1::2]).to_mapping() == result.config
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no finished run"):
+        write_report(tmp_path)
+
+
+def test_results_come_back_as_they_were(tmp_path):
+    result = run(rounds=3)
+    append_result(tmp_path, result)
+    assert load_results(tmp_path) == [result]
+    append_result(tmp_path, RunResult(**{**asdict(result), "accuracy": 0.7, "rounds": result.rounds}))
+    assert [found.accuracy for found in load_results(tmp_path)] == [0.7]
+
+
+def test_settings_leave_out_what_means_nothing_to_a_method():
+    settings = settings_of([run(), run(encoding="int8"), run("fed3r")])
+    assert [setting.label for setting in settings] == ["fedcof, encoding float32", "fedcof, encoding int8", "fed3r"]

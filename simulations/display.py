@@ -40,7 +40,7 @@ def results_table(results: list[RunResult], keys: list[str]) -> Table:
         Accuracy in per cent, bytes in MB (10^6).
     """
     table = Table("method", *keys, "seed")
-    for heading in ("accuracy %", "uplink MB", "downlink MB", "clients", "rejected", "time s"):
+    for heading in ("accuracy %", "uplink MB", "downlink MB", "clients", "time s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for run in results:
         table.add_row(
@@ -50,8 +50,7 @@ def results_table(results: list[RunResult], keys: list[str]) -> Table:
             f"{run.accuracy * 100:.2f}",
             f"{run.uplink_bytes / 1e6:.2f}",
             f"{run.downlink_bytes / 1e6:.2f}",
-            str(run.clients),
-            str(run.clients_rejected),
+            f"{run.clients} of {run.clients + run.clients_rejected}" if run.clients_rejected else str(run.clients),
             f"{run.seconds:.1f}",
         )
     return table

@@ -8,7 +8,7 @@ import torch
 from sklearn.covariance import ledoit_wolf, oas
 
 from fedcof import ClassMeans, UserError, class_means
-from fedcof.covariance import class_totals, within_class_scatter
+from fedcof.covariance import ScatterSum, class_totals, shrunk_scatter, sum_scatter, within_class_scatter
 from fedcof.encoding import decode_class_means, encode_class_means
 from fedcof.statistics import concatenate
 from tests.fedcof import formulas
@@ -78,7 +78,7 @@ def test_covariance_is_unbiased(estimator, groups):
 def test_covariance_is_unbiased_under_int8(estimator):
     """Far from the origin an int8 step is large; its noise shows without the correction and not with it."""
     generator = torch.Generator().manual_seed(7)
-    sizes, draws, classes = (2, 5, 9, 3) * 4, 1500, 2
+    sizes, draws, classes = (2, 5, 9, 3) * 4, 1000, 2
     kept, taken = (torch.zeros(draws, 3, dtype=torch.float64) for _ in range(2))
     labels = torch.arange(sum(sizes)) % classes
     for draw in range(draws):
@@ -155,3 +155,56 @@ def test_what_cannot_be_estimated_or_is_unknown_is_refused():
         scatter_of(upload, 2, estimator="mean")
     with pytest.raises(UserError, match="at least 0"):
         scatter_of(upload, 2, shrinkage=-1.0)
+
+
+def uploads_of(rows, size, dtype=torch.float64):
+    return [as_upload(rows[first : first + size], dtype) for first in range(0, len(rows), size)]
+
+
+@pytest.mark.parametrize("shrinkage", [0.3, "oas", "ledoit-wolf"])
+@pytest.mark.parametrize("estimator", ["per-class", "pooled"])
+def test_one_pass_over_uploads_is_the_scatter_around_the_class_means(estimator, shrinkage, monkeypatch):
+    rows = random_rows(7, 12, 300, seed=9, absent=(3,))
+    whole = as_upload(rows)
+    expected = scatter_of(whole, 7, estimator=estimator, shrinkage=shrinkage)
+    monkeypatch.setattr("fedcof.covariance.ROWS_PER_BLOCK", 11)
+    summed = sum_scatter(uploads_of(rows, 4), 7, estimator, shrinkage)
+    torch.testing.assert_close(shrunk_scatter(summed, estimator, shrinkage), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(summed.totals().means, class_totals(whole, 7).means, rtol=1e-12, atol=1e-12)
+
+
+def test_float32_blocks_lose_no_digits_far_from_the_origin():
+    rows = [(c, n, mean + 300) for c, n, mean in random_rows(6, 60, 40, seed=10)]
+    single = as_upload(rows, torch.float32)
+    exact = replace(single, means=single.means.double())
+    ours = shrunk_scatter(sum_scatter([single], 6, "per-class", 0.0), "per-class", 0.0)
+    reference = scatter_of(exact, 6, shrinkage=0.0)
+    assert ours.dtype == torch.float64
+    assert torch.equal(ours, ours.T)
+    assert torch.linalg.norm(ours - reference) < 1e-6 * torch.linalg.norm(reference)
+
+
+def test_uploads_that_come_in_parts_sum_to_the_whole():
+    """The centres are those of the first part, and here the rows that were largest there are far off."""
+    rows = random_rows(5, 40, 30, seed=11)
+    parts = uploads_of(rows, 10)
+    in_parts = ScatterSum(5, 30)
+    for part in parts:
+        in_parts.add([part])
+    expected = scatter_of(as_upload(rows), 5, estimator="pooled", shrinkage="oas")
+    torch.testing.assert_close(shrunk_scatter(in_parts, "pooled", "oas"), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_noise_is_taken_off_the_sum_as_off_the_whole():
+    features = torch.randn(90, 6, generator=torch.Generator().manual_seed(1)) * 3
+    uploads = [
+        decode_class_means(encode_class_means(class_means(part, torch.arange(15) % 3), "int8", seed))
+        for seed, part in enumerate(features.split(15))
+    ]
+    for estimator in ("per-class", "pooled"):
+        ours = shrunk_scatter(sum_scatter(uploads, 3, estimator, 0.1), estimator, 0.1)
+        whole = concatenate(uploads)
+        torch.testing.assert_close(
+            ours, scatter_of(whole, 3, estimator=estimator, shrinkage=0.1), rtol=1e-5, atol=1e-5
+        )
+        assert ours.trace() < scatter_of(replace(whole, noise=None), 3, estimator=estimator, shrinkage=0.1).trace()

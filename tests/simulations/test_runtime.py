@@ -54,9 +54,12 @@ def main(grid, context):
 """
 
 INTERRUPTED = """
+import signal
 import sys
 from pathlib import Path
 from simulations.runtime import Resources, run_app, simulation_superlink
+# A shell that starts tests in the background has them ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 folder = Path(sys.argv[1])
 with simulation_superlink(folder / "superlink") as connection:

@@ -23,7 +23,7 @@ from sklearn.model_selection import train_test_split
 
 from fedcof.errors import UserError, unknown_name
 
-DATASETS = ["digits", "parquet:DIR", "folder:DIR", "hub:OWNER/NAME"]
+DATASETS = ["digits", "parquet:DIR", "folder:DIR", "hub:OWNER/NAME", "features:DIR"]
 
 # What image classification datasets on the hub call their columns; finer labels go before coarser ones.
 IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
@@ -82,7 +82,8 @@ class ImageDataset:
 def load_image_dataset(name: str, image_column: str = "", label_column: str = "") -> ImageDataset:
     """Load a dataset by its name.
 
-    Images are not decoded here: a damaged file shows when :func:`rgb_images` comes to it.
+    Images are not decoded here: a damaged file shows when :func:`rgb_images` comes to it. Features that were computed
+    elsewhere (``features:DIR``) have no images; :mod:`fedcof.precomputed` reads them.
 
     Parameters
     ----------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +20,99 @@ from fedcof.feature_cache import FeatureTable, cached_features, feature_cache_di
 from fedcof.features import extract_features
 from fedcof.partition_cache import kept_partition
 from fedcof.partitioning import partition_indices
+from fedcof.precomputed import OWNERS_FILE_NAME, is_precomputed, shared_features
 
 Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What there is to classify.
+
+    Attributes
+    ----------
+    num_classes : int
+        Number of classes C.
+    feature_dim : int
+        Dimension d of the features.
+    class_names : tuple of str
+        What each label stands for.
+    """
+
+    num_classes: int
+    feature_dim: int
+    class_names: tuple[str, ...]
+
+
+def problem_of(config: RunConfig) -> Problem:
+    """Find out what a run classifies, be it images or features that were computed elsewhere.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+
+    Returns
+    -------
+    Problem
+        Its classes and the dimension of its features.
+
+    Raises
+    ------
+    UserError
+        If the dataset or the backbone cannot be loaded.
+    """
+    if is_precomputed(config.dataset):
+        features = shared_features(config.dataset)
+        return Problem(features.num_classes, features.feature_dim, features.class_names)
+    dataset = dataset_of(config)
+    return Problem(dataset.num_classes, backbone_of(config).feature_dim, dataset.class_names)
+
+
+def labels_of(config: RunConfig, split: str) -> NDArray[np.int64]:
+    """Read the labels of a split, without an image or a feature.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    split : {"train", "test"}
+        Which part of the dataset.
+
+    Returns
+    -------
+    ndarray
+        Class of each sample (n,), int64.
+
+    Raises
+    ------
+    UserError
+        If the dataset cannot be loaded, or the split is neither.
+    """
+    if is_precomputed(config.dataset):
+        return shared_features(config.dataset).table(split).labels
+    return dataset_of(config).labels(split)
+
+
+def images_to_embed(config: RunConfig, split: str) -> int:
+    """Count the images that a run needs embedded before its clients start.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    split : {"train", "test"}
+        Which part of the dataset.
+
+    Returns
+    -------
+    int
+        All of the split; 0 if the features were computed elsewhere, or clients embed their own images.
+    """
+    if is_precomputed(config.dataset) or (split == "train" and not config.feature_cache):
+        return 0
+    dataset = dataset_of(config)
+    return len(dataset.train if split == "train" else dataset.test)
 
 
 def dataset_of(config: RunConfig) -> ImageDataset:
@@ -50,7 +143,17 @@ def backbone_of(config: RunConfig) -> Backbone:
     -------
     Backbone
         The frozen feature extractor.
+
+    Raises
+    ------
+    UserError
+        If the run has none, because its features were computed elsewhere.
     """
+    if is_precomputed(config.dataset):
+        raise UserError(
+            f"The run's features come from {config.dataset!r} and not from a backbone, so it cannot be used on "
+            "images: use a run on images."
+        )
     return shared_backbone(config.backbone, config.image_size, config.weights)
 
 
@@ -71,6 +174,8 @@ def split_features(config: RunConfig, split: str, progress: Progress | None = No
     FeatureTable
         Features (n, d) float32 and labels (n,) int64.
     """
+    if is_precomputed(config.dataset):
+        return shared_features(config.dataset).table(split)
     dataset = dataset_of(config)
     images = dataset.train if split == "train" else dataset.test
     return cached_features(backbone_of(config), images, feature_cache_dir(), config.batch_size, progress=progress)
@@ -83,6 +188,7 @@ def client_samples(config: RunConfig, client: int) -> tuple[Tensor, Tensor]:
     ----------
     config : RunConfig
         The run; ``feature_cache`` says whether the client's images are embedded now or sliced from the cache.
+        Features that were computed elsewhere are always sliced.
     client : int
         Client number, from 0.
 
@@ -92,7 +198,7 @@ def client_samples(config: RunConfig, client: int) -> tuple[Tensor, Tensor]:
         Features (n, d) float32 and labels (n,) int64.
     """
     indices = client_indices(config)[client]
-    if config.feature_cache:
+    if config.feature_cache or is_precomputed(config.dataset):
         table = split_features(config, "train")
         return torch.from_numpy(table.features[indices]), torch.from_numpy(table.labels[indices])
     dataset = dataset_of(config)
@@ -139,21 +245,35 @@ def _client_indices(
     column: str,
     classes_per_client: int,
 ) -> list[NDArray[np.int64]]:
-    dataset = shared_dataset(*dataset_key)
-    natural_ids = None
-    if partition == "natural":
-        if column not in dataset.train.column_names:
-            raise UserError(
-                f"The natural partition needs a column that names each sample's owner, but {column!r} is none: "
-                f"set partition-column to one of {', '.join(dataset.train.column_names)}."
-            )
-        natural_ids = dataset.train.with_format(None)[column][:]
-    labels = dataset.labels("train")
+    if is_precomputed(dataset_key[0]):
+        labels = shared_features(dataset_key[0]).train.labels
+    else:
+        labels = shared_dataset(*dataset_key).labels("train")
+    owners = _owners(dataset_key, column) if partition == "natural" else None
 
     def deal() -> list[NDArray[np.int64]]:
-        return partition_indices(labels, num_clients, partition, alpha, seed, natural_ids, classes_per_client)
+        return partition_indices(labels, num_clients, partition, alpha, seed, owners, classes_per_client)
 
     if partition == "natural":
         return deal()
     settings = f"{partition} {num_clients} {alpha} {seed} {classes_per_client}"
     return kept_partition(feature_cache_dir().with_name("partitions"), labels, settings, deal)
+
+
+def _owners(dataset_key: tuple[str, str, str], column: str) -> NDArray[Any]:
+    """Who holds each training sample, for the natural partition."""
+    if is_precomputed(dataset_key[0]):
+        owners = shared_features(dataset_key[0]).owners
+        if owners is None:
+            raise UserError(
+                f"The natural partition needs to know each sample's owner, but {dataset_key[0]} has no "
+                f"{OWNERS_FILE_NAME}: save one number or text per training sample there."
+            )
+        return owners
+    train = shared_dataset(*dataset_key).train
+    if column not in train.column_names:
+        raise UserError(
+            f"The natural partition needs a column that names each sample's owner, but {column!r} is none: "
+            f"set partition-column to one of {', '.join(train.column_names)}."
+        )
+    return np.asarray(train.with_format(None)[column][:])

@@ -13,7 +13,8 @@ from itertools import groupby
 from logging import getLogger
 from typing import cast
 
-from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.run import Run
@@ -40,6 +41,8 @@ logger = getLogger("flwr")
 CLIENTS_PER_MESSAGE = 32
 NO_ANSWER = 1001
 CLIENT_FAILED = 1002
+
+Form = tuple[object, ...]
 
 
 class Federation(Grid):
@@ -69,6 +72,7 @@ class Federation(Grid):
         self._grid = grid
         self.ledger = Ledger()
         self._last_counted = RecordDict(), 0
+        self._bytes_of_form: dict[Form, int] = {}
         nodes = await_nodes(grid, node_timeout)
         self._node_of_client = [nodes[client * len(nodes) // num_clients] for client in range(num_clients)]
 
@@ -159,8 +163,17 @@ class Federation(Grid):
         config = request.content.config_records.get(CONFIG, ConfigRecord())
         server_round = cast(int, config.get(SERVER_ROUND, 0))
         occasion = Occasion(server_round, request.metadata.message_type, request.metadata.dst_node_id)
-        uplink = serialised_bytes(reply.content) if reply.has_content() else 0
+        uplink = self._reply_bytes(reply.content) if reply.has_content() else 0
         self.ledger.record(occasion, uplink, self._content_bytes(request.content))
+
+    def _reply_bytes(self, content: RecordDict) -> int:
+        """Count a reply, and only once what has the same form."""
+        form = form_of(content)
+        if form is None:
+            return serialised_bytes(content)
+        if form not in self._bytes_of_form:
+            self._bytes_of_form[form] = serialised_bytes(content)
+        return self._bytes_of_form[form]
 
     def _content_bytes(self, content: RecordDict) -> int:
         """Count what may go to many clients once."""
@@ -183,6 +196,38 @@ def serialised_bytes(content: RecordDict) -> int:
         Bytes of the content and of all objects nested in it.
     """
     return sum(len(item.deflate()) for item in get_all_nested_objects(content).values())
+
+
+def form_of(content: RecordDict) -> Form | None:
+    """Describe what decides how many bytes a message's content has, apart from its values.
+
+    Flower hashes every object to name it, which takes longer than all else that the server does with a small reply.
+    All names are equally long, so the bytes follow from the records' and arrays' keys, types, shapes and lengths,
+    and from which arrays are equal, because equal objects are sent once.
+
+    Parameters
+    ----------
+    content : RecordDict
+        What a message carries.
+
+    Returns
+    -------
+    tuple or None
+        Equal only for contents of equally many bytes; None where the bytes must be counted: if there are records of
+        another kind than arrays, or arrays that Flower cuts into pieces.
+    """
+    form: list[object] = []
+    number_of_data: dict[bytes, int] = {}
+    for name, record in content.items():
+        if not isinstance(record, ArrayRecord):
+            return None
+        form.append((name, len(record)))
+        for key, array in record.items():
+            if not 0 < len(array.data) <= FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE:
+                return None
+            number = number_of_data.setdefault(array.data, len(number_of_data))
+            form.append((key, array.dtype, array.shape, array.stype, len(array.data), number))
+    return tuple(form)
 
 
 def await_nodes(grid: Grid, timeout: float) -> list[int]:

@@ -19,7 +19,7 @@ from fedcof.communication import Ledger
 from fedcof.configuration import RunConfig
 from fedcof.partitioning import describe_partition
 from fedcof.results import HEAD_FILE_NAME, RoundResult, RunResult, write_whole
-from fedcof.virtual_clients import backbone_of, client_indices, dataset_of, split_features
+from fedcof.virtual_clients import client_indices, labels_of, problem_of, split_features
 from server.federation import Federation
 from server.strategy import Fed3R, FedCOF, FedNCM, OneShotStrategy, Participation
 
@@ -71,10 +71,10 @@ def execute(federation: Federation, config: RunConfig, output: Path, folder: str
         If too few clients sent an upload that can be used.
     """
     outcome = _oracle(config) if config.method == "oracle" else _federated(federation, config, on_reply)
-    dataset = dataset_of(config)
-    classifier = replace(outcome.classifier, class_names=dataset.class_names)
+    problem = problem_of(config)
+    classifier = replace(outcome.classifier, class_names=problem.class_names)
     right = _rightly_classified(classifier, config)
-    class_accuracy = _accuracy_by_class(right, torch.from_numpy(dataset.labels("test")), dataset.num_classes)
+    class_accuracy = _accuracy_by_class(right, torch.from_numpy(labels_of(config, "test")), problem.num_classes)
     result = RunResult(
         method=config.method,
         seed=config.seed,
@@ -87,7 +87,7 @@ def execute(federation: Federation, config: RunConfig, output: Path, folder: str
         config=config.to_mapping(),
         rejected={str(client): reason for client, reason in sorted(outcome.rejected.items())},
         head=(Path(folder) / HEAD_FILE_NAME).as_posix(),
-        class_names=list(dataset.class_names),
+        class_names=list(problem.class_names),
         class_accuracy=class_accuracy,
         rounds=outcome.rounds,
         expected_uplink_bytes=outcome.expected_uplink_bytes,
@@ -112,7 +112,8 @@ def strategy_of(config: RunConfig, on_reply: Watcher) -> OneShotStrategy:
     OneShotStrategy
         Ready to start.
     """
-    sizes = dataset_of(config).num_classes, backbone_of(config).feature_dim
+    problem = problem_of(config)
+    sizes = problem.num_classes, problem.feature_dim
     participation = Participation(
         quorum=config.quorum,
         fraction=config.fraction,
@@ -165,7 +166,7 @@ def _oracle(config: RunConfig) -> _Outcome:
     """Solve on all training features in one place: no client is asked and nothing is sent."""
     started = time.perf_counter()
     table = split_features(config, "train")
-    oracle = Oracle(dataset_of(config).num_classes, table.features.shape[1], config.shrinkage, config.head)
+    oracle = Oracle(problem_of(config).num_classes, table.features.shape[1], config.shrinkage, config.head)
     oracle.add_samples(torch.from_numpy(table.features[:]), torch.from_numpy(table.labels[:]))
     classifier = oracle.solve()
     return _Outcome(classifier, time.perf_counter() - started)
@@ -192,6 +193,6 @@ def _write_files(folder: Path, classifier: LinearClassifier, ledger: Ledger, con
     folder.mkdir(parents=True, exist_ok=True)
     classifier.save(folder / HEAD_FILE_NAME)
     write_whole(folder / LEDGER_FILE_NAME, ledger.to_csv())
-    dataset = dataset_of(config)
-    counts = describe_partition(client_indices(config), dataset.labels("train"), dataset.num_classes)
+    labels = labels_of(config, "train")
+    counts = describe_partition(client_indices(config), labels, problem_of(config).num_classes)
     np.savez_compressed(folder / FEDERATION_FILE_NAME, counts=counts.astype(np.int32))

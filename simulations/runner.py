@@ -15,7 +15,7 @@ from rich.progress import Progress
 from fedcof.configuration import RunConfig, Scalar
 from fedcof.errors import UserError
 from fedcof.results import RunResult, load_results, write_whole
-from fedcof.virtual_clients import client_indices, dataset_of, split_features
+from fedcof.virtual_clients import client_indices, images_to_embed, split_features
 from server.app import FAILURE_FILE_NAME, PROGRESS
 from simulations.bundle import stage_app
 from simulations.display import progress_bars
@@ -76,10 +76,9 @@ def _embed(configs: Iterable[RunConfig], bars: Progress) -> None:
     """Embed every split once, before Flower starts, where the clients are to find it."""
     for config in configs:
         for split in ("train", "test"):
-            if split == "train" and not config.feature_cache:
+            total = images_to_embed(config, split)
+            if not total:
                 continue
-            dataset = dataset_of(config)
-            total = len(dataset.train if split == "train" else dataset.test)
             bar = bars.add_task(f"Embed {split} images", total=total, visible=False)
 
             def advance(images: int, bar: object = bar) -> None:

@@ -142,7 +142,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         With absolute paths.
     """
     kind, separator, place = config.dataset.partition(":")
-    if kind in ("parquet", "folder") and place:
+    if kind in ("parquet", "folder", "features") and place:
         config = replace(config, dataset=f"{kind}{separator}{Path(place).expanduser().absolute()}")
     if config.weights not in (PRETRAINED, RANDOM):
         config = replace(config, weights=str(Path(config.weights).expanduser().absolute()))

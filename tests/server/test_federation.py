@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from clients.hosting import answer, introduce
 from fedcof import UserError
 from server.exchange import exchange
-from server.federation import Federation, await_nodes, serialised_bytes
+from server.federation import Federation, await_nodes, form_of, serialised_bytes
 from tests.server.in_memory_grid import InMemoryGrid
 
 
@@ -123,3 +124,40 @@ def test_nodes_that_never_come_are_named_or_waited_for():
 def test_nodes_come_in_the_order_of_their_partitions():
     grid = InMemoryGrid(numbering_app(), 9, seed=3)
     assert [grid.partition_of_node[node] for node in await_nodes(grid, 5)] == list(range(9))
+
+
+def arrays(**named):
+    return ArrayRecord({name: Array(array) for name, array in named.items()})
+
+
+def contents():
+    """Contents whose bytes differ for every reason there is: sizes, types, names, and objects sent once."""
+    generator = np.random.default_rng(0)
+    for rows in (1, 2, 9, 10, 99, 100):
+        for dtype in ("f4", "f2", "i1"):
+            means = generator.integers(-9, 9, (rows, 16)).astype(dtype)
+            ids, counts = (generator.integers(1, 3, rows).astype("u1") for _ in range(2))
+            yield RecordDict({"statistics": arrays(ids=ids, counts=counts, means=means)})
+            yield RecordDict({"statistics": arrays(ids=ids, counts=ids, means=means)})
+            yield RecordDict({"statistics": arrays(ids=ids, other_counts=ids, means=means)})
+            yield RecordDict({"a": arrays(ids=ids), "b": arrays(ids=ids)})
+            yield RecordDict({"a": arrays(ids=ids), "b": arrays(ids=counts)})
+            yield RecordDict({"a": arrays(ids=ids), "b": ArrayRecord()})
+            yield RecordDict({"a": arrays(ids=ids), "b": ConfigRecord({"rows": rows})})
+            yield RecordDict({"a": arrays(zeros=np.zeros(0, dtype))})
+    yield RecordDict()
+
+
+def test_contents_of_one_form_have_equally_many_bytes():
+    bytes_of_form = {}
+    for content in [*contents(), *contents()]:
+        form = form_of(content)
+        if form is not None:
+            assert bytes_of_form.setdefault(form, serialised_bytes(content)) == serialised_bytes(content)
+    assert len(bytes_of_form) > 20
+
+
+def test_what_has_no_form_is_counted():
+    pieces = np.zeros(FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, np.uint8)
+    assert form_of(RecordDict({"a": arrays(pieces=pieces)})) is None
+    assert form_of(RecordDict({"a": ConfigRecord({"x": 1})})) is None

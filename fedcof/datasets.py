@@ -82,8 +82,8 @@ class ImageDataset:
 def load_image_dataset(name: str, image_column: str = "", label_column: str = "") -> ImageDataset:
     """Load a dataset by its name.
 
-    Images are not decoded here: a damaged file shows when :func:`rgb_images` comes to it. Features that were computed
-    elsewhere (``features:DIR``) have no images; :mod:`fedcof.precomputed` reads them.
+    Images are not decoded here: a damaged file shows when :func:`rgb_images` comes to it. Features that were
+    computed elsewhere (``features:DIR``) have no images; :mod:`fedcof.precomputed` reads them.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -206,6 +207,17 @@ def client_samples(config: RunConfig, client: int) -> tuple[Tensor, Tensor]:
     return features, torch.from_numpy(dataset.labels("train")[indices])
 
 
+def partition_cache_dir() -> Path:
+    """Folder of the kept partitions, beside that of the features.
+
+    Returns
+    -------
+    Path
+        It need not exist.
+    """
+    return feature_cache_dir().with_name("partitions")
+
+
 def client_indices(config: RunConfig) -> list[NDArray[np.int64]]:
     """Which training samples each client holds.
 
@@ -257,7 +269,7 @@ def _client_indices(
     if partition == "natural":
         return deal()
     settings = f"{partition} {num_clients} {alpha} {seed} {classes_per_client}"
-    return kept_partition(feature_cache_dir().with_name("partitions"), labels, settings, deal)
+    return kept_partition(partition_cache_dir(), labels, settings, deal)
 
 
 def _owners(dataset_key: tuple[str, str, str], column: str) -> NDArray[Any]:

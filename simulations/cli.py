@@ -19,6 +19,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+cache = typer.Typer(help="The features and partitions that runs keep on disk.", no_args_is_help=True)
+app.add_typer(cache, name="cache")
+
 Scenario = Annotated[str, typer.Argument(help="A scenario's name or the path of its TOML file.")]
 Settings = Annotated[list[str] | None, typer.Option("-c", metavar="KEY=VALUE", help="Set a run-config key.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.")]
@@ -64,6 +67,22 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output fo
     from simulations import commands
 
     commands.report(folder)
+
+
+@cache.command("list")
+def list_cache() -> None:
+    """List what is kept, and where."""
+    from simulations import cache_command
+
+    cache_command.show_cache()
+
+
+@cache.command("clear")
+def clear_cache() -> None:
+    """Delete what is kept; the next run computes it again."""
+    from simulations import cache_command
+
+    cache_command.empty_cache()
 
 
 def main() -> None:

@@ -15,9 +15,20 @@ from fedcof.classifiers import (
     ridge,
     ridge_from_gram,
 )
-from fedcof.covariance import ESTIMATORS, check_shrinkage, class_totals, within_class_scatter
+from fedcof.covariance import (
+    ESTIMATORS,
+    ROWS_PER_BLOCK,
+    ClassTotals,
+    FactoredScatter,
+    ScatterSum,
+    check_shrinkage,
+    class_totals,
+    factored_scatter,
+    shrunk_scatter,
+    sum_scatter,
+)
 from fedcof.errors import UserError, unknown_name
-from fedcof.statistics import ClassMeans, FeatureMoments, concatenate
+from fedcof.statistics import ClassMeanRows, ClassMeans, FeatureMoments
 
 
 class ClassMeansAggregator(ABC):
@@ -35,15 +46,16 @@ class ClassMeansAggregator(ABC):
         _check_sizes(num_classes, feature_dim)
         self.num_classes = num_classes
         self.feature_dim = feature_dim
-        self._uploads: dict[int, ClassMeans] = {}
+        self._sources: set[int] = set()
+        self._uploads: dict[int, ClassMeanRows] = {}
 
-    def add(self, upload: ClassMeans, source: int | None = None) -> None:
+    def add(self, upload: ClassMeanRows, source: int | None = None) -> None:
         """Take one client's upload in.
 
         Parameters
         ----------
-        upload : ClassMeans
-            The client's class means.
+        upload : ClassMeans or EncodedClassMeans
+            The client's class means, kept in the form they have.
         source : int, optional
             The client's number. Uploads are reduced in the order of their sources, so the classifier does not
             depend on the order in which they arrive. Without it, uploads are numbered as they come.
@@ -54,15 +66,16 @@ class ClassMeansAggregator(ABC):
             If the upload does not fit the federation, or its source has been added before.
         """
         upload.check_fits(self.num_classes, self.feature_dim)
-        source = len(self._uploads) if source is None else source
-        if source in self._uploads:
+        source = len(self._sources) if source is None else source
+        if source in self._sources:
             raise _added_before(source)
+        self._sources.add(source)
         self._uploads[source] = upload
 
     @property
     def num_uploads(self) -> int:
         """Number of uploads taken in."""
-        return len(self._uploads)
+        return len(self._sources)
 
     @abstractmethod
     def solve(self) -> LinearClassifier:
@@ -79,11 +92,14 @@ class ClassMeansAggregator(ABC):
             If there is no sample in any upload, or the system has no solution.
         """
 
-    def _rows(self) -> ClassMeans:
-        uploads = [self._uploads[source] for source in sorted(self._uploads)]
-        if not any(upload.num_rows for upload in uploads):
-            raise UserError("No client has sent a class mean, so there is nothing to solve: add an upload first.")
-        return concatenate(uploads)
+    def _kept(self) -> list[ClassMeanRows]:
+        """List the kept uploads that have rows, in the order of their sources."""
+        in_order = (self._uploads[source] for source in sorted(self._uploads))
+        return [upload for upload in in_order if upload.num_rows]
+
+
+def _nothing_to_solve() -> UserError:
+    return UserError("No client has sent a class mean, so there is nothing to solve: add an upload first.")
 
 
 class Fed3R:
@@ -177,11 +193,19 @@ class FedNCM(ClassMeansAggregator):
 
     def solve(self) -> LinearClassifier:
         """Solve for the class means; see :meth:`ClassMeansAggregator.solve`."""
-        return nearest_class_mean(class_totals(self._rows(), self.num_classes))
+        if not (uploads := self._kept()):
+            raise _nothing_to_solve()
+        return nearest_class_mean(class_totals(uploads, self.num_classes))
 
 
 class FedCOF(ClassMeansAggregator):
     """Covariances for free (Goswami et al., NeurIPS 2025, arXiv 2412.14326).
+
+    The estimator ``pooled`` is additive over clients: once a block of 4,096 rows is together it is summed up and
+    let go, so memory stays flat however many clients there are. Which uploads share a block then follows the order
+    of arrival, and with it the last bits of the classifier; add uploads in the order of their sources, as the
+    Flower strategy does, where they must be equal. ``per-class`` and ``ledoit-wolf``, whose weights and fourth
+    moments need all rows, keep the uploads in the form they have.
 
     Parameters
     ----------
@@ -196,6 +220,8 @@ class FedCOF(ClassMeansAggregator):
         to estimate the amount.
     head : {"ridge", "lda"}
         The closed-form classifier on top.
+    device : str
+        Where to compute, as PyTorch names it. A system smaller than d x d is solved on the CPU all the same.
 
     Raises
     ------
@@ -210,6 +236,7 @@ class FedCOF(ClassMeansAggregator):
         estimator: str = "per-class",
         shrinkage: float | str = 1.0,
         head: str = "ridge",
+        device: str = "cpu",
     ) -> None:
         super().__init__(num_classes, feature_dim)
         if estimator not in ESTIMATORS:
@@ -220,13 +247,44 @@ class FedCOF(ClassMeansAggregator):
         self.estimator = estimator
         self.shrinkage = shrinkage
         self.head = head
+        self.device = device
+        self._streamed: ScatterSum | None = None
+        self._rows_kept = 0
+
+    def add(self, upload: ClassMeanRows, source: int | None = None) -> None:
+        """Take one client's upload in; see :meth:`ClassMeansAggregator.add`."""
+        super().add(upload, source)
+        self._rows_kept += upload.num_rows
+        if self.estimator == "pooled" and self.shrinkage != "ledoit-wolf" and self._rows_kept >= ROWS_PER_BLOCK:
+            if self._streamed is None:
+                self._streamed = self._sum(self._kept())
+            else:
+                self._streamed.add(self._kept())
+            self._uploads.clear()
+            self._rows_kept = 0
 
     def solve(self) -> LinearClassifier:
         """Rebuild the covariance and solve the head; see :meth:`ClassMeansAggregator.solve`."""
-        rows = self._rows()
-        totals = class_totals(rows, self.num_classes)
-        scatter = within_class_scatter(rows, totals, self.estimator, self.shrinkage)
+        scatter, totals = self._scatter()
         return ridge(scatter, totals) if self.head == "ridge" else linear_discriminant(scatter, totals)
+
+    def _scatter(self) -> tuple[Tensor | FactoredScatter, ClassTotals]:
+        uploads = self._kept()
+        if self._streamed is not None:
+            whole = self._streamed.copy().add(uploads) if uploads else self._streamed
+        elif not uploads:
+            raise _nothing_to_solve()
+        else:
+            if self._rows_kept < self.feature_dim:
+                totals = class_totals(uploads, self.num_classes)
+                factored = factored_scatter(uploads, totals, self.estimator, self.shrinkage)
+                if factored is not None:
+                    return factored, totals
+            whole = self._sum(uploads)
+        return shrunk_scatter(whole, self.estimator, self.shrinkage), whole.totals()
+
+    def _sum(self, uploads: list[ClassMeanRows]) -> ScatterSum:
+        return sum_scatter(uploads, self.num_classes, self.estimator, self.shrinkage, self.device)
 
 
 class Oracle(FedCOF):

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fedcof.covariance import ClassTotals
+from fedcof.covariance import ClassTotals, FactoredScatter
 from fedcof.errors import UserError, unknown_name
 
 HEADS = ["ridge", "lda"]
@@ -167,7 +167,7 @@ def nearest_class_mean(totals: ClassTotals) -> LinearClassifier:
     return _classifier(normalize(totals.means, dim=1), torch.zeros(len(totals.means)), totals.present)
 
 
-def ridge(scatter: Tensor, totals: ClassTotals) -> LinearClassifier:
+def ridge(scatter: Tensor | FactoredScatter, totals: ClassTotals) -> LinearClassifier:
     """Solve the ridge classifier from the within-class scatter (FedCOF, arXiv 2412.14326).
 
     The Gram matrix G = W + N mu mu^T leaves the between-class scatter out on purpose; each class's vector of
@@ -175,8 +175,8 @@ def ridge(scatter: Tensor, totals: ClassTotals) -> LinearClassifier:
 
     Parameters
     ----------
-    scatter : Tensor of shape (d, d), float64
-        Within-class scatter W, shrunk.
+    scatter : Tensor of shape (d, d), float64, or FactoredScatter
+        Within-class scatter W, shrunk; a factored one is solved in the space of its rows.
     totals : ClassTotals
         Class counts and means.
 
@@ -191,8 +191,13 @@ def ridge(scatter: Tensor, totals: ClassTotals) -> LinearClassifier:
         If G is not positive definite.
     """
     mean = totals.global_mean
+    class_sums = totals.counts[:, None] * totals.means
+    if isinstance(scatter, FactoredScatter):
+        factor = torch.cat([scatter.factor, mean[None] * totals.num_samples**0.5])
+        weight = _solve_factored(factor, scatter.ridge, class_sums.T).T
+        return _classifier(normalize(weight, dim=1), torch.zeros(len(weight)), totals.present)
     gram = torch.addr(scatter, mean, mean, alpha=totals.num_samples)
-    return ridge_from_gram(gram, totals.counts[:, None] * totals.means, totals.present)
+    return ridge_from_gram(gram, class_sums, totals.present)
 
 
 def ridge_from_gram(gram: Tensor, class_sums: Tensor, present: Tensor) -> LinearClassifier:
@@ -221,15 +226,17 @@ def ridge_from_gram(gram: Tensor, class_sums: Tensor, present: Tensor) -> Linear
     return _classifier(weight, torch.zeros(len(weight)), present)
 
 
-def linear_discriminant(scatter: Tensor, totals: ClassTotals, class_prior: str = "uniform") -> LinearClassifier:
+def linear_discriminant(
+    scatter: Tensor | FactoredScatter, totals: ClassTotals, class_prior: str = "uniform"
+) -> LinearClassifier:
     """Solve linear discriminant analysis from the within-class scatter.
 
     With Sigma = W / sum_c (N_c - 1): weight_c = Sigma^-1 mu_c and bias_c = -1/2 mu_c^T Sigma^-1 mu_c + log prior_c.
 
     Parameters
     ----------
-    scatter : Tensor of shape (d, d), float64
-        Within-class scatter W, shrunk.
+    scatter : Tensor of shape (d, d), float64, or FactoredScatter
+        Within-class scatter W, shrunk; a factored one is solved in the space of its rows.
     totals : ClassTotals
         Class counts and means.
     class_prior : {"uniform", "empirical"}
@@ -248,8 +255,11 @@ def linear_discriminant(scatter: Tensor, totals: ClassTotals, class_prior: str =
     if class_prior not in CLASS_PRIORS:
         raise unknown_name("class prior", class_prior, CLASS_PRIORS)
     present = totals.present
-    covariance = scatter / totals.sample_degrees_of_freedom.sum()
-    weight = solve_positive_definite(covariance, totals.means.T).T
+    degrees = totals.sample_degrees_of_freedom.sum()
+    if isinstance(scatter, FactoredScatter):
+        weight = _solve_factored(scatter.factor, scatter.ridge, totals.means.T).T * degrees
+    else:
+        weight = solve_positive_definite(scatter / degrees, totals.means.T).T
     prior = present.to(torch.float64) if class_prior == "uniform" else totals.counts
     bias = -(weight * totals.means).sum(dim=1) / 2 + (prior / prior.sum()).clamp(min=1e-300).log()
     return _classifier(weight, bias, present)
@@ -284,9 +294,17 @@ def solve_positive_definite(matrix: Tensor, right_hand_side: Tensor) -> Tensor:
     return torch.cholesky_solve(right_hand_side, factor)
 
 
+def _solve_factored(factor: Tensor, ridge: float, right_hand_side: Tensor) -> Tensor:
+    """Solve (Z^T Z + ridge I) A = B for A as (B - Z^T (Z Z^T + ridge I)^-1 Z B) / ridge, Woodbury's identity."""
+    small = factor @ factor.T
+    small.diagonal().add_(ridge)
+    inner = solve_positive_definite(small, factor @ right_hand_side)
+    return torch.addmm(right_hand_side, factor.T, inner, alpha=-1).div_(ridge)
+
+
 def _classifier(weight: Tensor, bias: Tensor, present: Tensor) -> LinearClassifier:
     return LinearClassifier(
-        weight=(weight * present[:, None]).to(torch.float32).contiguous(),
-        bias=(bias * present).to(torch.float32),
-        present=present,
+        weight=(weight * present[:, None]).to("cpu", torch.float32).contiguous(),
+        bias=(bias.to(present.device) * present).to("cpu", torch.float32),
+        present=present.cpu(),
     )

@@ -9,6 +9,7 @@ and of variance step^2 / 12 in every coordinate (Roberts, 1962), which the covar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedcof.errors import UserError, unknown_name
-from fedcof.statistics import ClassMeans, FeatureMoments
+from fedcof.statistics import ClassMeans, FeatureMoments, check_classes, check_problem, require
 
 ENCODINGS = ["float32", "float16", "int8"]
 
@@ -31,7 +32,102 @@ GRAM = "gram"
 
 LARGEST_LEVEL = 127
 
+# numpy's Philox advances by counter steps, each of which yields eight float32.
+FLOATS_PER_STEP = 8
+
 Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedClassMeans:
+    """Class means that stay as they were sent, and are decoded block by block when somebody reads them.
+
+    Parameters
+    ----------
+    class_ids : Tensor of shape (R,), int64
+        Class of each row, counted from 0.
+    counts : Tensor of shape (R,), int64
+        Number of samples behind each row, at least 1.
+    values : Tensor of shape (R, d), float16 or int8
+        Mean feature vectors, or the levels that stand for them.
+    steps : Tensor of shape (R,), float32, optional
+        What one level of each row is worth; for int8.
+    dither_seed : int
+        Seed of the dither that was added before rounding; for int8.
+
+    Raises
+    ------
+    UserError
+        As :class:`fedcof.ClassMeans`, whatever the form: a mean that would decode to no finite number is refused
+        here, not when it is read.
+    """
+
+    class_ids: Tensor
+    counts: Tensor
+    values: Tensor
+    steps: Tensor | None = None
+    dither_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_classes(self.class_ids, self.counts)
+        require(self.values.dim() == 2, "means", "the shape (rows, feature dimension)", self.values.shape)
+        require(len(self.values) == len(self.class_ids), "means", "one vector per row", self.values.shape)
+        if self.steps is None:
+            require(self.values.dtype == torch.float16, "means", "type float16 or steps", self.values.dtype)
+            finite = self.values.isfinite()
+        else:
+            require(self.values.dtype == torch.int8, "means", "type int8", self.values.dtype)
+            require(self.steps.shape == self.class_ids.shape, "steps", "one step per row", self.steps.shape)
+            finite = (self.steps * (LARGEST_LEVEL + 2)).isfinite()
+        require(bool(finite.all()), "means", "finite numbers", "NaN or infinity")
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows R."""
+        return len(self.class_ids)
+
+    @property
+    def feature_dim(self) -> int:
+        """Dimension d of the feature vectors."""
+        return self.values.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the decoded means, float32."""
+        return torch.float32
+
+    @property
+    def noise(self) -> Tensor | None:
+        """Variance that rounding put on every coordinate of each row: shape (R,), float32; none for float16."""
+        return None if self.steps is None else self.steps.square() / 12
+
+    @property
+    def means(self) -> Tensor:
+        """All means, decoded: shape (R, d), float32."""
+        return self.rows(slice(0, self.num_rows))
+
+    def rows(self, block: slice) -> Tensor:
+        """Decode the means of some rows.
+
+        Parameters
+        ----------
+        block : slice
+            Which rows, with a start and a stop.
+
+        Returns
+        -------
+        Tensor of shape (rows of the block, d), float32
+            Their means.
+        """
+        values = self.values[block]
+        if self.steps is None:
+            return values.to(torch.float32)
+        dither = _dither(values.shape, self.dither_seed, first_row=block.start)
+        return torch.sub(values, dither, out=dither).mul_(self.steps[block, None])
+
+    def check_fits(self, num_classes: int, feature_dim: int) -> None:
+        """Check the rows against the problem they are meant for; see :meth:`fedcof.ClassMeans.check_fits`."""
+        check_problem(self, num_classes, feature_dim)
 
 
 def encode_class_means(upload: ClassMeans, encoding: str = "float32", dither_seed: int = 0) -> Arrays:
@@ -71,7 +167,7 @@ def encode_class_means(upload: ClassMeans, encoding: str = "float32", dither_see
     raise unknown_name("encoding", encoding, ENCODINGS)
 
 
-def decode_class_means(arrays: Mapping[str, NDArray[Any]]) -> ClassMeans:
+def decode_class_means(arrays: Mapping[str, NDArray[Any]]) -> ClassMeans | EncodedClassMeans:
     """Read class means back from their arrays.
 
     Parameters
@@ -81,8 +177,9 @@ def decode_class_means(arrays: Mapping[str, NDArray[Any]]) -> ClassMeans:
 
     Returns
     -------
-    ClassMeans
-        The rows, checked; with the variance of the noise that the encoding put on them.
+    ClassMeans or EncodedClassMeans
+        The rows, checked; with the variance of the noise that the encoding put on them. Those of ``float16`` and
+        ``int8`` take no more memory than they were sent in, and are decoded as they are read.
 
     Raises
     ------
@@ -90,14 +187,16 @@ def decode_class_means(arrays: Mapping[str, NDArray[Any]]) -> ClassMeans:
         If an array is missing or the rows are not valid.
     """
     _require_arrays(arrays, CLASS_IDS, COUNTS, MEANS)
-    means, noise = torch.from_numpy(np.array(arrays[MEANS])), None
-    if means.dtype == torch.int8:
-        _require_arrays(arrays, STEPS, DITHER)
-        steps = torch.from_numpy(np.array(arrays[STEPS], dtype=np.float32))
-        if means.dim() != 2 or steps.shape != means.shape[:1] or arrays[DITHER].shape != (1,):
-            raise UserError("The upload's steps do not belong to its means: send one step per row and one dither.")
-        means, noise = _dequantise(means, steps, int(arrays[DITHER][0])), steps.square() / 12
-    return ClassMeans(*_decode_classes(arrays), means.to(torch.float32), noise)
+    classes, means = _decode_classes(arrays), torch.from_numpy(np.array(arrays[MEANS]))
+    if means.dtype == torch.float16:
+        return EncodedClassMeans(*classes, means)
+    if means.dtype != torch.int8:
+        return ClassMeans(*classes, means.to(torch.float32))
+    _require_arrays(arrays, STEPS, DITHER)
+    steps = torch.from_numpy(np.array(arrays[STEPS], dtype=np.float32))
+    if means.dim() != 2 or steps.shape != means.shape[:1] or arrays[DITHER].shape != (1,):
+        raise UserError("The upload's steps do not belong to its means: send one step per row and one dither.")
+    return EncodedClassMeans(*classes, means, steps, int(arrays[DITHER][0]))
 
 
 def encode_feature_moments(upload: FeatureMoments) -> Arrays:
@@ -182,14 +281,16 @@ def _quantise(means: Tensor, seed: int) -> tuple[NDArray[np.int8], NDArray[np.fl
     return levels.clamp_(-LARGEST_LEVEL, LARGEST_LEVEL).to(torch.int8).numpy(), steps.numpy()
 
 
-def _dequantise(levels: Tensor, steps: Tensor, seed: int) -> Tensor:
-    return (levels - _dither(levels.shape, seed)).mul_(steps[:, None])
-
-
-def _dither(shape: torch.Size, seed: int) -> Tensor:
-    """Draw the dither, the same on both ends: even in [-1/2, 1/2), float32."""
-    generator = np.random.Generator(np.random.Philox(seed))
-    return torch.from_numpy(generator.random(tuple(shape), dtype=np.float32) - np.float32(0.5))
+def _dither(shape: torch.Size, seed: int, first_row: int = 0) -> Tensor:
+    """Draw the dither of some rows, the same on both ends: even in [-1/2, 1/2), float32."""
+    num_rows, dim = shape
+    steps, surplus = divmod(first_row * dim, FLOATS_PER_STEP)
+    bits = np.random.Philox(seed)
+    bits.advance(steps)
+    generator = np.random.Generator(bits)
+    generator.random(surplus, dtype=np.float32)
+    dither = generator.random((num_rows, dim), dtype=np.float32)
+    return torch.from_numpy(np.subtract(dither, np.float32(0.5), out=dither))
 
 
 def _require_arrays(arrays: Mapping[str, NDArray[Any]], *names: str) -> None:

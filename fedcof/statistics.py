@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fedcof.errors import UserError
+
+
+class ClassMeanRows(Protocol):
+    """Rows of class means, in whatever form they are held; the fields are those of :class:`ClassMeans`."""
+
+    @property
+    def class_ids(self) -> Tensor:
+        """Class of each row: shape (R,), int64."""
+
+    @property
+    def counts(self) -> Tensor:
+        """Number of samples behind each row: shape (R,), int64."""
+
+    @property
+    def noise(self) -> Tensor | None:
+        """Variance of known noise in every coordinate of each row: shape (R,), floating point."""
+
+    @property
+    def means(self) -> Tensor:
+        """Mean feature vectors, decoded all at once: shape (R, d), floating point."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the decoded means."""
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows R."""
+
+    @property
+    def feature_dim(self) -> int:
+        """Dimension d of the feature vectors."""
+
+    def rows(self, block: slice) -> Tensor:
+        """Decode the means of some rows alone: shape (rows of the block, d)."""
+
+    def check_fits(self, num_classes: int, feature_dim: int) -> None:
+        """Check the rows against the problem they are meant for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +82,11 @@ class ClassMeans:
     noise: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _check_classes(self.class_ids, self.counts)
+        check_classes(self.class_ids, self.counts)
         _check_vectors("means", self.means, len(self.class_ids))
         if self.noise is not None:
-            _require(self.noise.shape == self.class_ids.shape, "noise", "one variance per row", self.noise.shape)
-            _require(bool((self.noise >= 0).all()), "noise", "variances from 0", "another number")
+            require(self.noise.shape == self.class_ids.shape, "noise", "one variance per row", self.noise.shape)
+            require(bool((self.noise >= 0).all()), "noise", "variances from 0", "another number")
 
     @property
     def num_rows(self) -> int:
@@ -57,6 +97,26 @@ class ClassMeans:
     def feature_dim(self) -> int:
         """Dimension d of the feature vectors."""
         return self.means.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the means."""
+        return self.means.dtype
+
+    def rows(self, block: slice) -> Tensor:
+        """Read the means of some rows, without a copy.
+
+        Parameters
+        ----------
+        block : slice
+            Which rows, with a start and a stop.
+
+        Returns
+        -------
+        Tensor of shape (rows of the block, d), floating point
+            Their means.
+        """
+        return self.means[block]
 
     def check_fits(self, num_classes: int, feature_dim: int) -> None:
         """Check the rows against the problem they are meant for.
@@ -73,8 +133,7 @@ class ClassMeans:
         UserError
             If a class id is out of range or the means have another dimension.
         """
-        _require(self.feature_dim == feature_dim, "means", f"dimension {feature_dim}", self.feature_dim)
-        _check_class_range(self.class_ids, num_classes)
+        check_problem(self, num_classes, feature_dim)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +163,12 @@ class FeatureMoments:
     gram: Tensor
 
     def __post_init__(self) -> None:
-        _check_classes(self.class_ids, self.counts)
+        check_classes(self.class_ids, self.counts)
         _check_vectors("sums", self.sums, len(self.class_ids))
-        _require(self.gram.is_floating_point(), "gram", "a floating-point type", self.gram.dtype)
+        require(self.gram.is_floating_point(), "gram", "a floating-point type", self.gram.dtype)
         entries = self.feature_dim * (self.feature_dim + 1) // 2
-        _require(self.gram.shape == (entries,), "gram", f"{entries} entries", self.gram.shape)
-        _require(bool(self.gram.isfinite().all()), "gram", "finite numbers", "NaN or infinity")
+        require(self.gram.shape == (entries,), "gram", f"{entries} entries", self.gram.shape)
+        require(bool(self.gram.isfinite().all()), "gram", "finite numbers", "NaN or infinity")
 
     @property
     def feature_dim(self) -> int:
@@ -118,16 +177,16 @@ class FeatureMoments:
 
     def check_fits(self, num_classes: int, feature_dim: int) -> None:
         """Check the statistics against the problem they are meant for; see :meth:`ClassMeans.check_fits`."""
-        _require(self.feature_dim == feature_dim, "sums", f"dimension {feature_dim}", self.feature_dim)
+        require(self.feature_dim == feature_dim, "sums", f"dimension {feature_dim}", self.feature_dim)
         _check_class_range(self.class_ids, num_classes)
 
 
-def concatenate(uploads: list[ClassMeans]) -> ClassMeans:
+def concatenate(uploads: Sequence[ClassMeanRows]) -> ClassMeans:
     """Put the rows of several uploads under one another, in the order given.
 
     Parameters
     ----------
-    uploads : list of ClassMeans
+    uploads : sequence of ClassMeans or EncodedClassMeans
         At least one, all of the same feature dimension.
 
     Returns
@@ -237,35 +296,71 @@ def _group_of_each_sample(labels: Tensor, groups: int, generator: torch.Generato
 
 
 def _check_samples(features: Tensor, labels: Tensor) -> None:
-    _require(features.dim() == 2, "features", "the shape (samples, feature dimension)", features.shape)
-    _require(labels.shape == features.shape[:1], "labels", "one label per sample", labels.shape)
+    require(features.dim() == 2, "features", "the shape (samples, feature dimension)", features.shape)
+    require(labels.shape == features.shape[:1], "labels", "one label per sample", labels.shape)
 
 
-def _check_classes(class_ids: Tensor, counts: Tensor) -> None:
-    _require(class_ids.dim() == 1, "class_ids", "one dimension", class_ids.shape)
-    _require(counts.shape == class_ids.shape, "counts", "one count per row", counts.shape)
-    _require(class_ids.dtype == torch.int64, "class_ids", "type int64", class_ids.dtype)
-    _require(counts.dtype == torch.int64, "counts", "type int64", counts.dtype)
-    _require(bool((class_ids >= 0).all()), "class_ids", "ids from 0", _smallest(class_ids))
-    _require(bool((counts >= 1).all()), "counts", "at least 1 sample a row", _smallest(counts))
+def check_problem(upload: ClassMeanRows, num_classes: int, feature_dim: int) -> None:
+    """Check rows against the problem they are meant for; see :meth:`ClassMeans.check_fits`."""
+    require(upload.feature_dim == feature_dim, "means", f"dimension {feature_dim}", upload.feature_dim)
+    _check_class_range(upload.class_ids, num_classes)
+
+
+def check_classes(class_ids: Tensor, counts: Tensor) -> None:
+    """Check the classes and counts of an upload's rows.
+
+    Parameters
+    ----------
+    class_ids, counts : Tensor of shape (R,), int64
+        As in :class:`ClassMeans`.
+
+    Raises
+    ------
+    UserError
+        If a shape, a type or a value is not valid. The message names the field.
+    """
+    require(class_ids.dim() == 1, "class_ids", "one dimension", class_ids.shape)
+    require(counts.shape == class_ids.shape, "counts", "one count per row", counts.shape)
+    require(class_ids.dtype == torch.int64, "class_ids", "type int64", class_ids.dtype)
+    require(counts.dtype == torch.int64, "counts", "type int64", counts.dtype)
+    require(bool((class_ids >= 0).all()), "class_ids", "ids from 0", _smallest(class_ids))
+    require(bool((counts >= 1).all()), "counts", "at least 1 sample a row", _smallest(counts))
 
 
 def _check_vectors(field: str, vectors: Tensor, num_rows: int) -> None:
-    _require(vectors.dim() == 2, field, "the shape (rows, feature dimension)", vectors.shape)
-    _require(len(vectors) == num_rows, field, "one vector per row", vectors.shape)
-    _require(vectors.is_floating_point(), field, "a floating-point type", vectors.dtype)
-    _require(bool(vectors.isfinite().all()), field, "finite numbers", "NaN or infinity")
+    require(vectors.dim() == 2, field, "the shape (rows, feature dimension)", vectors.shape)
+    require(len(vectors) == num_rows, field, "one vector per row", vectors.shape)
+    require(vectors.is_floating_point(), field, "a floating-point type", vectors.dtype)
+    require(bool(vectors.isfinite().all()), field, "finite numbers", "NaN or infinity")
 
 
 def _check_class_range(class_ids: Tensor, num_classes: int) -> None:
-    _require(bool((class_ids < num_classes).all()), "class_ids", f"ids below {num_classes}", "a larger one")
+    require(bool((class_ids < num_classes).all()), "class_ids", f"ids below {num_classes}", "a larger one")
 
 
 def _smallest(values: Tensor) -> int:
     return int(values.min()) if len(values) else 0
 
 
-def _require(holds: bool, field: str, expected: str, found: object) -> None:
+def require(holds: bool, field: str, expected: str, found: object) -> None:
+    """Refuse a field of an upload that is not what it must be.
+
+    Parameters
+    ----------
+    holds : bool
+        Whether it is.
+    field : str
+        Its name.
+    expected : str
+        What it must have, in words.
+    found : object
+        What it has.
+
+    Raises
+    ------
+    UserError
+        If it does not hold.
+    """
     if not holds:
         found = tuple(found) if isinstance(found, torch.Size) else found
         raise UserError(f"The field {field} must have {expected}, but has {found}: check what was uploaded.")

@@ -20,7 +20,8 @@ def show_cache() -> None:
         size = f"{entry.num_bytes / 1e6:.1f}"
         table.add_row(entry.backbone, str(entry.num_images), str(entry.feature_dim), size, complete)
     console.print(table)
-    console.print(f"{len(_partitions())} partition(s); all of it is in {feature_cache_dir().parent}", soft_wrap=True)
+    folder = feature_cache_dir().parent
+    console.print(f"{len(_partitions())} partition(s); all of it is in {folder}", soft_wrap=True)
 
 
 def empty_cache() -> None:

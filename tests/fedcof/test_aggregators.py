@@ -16,6 +16,8 @@ from fedcof import (
     class_means,
     feature_moments,
 )
+from fedcof.covariance import FactoredScatter
+from fedcof.encoding import decode_class_means, encode_class_means
 from tests.fedcof import formulas
 from tests.fedcof.test_covariance import as_upload, random_rows
 
@@ -197,3 +199,66 @@ def test_the_oracle_is_fedcof_on_single_samples(head, estimator):
     else:
         expected, _ = formulas.lda(scatter, counts, means)
     assert relative_error(oracle.solve().weight, expected) < 1e-4
+
+
+def split(rows, size):
+    return [as_upload(rows[first : first + size], torch.float32) for first in range(0, len(rows), size)]
+
+
+@pytest.mark.parametrize("shrinkage", [0.1, "oas"])
+def test_pooled_streams_in_flat_memory_and_agrees(shrinkage, monkeypatch):
+    uploads = split(random_rows(9, 60, 12, seed=21), 5)
+    kept = FedCOF(9, 12, "pooled", shrinkage)
+    for upload in uploads:
+        kept.add(upload)
+    monkeypatch.setattr("fedcof.aggregators.ROWS_PER_BLOCK", 16)
+    streamed = FedCOF(9, 12, "pooled", shrinkage)
+    for upload in uploads:
+        streamed.add(upload)
+        assert sum(upload.num_rows for upload in streamed._uploads.values()) < 16
+    assert streamed.num_uploads == len(uploads)
+    first = streamed.solve()
+    assert relative_error(first.weight, kept.solve().weight.double().numpy()) < 1e-6
+    assert torch.equal(streamed.solve().weight, first.weight)
+    with pytest.raises(UserError, match="Client 0 has been added before"):
+        streamed.add(uploads[0], source=0)
+
+
+@pytest.mark.parametrize("estimator", HEADS)
+@pytest.mark.parametrize("head", ["ridge", "lda"])
+@pytest.mark.parametrize("encoding", ["float32", "int8"])
+def test_the_smaller_system_has_the_solution_of_the_larger(estimator, head, encoding, monkeypatch):
+    generator = torch.Generator().manual_seed(6)
+    aggregators = [FedCOF(4, 200, estimator, 0.05, head) for _ in range(2)]
+    for client in range(6):
+        upload = class_means(torch.randn(20, 200, generator=generator) + 1, torch.arange(20) % 4)
+        for aggregator in aggregators:
+            aggregator.add(decode_class_means(encode_class_means(upload, encoding, client)))
+    assert isinstance(aggregators[0]._scatter()[0], FactoredScatter)
+    small = aggregators[0].solve()
+    monkeypatch.setattr("fedcof.aggregators.factored_scatter", lambda *_: None)
+    monkeypatch.setattr("fedcof.covariance.LARGEST_SPECTRUM_IN_FLOAT32", 0.0)
+    large = aggregators[1].solve()
+    assert relative_error(small.weight, large.weight.double().numpy()) < 1e-6
+    if head == "lda":
+        assert relative_error(small.bias, large.bias.double().numpy()) < 1e-6
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.01, 1e-4, 1e-6])
+@pytest.mark.parametrize("estimator", HEADS)
+def test_float32_rows_give_the_classifier_of_float64_ones_however_small_gamma_is(estimator, gamma):
+    generator = torch.Generator().manual_seed(8)
+    ids, scale = torch.arange(300) % 10, 10 / torch.arange(1, 101)
+    means = torch.randn(300, 100, generator=generator) * scale + 1
+    solved = []
+    for rows in (means, means.double()):
+        aggregator = FedCOF(10, 100, estimator, gamma)
+        aggregator.add(ClassMeans(ids, torch.ones_like(ids), rows))
+        solved.append(aggregator.solve().weight)
+    assert relative_error(solved[0], solved[1].double().numpy()) < 1e-4
+
+
+def test_the_larger_system_is_solved_where_the_smaller_would_cancel():
+    aggregator = FedCOF(3, 50, shrinkage=1e-12)
+    aggregator.add(as_upload(random_rows(3, 6, 50, seed=1)))
+    assert isinstance(aggregator._scatter()[0], torch.Tensor)

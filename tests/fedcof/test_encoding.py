@@ -110,3 +110,24 @@ def test_bad_arrays_are_refused():
     moments = encode_feature_moments(feature_moments(*SAMPLES))
     with pytest.raises(UserError, match="gram"):
         decode_feature_moments({**moments, "gram": moments["gram"][1:]})
+
+
+@pytest.mark.parametrize("encoding", ["float16", "int8"])
+def test_uploads_stay_as_sent_and_decode_in_parts_as_in_whole(encoding):
+    upload = class_means(torch.randn(60, 13, generator=torch.Generator().manual_seed(2)), torch.arange(60) % 7, 5)
+    arrays = encode_class_means(upload, encoding, 4)
+    back = decode_class_means(arrays)
+    assert back.values.nbytes == arrays["means"].nbytes
+    for start, stop in ((0, 1), (3, 20), (17, 35), (5, 5)):
+        assert torch.equal(back.rows(slice(start, stop)), back.means[start:stop])
+
+
+def test_a_mean_that_decodes_to_no_number_is_refused_at_once():
+    arrays = encode_class_means(class_means(*SAMPLES), "float16")
+    arrays["means"][3, 4] = np.inf
+    with pytest.raises(UserError, match="finite"):
+        decode_class_means(arrays)
+    quantised = encode_class_means(class_means(*SAMPLES), "int8")
+    quantised["steps"][2] = 1e38
+    with pytest.raises(UserError, match="finite"):
+        decode_class_means(quantised)

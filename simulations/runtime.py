@@ -1,4 +1,4 @@
-"""Flower's simulation runtime: an own SuperLink with Ray, the runs submitted to it, and the end of both."""
+"""Flower's simulation runtime: an own SuperLink with Ray, and the runs submitted to it."""
 
 from __future__ import annotations
 
@@ -8,34 +8,29 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import tomli_w
 
 from fedcof.configuration import Scalar
 from fedcof.errors import UserError
+from simulations.processes import guarded, signals_ignored, signals_raise, stop
 
 CONNECTION_NAME = "simulation"
 START_SECONDS = 60.0
 
-# How long what was started may take to end by itself before it is killed.
-_GRACE_SECONDS = 1.0
-_KILL_SECONDS = 10.0
 _POLL_SECONDS = 0.05
+_CLUSTER_SECONDS = 5.0
 _TAIL_LINES = 200
 
 # A socket's path may have 103 bytes on some systems, of which Ray's session takes 68 and our own folder 16.
@@ -47,7 +42,7 @@ _VAGUE = "An error was encountered. Ending simulation."
 _NO_ROOM = "ActorPool is empty"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Resources:
     """What a Flower run may use.
 
@@ -166,7 +161,7 @@ def simulation_superlink(working_directory: Path, ray_address: str = "") -> Iter
     working_directory : Path
         Folder for Flower's home and logs; a new one for every SuperLink.
     ray_address : str, optional
-        Address of a Ray cluster to use; by default every run starts its own Ray on this machine.
+        HOST:PORT of a Ray cluster to use, which is left running; by default every run starts its own Ray here.
 
     Yields
     ------
@@ -176,10 +171,12 @@ def simulation_superlink(working_directory: Path, ray_address: str = "") -> Iter
     Raises
     ------
     UserError
-        If Flower is not installed or its SuperLink does not start.
+        If Flower is not installed, its SuperLink does not start, or nothing answers at the cluster's address.
     """
+    if ray_address:
+        _check_cluster(ray_address)
     working_directory = working_directory.absolute()
-    with _signals_raise(), _ray_folder() as ray_folder, _reserved_port() as reserved:
+    with signals_raise(), _ray_folder() as ray_folder, _reserved_port() as reserved:
         address = f"127.0.0.1:{reserved.getsockname()[1]}"
         environment = _environment(working_directory, ray_folder, ray_address)
         connection = Connection(CONNECTION_NAME, address, working_directory, environment)
@@ -187,13 +184,14 @@ def simulation_superlink(working_directory: Path, ray_address: str = "") -> Iter
         connection.home.mkdir(exist_ok=True)
         superlink = {connection.name: {"address": address, "insecure": True}}
         (connection.home / "config.toml").write_text(tomli_w.dumps({"superlink": superlink}), encoding="utf-8")
-        try:
-            _start(connection)
-            reserved.close()
-            yield connection
-        finally:
-            with _signals_ignored():
-                _stop(connection)
+        with guarded(connection.home, ray_folder):
+            try:
+                _start(connection)
+                reserved.close()
+                yield connection
+            finally:
+                with signals_ignored():
+                    stop(connection.processes, connection.home)
 
 
 def run_app(
@@ -316,6 +314,18 @@ def _reserved_port() -> Iterator[socket.socket]:
         yield reserved
 
 
+def _check_cluster(address: str) -> None:
+    """Knock at a cluster, because Ray itself tries for minutes and then says little."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CLUSTER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"No Ray cluster answers at {address} ({error}): start one with ray start --head, and give the address"
+            " that it prints."
+        ) from error
+
+
 def _start(connection: Connection) -> None:
     """Start the SuperLink and wait until it answers."""
     host, port = connection.address.split(":")
@@ -365,7 +375,7 @@ def _cause(status: str, details: str, tail: deque[str], resources: Resources) ->
     if any(_NO_ROOM in line for line in tail):
         return (
             f"no client fits into the machine, as each was to get {resources.client_num_cpus} CPU cores and"
-            f" {resources.client_num_gpus:g} GPUs; ask for no more than one machine has"
+            f" {resources.client_num_gpus:g} GPUs; set num-cpus and num-gpus to no more than one machine has"
         )
     if _VAGUE in details:
         # Python prints a chain of exceptions from the first cause to the last consequence.
@@ -379,98 +389,3 @@ def _boxed_text(tail: deque[str]) -> str:
     """Take the text out of the box that flwr draws around an error."""
     boxed = [line.strip("│ ") for line in tail if line.startswith("│")]
     return " ".join(boxed or list(tail)[-1:])
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Turn the signals that would end Python on the spot into an exception, so that the cleaning up takes place."""
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    with _handlers([n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL], leave):
-        yield
-
-
-@contextmanager
-def _signals_ignored() -> Iterator[None]:
-    with _handlers([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], signal.SIG_IGN):
-        yield
-
-
-@contextmanager
-def _handlers(
-    numbers: list[signal.Signals], handler: Callable[[int, FrameType | None], object] | signal.Handlers
-) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
-
-
-def _stop(connection: Connection) -> None:
-    """End all that was started; without a /proc to look in, SuperExec ends itself and Ray once orphaned."""
-    for process in connection.processes:
-        process.terminate()
-    _stop_groups(connection.home)
-    for process in connection.processes:
-        try:
-            process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _stop_groups(home: Path) -> None:
-    """End every process group with a process that runs in a Flower home; first by asking, then by killing.
-
-    The SuperLink, its SuperExec with Ray and all its workers, and ``flwr run`` are one group each. A process need
-    not show its environment (some of Ray's write their title over it), but one of each group does.
-    """
-    groups: set[int] = set()
-    for number, seconds in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
-        told: set[int] = set()
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            groups = (groups | _groups_in(home)) & _living_groups()
-            if not groups:
-                return
-            for group in groups - told:
-                _signal_group(group, number)
-            told |= groups
-            time.sleep(_POLL_SECONDS)
-
-
-def _signal_group(group: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
-
-
-def _groups_in(home: Path) -> set[int]:
-    """Find the groups of the processes whose environment names a Flower home."""
-    marker = f"FLWR_HOME={home}".encode()
-    groups = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if marker in (folder / "environ").read_bytes().split(b"\0"):
-                groups.add(os.getpgid(int(folder.name)))
-        except OSError:
-            continue
-    return groups - {os.getpgrp()}
-
-
-def _living_groups() -> set[int]:
-    """Find the groups that have a process which is not a zombie."""
-    groups = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if state not in "ZX":
-            groups.add(int(group))
-    return groups

@@ -205,19 +205,6 @@ def test_a_superlink_starts_and_stops_outside_the_main_thread(tmp_path):
     assert not started_in(tmp_path)
 
 
-def test_a_process_that_ignores_the_request_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "_GRACE_SECONDS", 0.5)
-    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
-    environment = {**os.environ, "FLWR_HOME": str(tmp_path)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, start_new_session=True
-    )
-    assert process.stdout.readline()
-    runtime._stop_groups(tmp_path)
-    assert process.wait(10) == -signal.SIGKILL
-    process.stdout.close()
-
-
 def test_the_signal_handlers_are_put_back(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "_start", lambda connection: None)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
@@ -290,7 +277,7 @@ def test_impossible_resources_are_refused(values):
             "Simulation failed with exception: An error was encountered. Ending simulation.",
             ["ValueError: ActorPool is empty. Stopping Simulation."],
             "no client fits into the machine, as each was to get 64 CPU cores and 0.5 GPUs;"
-            " ask for no more than one machine has",
+            " set num-cpus and num-gpus to no more than one machine has",
         ),
         ("N/A", [], "it ended as finished:stopped"),
     ],

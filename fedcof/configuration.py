@@ -64,6 +64,13 @@ class RunConfig:
         Whether all clients are sent the classifier in the end.
     clients_per_node : int
         Clients that one simulated SuperNode hosts; 0 to choose by their number.
+    num_cpus : int
+        CPU cores of a simulated SuperNode at work; as many work at once as the machine has room for.
+    num_gpus : float
+        GPUs of a simulated SuperNode at work: a share from 0 to 1, or a whole number; -1 to derive it from the
+        memory that the backbone takes. It does not cap the memory that is used.
+    ray_address : str
+        HOST:PORT of an existing Ray cluster to simulate on; empty for a Ray of one's own on this machine.
     quorum : float
         Share of the clients, from 0 to 1, whose upload must be accepted.
     node_timeout, reply_timeout : float
@@ -104,6 +111,9 @@ class RunConfig:
     dropout: float = 0.0
     broadcast: bool = True
     clients_per_node: int = 0
+    num_cpus: int = 1
+    num_gpus: float = -1.0
+    ray_address: str = ""
     quorum: float = 0.8
     node_timeout: float = 120.0
     reply_timeout: float = 3600.0
@@ -117,7 +127,7 @@ class RunConfig:
         if self.encoding not in ENCODINGS:
             raise unknown_name("encoding", self.encoding, ENCODINGS)
         check_shrinkage(self.shrinkage)
-        for name in ("num_clients", "batch_size", "groups", "classes_per_client", "init_rounds"):
+        for name in ("num_clients", "batch_size", "groups", "classes_per_client", "init_rounds", "num_cpus"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("image_size", "clients_per_node", "seed"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
@@ -128,6 +138,8 @@ class RunConfig:
             _require(0 < getattr(self, name) <= 1, name, "above 0 and at most 1", getattr(self, name))
         _require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
         _require(0 <= self.ridge_penalty < math.inf, "ridge_penalty", "at least 0", self.ridge_penalty)
+        _check_num_gpus(self.num_gpus)
+        _check_ray_address(self.ray_address)
         for key in IGNORED_KEYS[self.method]:
             name = key.replace("-", "_")
             default = RunConfig.__dataclass_fields__[name].default
@@ -196,6 +208,18 @@ def _number_or_text(value: object) -> float | str:
         return float(str(value))
     except ValueError:
         return str(value)
+
+
+def _check_num_gpus(num_gpus: float) -> None:
+    # Ray gives out shares of one GPU, or whole ones.
+    holds = num_gpus == -1 or 0 <= num_gpus <= 1 or (num_gpus > 1 and float(num_gpus).is_integer())
+    _require(holds, "num_gpus", "-1, from 0 to 1, or a whole number", num_gpus)
+
+
+def _check_ray_address(address: str) -> None:
+    host, separator, port = address.rpartition(":")
+    holds = bool(host and separator) and "/" not in host and port.isascii() and port.isdigit()
+    _require(not address or holds, "ray_address", "HOST:PORT of a Ray cluster, or empty", repr(address))
 
 
 def _require(holds: bool, name: str, expected: str, found: object) -> None:

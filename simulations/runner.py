@@ -19,6 +19,7 @@ from fedcof.virtual_clients import client_indices, images_to_embed, split_featur
 from server.app import FAILURE_FILE_NAME, PROGRESS
 from simulations.bundle import stage_app
 from simulations.display import progress_bars
+from simulations.resources import client_resources
 from simulations.runtime import Connection, Resources, run_app, simulation_superlink
 
 MOST_NODES = 100
@@ -28,7 +29,9 @@ _PROGRESS_LINE = re.compile(PROGRESS.replace("%d", r"(\d+)"))
 
 
 def execute_runs(runs: dict[str, RunConfig], output: Path) -> list[RunResult]:
-    """Execute runs one after another, in one Flower run for each size of federation, and show how far they are.
+    """Execute runs one after another, and show how far they are.
+
+    Runs with the same number of SuperNodes and the same share of the machine for each are one Flower run.
 
     Parameters
     ----------
@@ -50,23 +53,43 @@ def execute_runs(runs: dict[str, RunConfig], output: Path) -> list[RunResult]:
     output = output.absolute()
     output.mkdir(parents=True, exist_ok=True)
     (output / FAILURE_FILE_NAME).unlink(missing_ok=True)
+    ray_address = _ray_address(runs.values())
     for config in runs.values():
         client_indices(config)
-    with progress_bars() as bars, TemporaryDirectory(prefix="fedcof-") as scratch:
+    with progress_bars() as bars, _scratch(output, ray_address) as scratch:
         _embed(runs.values(), bars)
         follow = _follow(bars, sum(config.num_clients for config in runs.values() if config.method != "oracle"))
-        with simulation_superlink(Path(scratch)) as connection:
+        with simulation_superlink(Path(scratch), ray_address) as connection:
             app = stage_app(Path(scratch) / "app")
-            for nodes, group in groupby(sorted(runs.items(), key=_num_nodes), key=_num_nodes):
+            for resources, group in groupby(sorted(runs.items(), key=_resources), key=_resources):
                 plan = _write_plan(Path(scratch), dict(group))
                 values: dict[str, Scalar] = {"output": str(output), "plan": str(plan)}
-                _run_in_flower(connection, app, values, nodes, follow)
+                _run_in_flower(connection, app, values, resources, follow)
     return load_results(output)
 
 
-def _num_nodes(run: tuple[str, RunConfig]) -> int:
+def _ray_address(configs: Iterable[RunConfig]) -> str:
+    addresses = sorted({config.ray_address for config in configs})
+    if len(addresses) > 1:
+        raise UserError(
+            f"The key ray-address takes one value for all runs, but it is {' and '.join(map(repr, addresses))}:"
+            " compare on one Ray cluster."
+        )
+    return addresses[0] if addresses else ""
+
+
+def _scratch(output: Path, ray_address: str) -> TemporaryDirectory[str]:
+    """Make a folder for Flower's home and the app, which the machines of a cluster find where they find results."""
+    return TemporaryDirectory(prefix=".fedcof-" if ray_address else "fedcof-", dir=output if ray_address else None)
+
+
+def _resources(run: tuple[str, RunConfig]) -> Resources:
+    """Decide what a run's SuperNodes get."""
+    return client_resources(run[1], _num_nodes(run[1]))
+
+
+def _num_nodes(config: RunConfig) -> int:
     """How many SuperNodes host a run's clients: one each, up to a hundred, unless asked otherwise."""
-    config = run[1]
     if config.clients_per_node:
         return -(-config.num_clients // config.clients_per_node)
     return min(config.num_clients, MOST_NODES)
@@ -95,7 +118,11 @@ def _write_plan(folder: Path, runs: dict[str, RunConfig]) -> Path:
 
 
 def _run_in_flower(
-    connection: Connection, app: Path, values: dict[str, Scalar], nodes: int, follow: Callable[[str], None]
+    connection: Connection,
+    app: Path,
+    values: dict[str, Scalar],
+    resources: Resources,
+    follow: Callable[[str], None],
 ) -> None:
     """Run the app, keep its log, and put its own sentence before Flower's where it failed."""
     output = Path(str(values["output"]))
@@ -107,7 +134,7 @@ def _run_in_flower(
             follow(line)
 
         try:
-            run_app(connection, app, values, Resources(num_supernodes=nodes), on_line)
+            run_app(connection, app, values, resources, on_line)
         except UserError as error:
             failure = output / FAILURE_FILE_NAME
             if failure.exists():

@@ -5,24 +5,41 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from fedcof.configuration import RunConfig
+from fedcof.configuration import IGNORED_KEYS, METHODS, RunConfig
 from fedcof.errors import UserError
 from fedcof.results import RunResult, load_results, write_whole
 from simulations import plots
+from simulations.comparison import comparison_runs
+from simulations.scenario import scenario_values
 from simulations.settings import Setting, settings_of
 
 CSV_FILE_NAME = "comparison.csv"
 PAGE_FILE_NAME = "report.html"
-NAMED_IN_THE_HEAD = ["dataset", "partition", "alpha", "num-clients", "backbone", "image-size"]
+SCENARIO = "digits"
+ALWAYS_SAID = ["dataset", "partition", "num-clients", "backbone", "image-size"]
+NAMES = {"fedncm": "FedNCM", "fedcof": "FedCOF", "fed3r": "Fed3R", "oracle": "the oracle"}
+
+# Neither says what was run: the first two have a place of their own, the others are paths of one moment.
+UNSAID = ["method", "seed", "output", "plan"]
+ONLY_ON_THE_SERVER = ["shrinkage", "estimator", "head", "ridge-penalty"]
+ON_THE_WIRE = ["encoding", "groups"]
+WITHOUT_EFFECT = ["batch-size", "feature-cache", "broadcast", "clients-per-node", "quorum"]
+TIMEOUTS = ["node-timeout", "reply-timeout"]
+
+_FOLDERS = re.compile(r"(?:^|(?<=[\s'\"(=:,]))/(?:[^\s/'\"():,]+/)+")
 
 
 def write_report(folder: Path) -> Path:
@@ -46,9 +63,12 @@ def write_report(folder: Path) -> Path:
     results = load_results(folder)
     if not results:
         raise UserError(f"The folder {folder} holds no finished run: run fedcof simulate or compare into it first.")
-    settings = settings_of(results)
+    settings = _settings(results)
     write_whole(folder / CSV_FILE_NAME, comparison_csv(settings))
-    pictures = {name: _save(figure, folder / f"{name}.png") for name, figure in _figures(settings, folder).items()}
+    pictures = {
+        name: (_save(figure, folder / f"{name}.png"), caption)
+        for name, (figure, caption) in _figures(results, settings, folder).items()
+    }
     write_whole(folder / PAGE_FILE_NAME, _page(results, settings, pictures))
     return folder / PAGE_FILE_NAME
 
@@ -73,18 +93,10 @@ def comparison_csv(settings: Sequence[Setting]) -> str:
     writer.writerow(["method", *keys, "seeds", "accuracy", "accuracy_deviation", *numbers])
     for setting in settings:
         deviation = setting.accuracy_deviation
-        averages = [setting.average_of(name) for name in numbers]
+        averages = [_whole(setting.average_of(name)) for name in numbers]
         spread = "" if deviation is None else deviation
-        writer.writerow(
-            [
-                setting.method,
-                *(setting.values.get(key, "") for key in keys),
-                len(setting.runs),
-                setting.accuracy,
-                spread,
-                *averages,
-            ]
-        )
+        values = [setting.values.get(key, "") for key in keys]
+        writer.writerow([setting.method, *values, len(setting.runs), setting.accuracy, spread, *averages])
     return text.getvalue()
 
 
@@ -102,27 +114,54 @@ def reading(settings: Sequence[Setting]) -> list[str]:
         One sentence a comparison that the runs allow.
     """
     sentences = []
-    covariances = [setting for setting in settings if setting.method == "fedcof"]
-    for covariance in covariances:
-        same = [s for s in settings if s.method == "fedncm" and _same_upload(s, covariance)]
-        for means in same:
-            points = (covariance.accuracy - means.accuracy) * 100
-            word = "more" if points >= 0 else "less"
-            upload = f" ({covariance.label})" if len(covariances) > 1 else ""
-            sentences.append(
-                f"FedCOF is {abs(points):.1f} points {word} accurate than FedNCM on the same upload{upload}."
-            )
-    moments = [setting for setting in settings if setting.method == "fed3r"]
-    if moments and covariances:
-        best = max(covariances, key=lambda s: (round(s.accuracy, 4), -s.average_of("uplink_bytes")))
-        rival = max(moments, key=lambda setting: setting.accuracy)
-        ratio = rival.average_of("uplink_bytes") / best.average_of("uplink_bytes")
-        points = (best.accuracy - rival.accuracy) * 100
-        sentences.append(
-            f"The best FedCOF ({best.label}) is {points:+.1f} points from Fed3R, "
-            f"which sends {ratio:.0f} times as much."
-        )
-    return sentences
+    for means in (setting for setting in settings if setting.method == "fedncm"):
+        rivals = [s for s in settings if s.method == "fedcof" and _same(s, means, ONLY_ON_THE_SERVER)]
+        # Where clients failed in one of them, what reached the server was not the same.
+        rivals = [s for s in rivals if s.average_of("clients") == means.average_of("clients")]
+        if rivals:
+            sentences.append(_beside_class_means(means, rivals))
+    free = [*ONLY_ON_THE_SERVER, *ON_THE_WIRE]
+    for ceiling in (setting for setting in settings if setting.method in ("fed3r", "oracle")):
+        peers = [s for s in settings if s.method == ceiling.method and _same(s, ceiling, free)]
+        if ceiling is not max(peers, key=lambda setting: setting.accuracy):
+            continue
+        rivals = [s for s in settings if s.method == "fedcof" and _same(s, ceiling, free)]
+        if rivals:
+            sentences.append(_beside_ceiling(ceiling, rivals))
+    return list(dict.fromkeys(sentences))
+
+
+def compare_command(results: Sequence[RunResult]) -> str | None:
+    """Write the one command that makes all runs, where there is one.
+
+    Parameters
+    ----------
+    results : sequence of RunResult
+        All runs of a folder.
+
+    Returns
+    -------
+    str or None
+        A ``fedcof compare`` for a POSIX shell; None where it would make other runs, or not all of them.
+    """
+    methods = list(dict.fromkeys(run.method for run in results))
+    seeds = list(dict.fromkeys(str(run.seed) for run in results))
+    base = RunConfig.defaults() | scenario_values(SCENARIO, [])
+    overrides = []
+    for key, values in _values_by_key(results).items():
+        if len(values) > 1:
+            overrides.append(f"{key}=[{','.join(map(_as_typed, values))}]")
+        elif values != [base[key]]:
+            overrides.append(f"{key}={_as_typed(values[0])}")
+    try:
+        made = comparison_runs(scenario_values(SCENARIO, overrides), methods, seeds).values()
+    except UserError:
+        return None
+    if {_identity(config.to_mapping()) for config in made} != {_identity(run.config) for run in results}:
+        return None
+    words = [word for override in overrides for word in ("-c", override)]
+    lists = ["--methods", ",".join(methods), "--seeds", ",".join(seeds)]
+    return shlex.join(["fedcof", "compare", SCENARIO, *lists, *words])
 
 
 def command_of(result: RunResult) -> str:
@@ -138,22 +177,91 @@ def command_of(result: RunResult) -> str:
     str
         A ``fedcof simulate`` for a POSIX shell.
     """
-    defaults = RunConfig.defaults()
-    left_out = ("output", "plan")
-    changed = {key: value for key, value in result.config.items() if value != defaults[key] and key not in left_out}
-    words = [word for key, value in changed.items() for word in ("-c", f"{key}={_as_typed(value)}")]
-    return shlex.join(["fedcof", "simulate", "digits", *words])
+    base = RunConfig.defaults() | scenario_values(SCENARIO, [])
+    changed = [
+        key for key in base if key not in ("output", "plan") and result.config.get(key, base[key]) != base[key]
+    ]
+    words = [word for key in changed for word in ("-c", f"{key}={_as_typed(result.config[key])}")]
+    return shlex.join(["fedcof", "simulate", SCENARIO, *words])
+
+
+def _beside_class_means(means: Setting, rivals: Sequence[Setting]) -> str:
+    points = sorted(_points(rival, means) for rival in rivals)
+    upload = f" ({means.label})" if means.values else ""
+    if len(rivals) > 1 and points[0] != points[-1]:
+        return (
+            f"{len(rivals)} settings of FedCOF are {points[0]:+.1f} to {points[-1]:+.1f} points from FedNCM "
+            f"on the same upload{upload}."
+        )
+    return f"FedCOF is {_more_or_less(points[0])} FedNCM on the same upload{upload}."
+
+
+def _beside_ceiling(ceiling: Setting, rivals: Sequence[Setting]) -> str:
+    """Compare with the best FedCOF on the same federation; of equally good ones, the one that sends least."""
+    best = max(rivals, key=lambda s: (round(s.accuracy, 4), -s.average_of("uplink_bytes")))
+    choice = f"the best of {len(rivals)} settings of FedCOF here" if len(rivals) > 1 else "FedCOF"
+    named = f" ({', '.join(best.label.split(', ')[1:])})" if best.values else ""
+    name = NAMES[ceiling.method] + (f" ({', '.join(ceiling.label.split(', ')[1:])})" if ceiling.values else "")
+    sentence = f"{name[0].upper()}{name[1:]} is {_more_or_less(_points(ceiling, best))} {choice}{named}"
+    sent = [setting.average_of("uplink_bytes") for setting in (ceiling, best)]
+    if not all(sent):
+        return f"{sentence}."
+    ratio = sent[0] / sent[1]
+    return f"{sentence}, and sends {ratio:.0f} times as much." if ratio >= 2 else f"{sentence}."
+
+
+def _points(one: Setting, other: Setting) -> float:
+    """Percentage points between two accuracies, as far as they are said."""
+    return round((one.accuracy - other.accuracy) * 100, 1)
+
+
+def _more_or_less(points: float) -> str:
+    if points == 0:
+        return "as accurate (to 0.1 points) as"
+    return f"{abs(points):.1f} points {'more' if points > 0 else 'less'} accurate than"
+
+
+def _same(one: Setting, other: Setting, free: Sequence[str]) -> bool:
+    """Whether two settings differ at most in some keys, and have the same seeds."""
+    ignored = {*free, *UNSAID, *WITHOUT_EFFECT, *TIMEOUTS}
+    configs = [{k: v for k, v in setting.runs[0].config.items() if k not in ignored} for setting in (one, other)]
+    # The oracle asks nobody, so how clients are asked is nothing that it could share.
+    asked = IGNORED_KEYS["oracle"] if "oracle" in (one.method, other.method) else []
+    same = all(value == configs[1].get(key) for key, value in configs[0].items() if key not in asked)
+    return same and {run.seed for run in one.runs} == {run.seed for run in other.runs}
+
+
+def _identity(config: dict[str, object] | dict[str, bool | int | float | str]) -> frozenset[tuple[str, object]]:
+    return frozenset((key, value) for key, value in config.items() if key not in ("output", "plan"))
 
 
 def _as_typed(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _same_upload(one: Setting, other: Setting) -> bool:
-    """Whether two settings differ in nothing that a client sends."""
-    unsent = ("shrinkage", "estimator", "head")
-    sent = [key for key in one.runs[0].config if key not in (*unsent, "method", "seed")]
-    return all(one.runs[0].config[key] == other.runs[0].config[key] for key in sent)
+def _whole(value: float) -> float | int:
+    return int(value) if value.is_integer() else value
+
+
+def _values_by_key(results: Sequence[RunResult]) -> dict[str, list[object]]:
+    """Collect the values of each key in the runs to which it means something, in the run-config's order."""
+    found = {}
+    for key in RunConfig.defaults():
+        meant = [run.config[key] for run in results if key in run.config and key not in IGNORED_KEYS[run.method]]
+        if meant and key not in UNSAID:
+            found[key] = list(dict.fromkeys(meant))
+    return found
+
+
+def _settings(results: Sequence[RunResult]) -> list[Setting]:
+    """Group runs by everything but their seed, by method, with the values in which any two runs differ."""
+    varying = [key for key, values in _values_by_key(results).items() if len(values) > 1]
+    settings = []
+    for setting in settings_of(list(results)):
+        config = setting.runs[0].config
+        meant = [key for key in varying if key in config and key not in IGNORED_KEYS[setting.method]]
+        settings.append(replace(setting, values={key: _without_folders(key, config[key]) for key in meant}))
+    return sorted(settings, key=lambda setting: METHODS.index(setting.method))
 
 
 def _keys(settings: Sequence[Setting]) -> list[str]:
@@ -161,21 +269,48 @@ def _keys(settings: Sequence[Setting]) -> list[str]:
     return [key for key in RunConfig.defaults() if any(key in setting.values for setting in settings)]
 
 
-def _figures(settings: list[Setting], folder: Path) -> dict[str, Figure]:
+def _figures(results: Sequence[RunResult], settings: list[Setting], folder: Path) -> dict[str, tuple[Figure, str]]:
+    """Draw what there is to draw; each picture with its caption."""
     figures = {}
-    if any(setting.method != "oracle" for setting in settings):
-        figures["accuracy_vs_bytes"] = plots.accuracy_against_bytes(settings)
-    if any(len(run.rounds) > 1 for setting in settings for run in setting.runs):
-        figures["rounds"] = plots.accuracy_over_rounds(settings)
-    names = settings[0].runs[0].class_names
-    if names and all(setting.runs[0].class_accuracy for setting in settings):
-        figures["class_accuracy"] = plots.class_accuracy(_best_of_each_method(settings), names)
-    held = (folder / Path(setting.runs[0].head).parent / "federation.npz" for setting in settings)
-    drawn = next((path for path in held if path.exists()), None)
-    if drawn is not None:
-        with np.load(drawn) as arrays:
-            figures["federation"] = plots.federation(arrays["counts"])
+    if any(setting.average_of("uplink_bytes") for setting in settings):
+        bars = any(setting.accuracy_deviation for setting in settings)
+        caption = "Accuracy against bytes sent"
+        caption += "; bars are the sample standard deviation over seeds." if bars else "."
+        figures["accuracy_vs_bytes"] = (plots.accuracy_against_bytes(settings), caption)
+    if any(len(run.rounds) > 1 for run in results):
+        caption = "Accuracy after every round, over rounds and over bytes; means over seeds."
+        figures["rounds"] = (plots.accuracy_over_rounds(settings), caption)
+    names = next((run.class_names for run in results if run.class_accuracy), [])
+    known = [
+        s for s in settings if all(r.class_names == names and len(r.class_accuracy) == len(names) for r in s.runs)
+    ]
+    if names and known:
+        caption = "Accuracy on each class, for the most accurate setting of each method; means over seeds."
+        figures["class_accuracy"] = (plots.class_accuracy(_best_of_each_method(known), names), caption)
+    for run in results:
+        counts = _federation_of(run, folder)
+        if counts is not None:
+            figures["federation"] = _federation_figure(run, counts, _keys(settings))
+            break
     return figures
+
+
+def _federation_figure(run: RunResult, counts: NDArray[np.int32], varying: Sequence[str]) -> tuple[Figure, str]:
+    dealt = ["dataset", "partition", "alpha", "classes-per-client", "partition-column"]
+    chosen = [f"{key} {_without_folders(key, run.config[key])}" for key in dealt if key in varying]
+    caption = ", ".join([*chosen, f"seed {run.seed}"])
+    figure = plots.federation(counts, run.class_names, caption)
+    return figure, f"Who holds what ({caption}): every column is a client, every row a class."
+
+
+def _federation_of(run: RunResult, folder: Path) -> NDArray[np.int32] | None:
+    """Read the samples of each class on each client, of shape (clients, C); None where the run has kept none."""
+    try:
+        with np.load(folder / Path(run.head).parent / "federation.npz") as arrays:
+            counts: NDArray[np.int32] = arrays["counts"]
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile):
+        return None
+    return counts if counts.ndim == 2 and counts.size else None
 
 
 def _best_of_each_method(settings: list[Setting]) -> list[Setting]:
@@ -186,32 +321,81 @@ def _best_of_each_method(settings: list[Setting]) -> list[Setting]:
 def _save(figure: Figure, path: Path) -> Markup:
     """Save a picture, and give it as text that a page can hold."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    figure.savefig(buffer, format="png", dpi="figure")
     path.write_bytes(buffer.getvalue())
     return Markup("data:image/png;base64,") + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _page(results: list[RunResult], settings: list[Setting], pictures: dict[str, Markup]) -> str:
+def _page(results: list[RunResult], settings: list[Setting], pictures: dict[str, tuple[Markup, str]]) -> str:
     environment = Environment(
         loader=PackageLoader("simulations"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    config = results[0].config
-    head = {key: config[key] for key in NAMED_IN_THE_HEAD if key not in _keys(settings)}
-    if "dataset" in head:
-        head["dataset"] = _without_folders(str(head["dataset"]))
+    together = compare_command(results) if len(results) > 1 else None
     return environment.get_template("report.html.jinja").render(
-        head=head,
+        head=_common(results),
         keys=_keys(settings),
         settings=settings,
         pictures=pictures,
         reading=reading(settings),
-        rejected=[(run, client, reason) for run in results for client, reason in run.rejected.items()],
+        rejected=_rejections(settings),
         num_runs=len(results),
-        commands=[(setting.label, command_of(setting.runs[0])) for setting in settings],
+        together=together and _relative(together, results),
+        commands=[(s.label, _relative(command_of(s.runs[0]), results), _other_seeds(s)) for s in settings],
+        folders=sorted({name for run in results for name in _machine_paths(run).values()}),
     )
 
 
-def _without_folders(dataset: str) -> str:
-    """Name a dataset without the folders that only this machine has."""
-    kind, _, place = dataset.partition(":")
-    return f"{kind}:{Path(place).name}" if kind in ("parquet", "folder", "features") else dataset
+def _common(results: Sequence[RunResult]) -> dict[str, object]:
+    """Collect what all runs share: what is always worth saying, and every other key that is not at its default."""
+    values = {key: found[0] for key, found in _values_by_key(results).items() if len(found) == 1}
+    defaults = RunConfig.defaults()
+    said = [key for key in ALWAYS_SAID if key in values]
+    if "dirichlet" in str(values.get("partition", "")):
+        said.append("alpha")
+    if values.get("partition") == "pathological":
+        said.append("classes-per-client")
+    said += [key for key, value in values.items() if key not in said and value != defaults[key]]
+    return {key: _without_folders(key, values[key]) for key in said if key in values}
+
+
+def _other_seeds(setting: Setting) -> str:
+    return ", ".join(str(run.seed) for run in setting.runs[1:])
+
+
+def _rejections(settings: Sequence[Setting]) -> list[tuple[str, int, str, str]]:
+    """List setting, seed, clients and the reason they share."""
+    rows = []
+    for setting in settings:
+        for run in setting.runs:
+            clients: dict[str, list[str]] = {}
+            for client, reason in run.rejected.items():
+                clients.setdefault(_FOLDERS.sub("…/", reason), []).append(client)
+            rows += [(setting.label, run.seed, _listed(ids), reason) for reason, ids in clients.items()]
+    return rows
+
+
+def _listed(clients: list[str]) -> str:
+    ordered = sorted(clients, key=lambda client: (len(client), client))
+    return ", ".join(ordered[:10]) + (f" and {len(ordered) - 10} others" if len(ordered) > 10 else "")
+
+
+def _machine_paths(run: RunResult) -> dict[str, str]:
+    """Find the paths in a configuration, as given and without the folders that only one machine has."""
+    given = [str(run.config.get(key, "")).rpartition(":")[2] for key in ("dataset", "weights")]
+    return {path: Path(path).name for path in given if path.startswith("/")}
+
+
+def _relative(command: str, results: Sequence[RunResult]) -> str:
+    """Make a command's paths relative to the folder that holds what they name."""
+    words = shlex.split(command)
+    for path, name in sorted({pair for run in results for pair in _machine_paths(run).items()}, reverse=True):
+        words = [word.replace(path, name) for word in words]
+    return shlex.join(words)
+
+
+def _without_folders(key: str, value: object) -> object:
+    """Name a dataset or a file of weights without the folders that only one machine has."""
+    if key not in ("dataset", "weights"):
+        return value
+    kind, colon, place = str(value).rpartition(":")
+    return f"{kind}{colon}{Path(place).name}" if place.startswith("/") else value

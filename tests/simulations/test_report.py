@@ -14,8 +14,9 @@ import pytest
 from fedcof import UserError
 from fedcof.configuration import RunConfig
 from fedcof.results import RoundResult, RunResult, append_result, load_results
-from simulations.report import command_of, write_report
-from simulations.scenario import configure
+from simulations.comparison import comparison_runs
+from simulations.report import command_of, compare_command, reading, write_report
+from simulations.scenario import configure, scenario_values
 from simulations.settings import settings_of
 
 
@@ -74,9 +75,9 @@ class TableReader(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def page_rows(page):
+def page_rows(page, table="comparison"):
     reader = TableReader()
-    reader.feed(re.search(r'<table id="comparison">.*?</table>', page, re.DOTALL).group())
+    reader.feed(re.search(rf'<table id="{table}">.*?</table>', page, re.DOTALL).group())
     return [dict(zip(reader.rows[0], row, strict=True)) for row in reader.rows[1:]]
 
 
@@ -96,8 +97,28 @@ def test_page_and_csv_have_the_numbers_of_the_results(folder):
         assert float(line["uplink_bytes"]) == np.mean([r["uplink_bytes"] for r in mine])
         assert row["accuracy, %"] == f"{np.mean(accuracy) * 100:.2f}"
         assert row["uplink, MB"] == f"{mine[0]['uplink_bytes'] / 1e6:.3f}"
-    assert "8.0 points more accurate than FedNCM" in page
-    assert "sends 75 times as much" in page
+        assert row["downlink, MB"] == f"{mine[0]['downlink_bytes'] / 1e6:.3f}"
+        assert (row["clients"], row["left out"], row["seeds"]) == ("20", "0", str(len(mine)))
+        assert (line["clients"], line["clients_rejected"], line["seeds"]) == ("20", "0", "3")
+    assert "FedCOF is 8.0 points more accurate than FedNCM on the same upload" in page
+    assert "Fed3R is 0.1 points less accurate than the best of 2 settings of FedCOF here" in page
+
+
+def test_measured_bytes_stand_beside_the_formula(folder):
+    rows = page_rows(write_report(folder).read_text(), "bytes")
+    assert [row["method"] for row in rows] == ["fedncm", "fedcof", "fedcof", "fed3r"]
+    for row in rows:
+        measured = int(row["uplink measured, bytes"].replace(",", ""))
+        formula = int(row["by formula, bytes"].replace(",", ""))
+        assert formula == int(measured * 0.99)
+        assert row["overhead, %"] == "1.01"
+
+
+def test_one_seed_has_no_deviation(tmp_path):
+    append_result(tmp_path, run())
+    row = page_rows(write_report(tmp_path).read_text())[0]
+    line = next(csv.DictReader(io.StringIO((tmp_path / "comparison.csv").read_text())))
+    assert row["±"] == line["accuracy_deviation"] == ""
 
 
 def test_the_page_stands_alone_and_the_pictures_lie_beside_it(folder):
@@ -151,3 +172,84 @@ def test_results_come_back_as_they_were(tmp_path):
 def test_settings_leave_out_what_means_nothing_to_a_method():
     settings = settings_of([run(), run(encoding="int8"), run("fed3r")])
     assert [setting.label for setting in settings] == ["fedcof, encoding float32", "fedcof, encoding int8", "fed3r"]
+
+
+def test_a_key_in_which_only_methods_differ_is_a_column(tmp_path):
+    append_result(tmp_path, run("fedncm", alpha=0.5))
+    append_result(tmp_path, run(alpha=1.0))
+    page = write_report(tmp_path).read_text()
+    assert [row["alpha"] for row in page_rows(page)] == ["0.5", "1.0"]
+    assert "<dt>alpha</dt>" not in page
+
+
+def test_no_path_of_the_machine_is_told(tmp_path):
+    result = run(dataset="parquet:/home/someone/sets/birds", weights="/home/someone/net.pt")
+    reasons = {"3": "FileNotFoundError: '/home/someone/sets/birds/train.parquet'", "12": "timeout", "4": "timeout"}
+    append_result(tmp_path, RunResult(**{**vars(result), "rejected": reasons, "clients_rejected": 3}))
+    page = write_report(tmp_path).read_text()
+    assert "/home" not in page
+    assert str(tmp_path) not in page + (tmp_path / "comparison.csv").read_text()
+    assert "dataset=parquet:birds" in page
+    assert "Run this in the folder that holds birds, net.pt." in page
+    rows = page_rows(page, "rejected")
+    assert [(row["clients"], row["why"]) for row in rows] == [
+        ("3", "FileNotFoundError: '…/train.parquet'"),
+        ("4, 12", "timeout"),
+    ]
+
+
+def test_nothing_is_compared_across_federations_or_seeds():
+    few, many = run("fedncm", **{"num-clients": 10}), run(**{"num-clients": 100})
+    assert reading(settings_of([few, many])) == []
+    assert reading(settings_of([run("fedncm", 1), run(seed=2)])) == []
+    assert reading(settings_of([run("fedncm", encoding="int8"), run()])) == []
+    lost = RunResult(**{**vars(run()), "clients": 15, "clients_rejected": 5})
+    assert reading(settings_of([run("fedncm"), lost])) == []
+    assert reading(settings_of([run("fedncm"), run(uplink=0)])) == [
+        "FedCOF is as accurate (to 0.1 points) as FedNCM on the same upload."
+    ]
+    assert reading(settings_of([run("fed3r"), run(uplink=0)]))[0].endswith("as FedCOF.")
+
+
+def test_only_the_best_of_several_oracles_is_spoken_of():
+    runs = [run("oracle", accuracy=a, uplink=0, shrinkage=s) for a, s in ((0.61, 0.1), (0.63, 0.2), (0.62, 0.3))]
+    assert reading(settings_of([*runs, run()])) == [
+        "The oracle (shrinkage 0.2) is 3.0 points more accurate than FedCOF (shrinkage 0.1)."
+    ]
+
+
+def test_several_settings_on_one_upload_are_told_as_a_range():
+    runs = [run("fedncm", accuracy=0.5), run(accuracy=0.51, head="lda"), run(accuracy=0.49)]
+    assert reading(settings_of(runs))[0] == (
+        "2 settings of FedCOF are -1.0 to +1.0 points from FedNCM on the same upload."
+    )
+
+
+def test_the_compare_command_makes_all_runs(folder):
+    results = [run(m, s, encoding=e) for m in ("fedncm", "fedcof") for s in (0, 1) for e in ("float32", "int8")]
+    words = shlex.split(compare_command([*results, run("fed3r"), run("fed3r", 1)]))
+    options = dict(zip(words[3::2], words[4::2], strict=True))
+    assert words[:3] == ["fedcof", "compare", "digits"]
+    made = comparison_runs(
+        scenario_values("digits", [options["-c"]]), options["--methods"].split(","), options["--seeds"].split(",")
+    )
+    assert len(made) == 10
+    assert all(result.config in [config.to_mapping() for config in made.values()] for result in results)
+    assert compare_command(results[:-1]) is None
+    assert 'id="compare"' not in write_report(folder).read_text()
+
+
+def test_classes_without_test_samples_and_broken_counts_do_not_stop_the_report(tmp_path):
+    result = run(classes=3)
+    append_result(tmp_path, RunResult(**{**vars(result), "class_accuracy": [None] * 3, "uplink_bytes": 0}))
+    (tmp_path / "fedcof-0").mkdir()
+    (tmp_path / "fedcof-0" / "federation.npz").write_bytes(b"PK broken")
+    page = write_report(tmp_path).read_text()
+    assert "The federation" not in page
+    assert not (tmp_path / "accuracy_vs_bytes.png").exists()
+    assert page_rows(page, "bytes")[0]["uplink measured, bytes"] == "0"
+
+
+def test_the_same_results_give_the_same_page(folder):
+    first = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == first

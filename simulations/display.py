@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -9,7 +11,12 @@ from rich.table import Table
 from fedcof.results import RunResult
 from simulations.settings import settings_of
 
+WIDTH_OF_A_FILE = 160
+
 console = Console()
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    # Written to a file or a pipe, a table has no need to be cut.
+    console.width = WIDTH_OF_A_FILE
 errors = Console(stderr=True)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import timm
 import torch
 from datasets import Dataset
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from fedcof.backbones import Backbone, shared_backbone
 from fedcof.configuration import RunConfig
 from fedcof.datasets import rgb_images, shared_dataset
 from fedcof.features import extract_features
+from simulations.display import console
 
 LARGEST_DIFFERENCE = 1e-4
 
@@ -129,7 +129,7 @@ def main() -> None:
         return
     table = Table("fedcof images/s", "timm images/s", "Ratio", "Difference")
     table.add_row(*(f"{figures[key]:.3g}" for key in ("fedcof", "timm", "ratio", "difference")))
-    Console().print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import tomli_w
-from rich.console import Console
 from rich.table import Table
 
 from fedcof.configuration import RunConfig
@@ -43,6 +42,7 @@ from pathlib import Path
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
+from simulations.display import console
 
 client_app = ClientApp()
 server_app = ServerApp()
@@ -324,7 +324,7 @@ def main() -> None:
     if arguments.json:
         sys.stdout.write(json.dumps([asdict(entry) for entry in comparisons], indent=2) + "\n")
     else:
-        Console().print(table_of(comparisons))
+        console.print(table_of(comparisons))
 
 
 if __name__ == "__main__":

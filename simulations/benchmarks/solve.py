@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from fedcof import FedCOF
 from fedcof.encoding import COUNTS, DITHER, MEANS, STEPS, Arrays, decode_class_means, num_bytes
+from simulations.display import console
 
 MEGABYTE = 1e6
 PROC = Path("/proc/self")
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         print(json.dumps(results, indent=2))
     else:
-        Console().print(results_table(results))
+        console.print(results_table(results))
 
 
 if __name__ == "__main__":

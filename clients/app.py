@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
+import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from torch import Tensor
 
 from clients.hosting import answer, introduce
+from clients.training import Inputs, LocalTraining, train
 from fedcof import LinearClassifier, UserError, class_means, feature_moments
-from fedcof.configuration import RunConfig
+from fedcof.configuration import FINE_TUNE, RunConfig
+from fedcof.datasets import rgb_images
 from fedcof.encoding import encode_class_means, encode_feature_moments
-from fedcof.protocol import ARRAYS, CONFIG, INTRODUCTION, METRICS, NUM_EXAMPLES, STATISTICS
-from fedcof.virtual_clients import client_samples
+from fedcof.features import AUTO, chosen_device, chosen_precision, extract_features
+from fedcof.network import Network
+from fedcof.protocol import ARRAYS, CONFIG, INTRODUCTION, METRICS, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
+from fedcof.virtual_clients import backbone_of, client_images, client_samples, problem_of
 
 app = ClientApp()
 app.query(INTRODUCTION)(introduce)
@@ -23,6 +30,12 @@ app.query(INTRODUCTION)(introduce)
 def send_statistics(message: Message, context: Context) -> Message:
     """Send the class means of this node's client, or of each client it hosts."""
     return answer(statistics_of_client, message, context)
+
+
+@app.train()
+def train_here(message: Message, context: Context) -> Message:
+    """Train on the samples of this node's client, or of each client it hosts."""
+    return answer(training_of_client, message, context)
 
 
 @app.evaluate()
@@ -55,8 +68,7 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     """
     config = _run_config(content, context)
     seed = _client_seed(config.seed, client)
-    if config.dropout and random.Random(seed).random() < config.dropout:
-        raise UserError(f"it dropped out, as every client does with probability {config.dropout:g}")
+    _drop_out(config, seed)
     features, labels = client_samples(config, client)
     if config.method == "fed3r":
         arrays = encode_feature_moments(feature_moments(features, labels))
@@ -66,15 +78,59 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     return RecordDict({STATISTICS: ArrayRecord({name: Array(array) for name, array in arrays.items()})})
 
 
-def evaluation_of_client(client: int, content: RecordDict, context: Context) -> RecordDict:
-    """Evaluate a classifier on one client's own samples.
+def training_of_client(client: int, content: RecordDict, context: Context) -> RecordDict:
+    """Train the server's network on one client's own samples.
 
     Parameters
     ----------
     client : int
         Client number.
     content : RecordDict
-        The server's request, with the classifier's arrays ``weight`` (C, d), ``bias`` (C,) and ``present`` (C,).
+        The server's request: the arrays of a :class:`fedcof.network.Network`, and a ``config`` record with the
+        number of the round.
+    context : Context
+        The node's context.
+
+    Returns
+    -------
+    RecordDict
+        The trained arrays as ``arrays``, and ``metrics`` with ``loss`` (nats) and ``num-examples``.
+
+    Raises
+    ------
+    UserError
+        If the client drops out, has no sample, or its training diverges.
+    """
+    config = _run_config(content, context)
+    training_round = int(str(content.config_records[CONFIG][SERVER_ROUND]))
+    seed = _training_seed(config.seed, training_round, client)
+    _drop_out(config, seed)
+    network = _network(config).load_arrays({name: a.numpy() for name, a in content.array_records[ARRAYS].items()})
+    inputs, labels = _training_samples(config, client)
+    device = chosen_device(AUTO)
+    loss = train(
+        network,
+        inputs,
+        labels,
+        LocalTraining.of(config, training_round),
+        torch.Generator().manual_seed(seed),
+        device,
+        chosen_precision(AUTO, device),
+    )
+    arrays = ArrayRecord({name: Array(array) for name, array in network.to_arrays().items()})
+    return RecordDict({ARRAYS: arrays, METRICS: MetricRecord({"loss": loss, NUM_EXAMPLES: len(labels)})})
+
+
+def evaluation_of_client(client: int, content: RecordDict, context: Context) -> RecordDict:
+    """Evaluate a classifier on the samples that one client keeps for it, or on all its own if it keeps none.
+
+    Parameters
+    ----------
+    client : int
+        Client number.
+    content : RecordDict
+        The server's request, with the arrays of a classifier (``weight`` (C, d), ``bias`` (C,), ``present`` (C,))
+        or of a :class:`fedcof.network.Network`.
     context : Context
         The node's context.
 
@@ -83,12 +139,53 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
     RecordDict
         One MetricRecord ``metrics`` with ``accuracy`` (0 to 1) and ``num-examples``.
     """
-    features, labels = client_samples(_run_config(content, context), client)
-    record = content.array_records[ARRAYS]
-    weight, bias, present = (torch.from_numpy(record[name].numpy()) for name in ("weight", "bias", "present"))
-    right = int((LinearClassifier(weight, bias, present).predict(features) == labels).sum())
+    config = _run_config(content, context)
+    arrays = {name: array.numpy() for name, array in content.array_records[ARRAYS].items()}
+    if "present" in arrays:
+        features, labels = client_samples(config, client, held_out=True)
+        weight, bias, present = (torch.from_numpy(arrays[name]) for name in ("weight", "bias", "present"))
+        classifier = LinearClassifier(weight, bias, present)
+    else:
+        network = _network(config).load_arrays(arrays)
+        classifier = network.classifier(torch.ones(network.head.out_features, dtype=torch.bool))
+        features, labels = _features_of_network(config, client, network)
+    right = int((classifier.predict(features) == labels).sum())
     accuracy = right / max(len(labels), 1)
     return RecordDict({METRICS: MetricRecord({"accuracy": accuracy, NUM_EXAMPLES: len(labels)})})
+
+
+def _network(config: RunConfig) -> Network:
+    problem = problem_of(config)
+    backbone = backbone_of(config).module if config.continue_ == FINE_TUNE else None
+    return Network(problem.num_classes, problem.feature_dim, backbone)
+
+
+def _training_samples(config: RunConfig, client: int) -> tuple[Inputs, Tensor]:
+    """Give what the network takes of sample numbers, and all labels: features, or images read when needed."""
+    if config.continue_ != FINE_TUNE:
+        features, labels = client_samples(config, client)
+        return features.__getitem__, labels
+    images, labels = client_images(config, client)
+    transform = backbone_of(config).transform
+
+    def inputs(numbers: Tensor) -> Tensor:
+        return torch.stack([transform(image) for image in rgb_images(images, numbers.tolist())])
+
+    return inputs, labels
+
+
+def _features_of_network(config: RunConfig, client: int, network: Network) -> tuple[Tensor, Tensor]:
+    """Embed with the backbone that has been trained, where one has."""
+    if config.continue_ != FINE_TUNE:
+        return client_samples(config, client, held_out=True)
+    images, labels = client_images(config, client, held_out=True)
+    backbone = replace(backbone_of(config), module=network.backbone.eval().requires_grad_(False))
+    return extract_features(backbone, images, config.batch_size), labels
+
+
+def _drop_out(config: RunConfig, seed: int) -> None:
+    if config.dropout and random.Random(seed).random() < config.dropout:
+        raise UserError(f"it dropped out, as every client does with probability {config.dropout:g}")
 
 
 def _run_config(content: RecordDict, context: Context) -> RunConfig:
@@ -101,3 +198,8 @@ def _run_config(content: RecordDict, context: Context) -> RunConfig:
 def _client_seed(seed: int, client: int) -> int:
     """Make a seed of 32 bits that no two clients of a run share."""
     return (seed * 1_000_003 + client) % 2**32
+
+
+def _training_seed(seed: int, training_round: int, client: int) -> int:
+    """Make a seed of 32 bits, which is all that torch's generator looks at, for a client's round."""
+    return int(np.random.SeedSequence([seed, training_round, client]).generate_state(1)[0])

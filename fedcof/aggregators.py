@@ -92,6 +92,16 @@ class ClassMeansAggregator(ABC):
             If there is no sample in any upload, or the system has no solution.
         """
 
+    def class_means(self) -> Tensor:
+        """Average the uploads' means, weighted by their counts.
+
+        Returns
+        -------
+        Tensor of shape (C, d), float64
+            Mean feature vector of each class; zero for a class that nobody has.
+        """
+        return class_totals(self._kept(), self.num_classes).means
+
     def _kept(self) -> list[ClassMeanRows]:
         """List the kept uploads that have rows, in the order of their sources."""
         in_order = (self._uploads[source] for source in sorted(self._uploads))
@@ -187,6 +197,16 @@ class Fed3R:
         gram.diagonal().add_(self.penalty)
         return ridge_from_gram(gram, self._sums, self._counts > 0)
 
+    def class_means(self) -> Tensor:
+        """Divide the class sums by their counts.
+
+        Returns
+        -------
+        Tensor of shape (C, d), float64
+            Mean feature vector of each class; zero for a class that nobody has.
+        """
+        return self._sums / self._counts.clamp(min=1)[:, None]
+
 
 class FedNCM(ClassMeansAggregator):
     """The nearest class mean, by angle (Legate et al., NeurIPS 2023, arXiv 2306.03937)."""
@@ -268,20 +288,28 @@ class FedCOF(ClassMeansAggregator):
         scatter, totals = self._scatter()
         return ridge(scatter, totals) if self.head == "ridge" else linear_discriminant(scatter, totals)
 
+    def class_means(self) -> Tensor:
+        """Average the uploads' means; see :meth:`ClassMeansAggregator.class_means`."""
+        return super().class_means() if self._streamed is None else self._summed().totals().means
+
     def _scatter(self) -> tuple[Tensor | FactoredScatter, ClassTotals]:
         uploads = self._kept()
-        if self._streamed is not None:
-            whole = self._streamed.copy().add(uploads) if uploads else self._streamed
-        elif not uploads:
-            raise _nothing_to_solve()
-        else:
+        if self._streamed is None:
+            if not uploads:
+                raise _nothing_to_solve()
             if self._rows_kept < self.feature_dim:
                 totals = class_totals(uploads, self.num_classes)
                 factored = factored_scatter(uploads, totals, self.estimator, self.shrinkage)
                 if factored is not None:
                     return factored, totals
-            whole = self._sum(uploads)
+        whole = self._summed()
         return shrunk_scatter(whole, self.estimator, self.shrinkage), whole.totals()
+
+    def _summed(self) -> ScatterSum:
+        uploads = self._kept()
+        if self._streamed is None:
+            return self._sum(uploads)
+        return self._streamed.copy().add(uploads) if uploads else self._streamed
 
     def _sum(self, uploads: list[ClassMeanRows]) -> ScatterSum:
         return sum_scatter(uploads, self.num_classes, self.estimator, self.shrinkage, self.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -77,6 +78,22 @@ class Ledger:
         """List everything counted, by round, message and client."""
         return sorted(self._traffic.items(), key=lambda entry: entry[0])
 
+    def to_rows(self) -> list[list[int | str]]:
+        """Write everything counted as plain values: round, message, client, uplink and downlink bytes."""
+        return [[o.round, o.message, o.client, traffic.uplink, traffic.downlink] for o, traffic in self.entries()]
+
+    def add_rows(self, rows: Iterable[Sequence[int | str]]) -> None:
+        """Count what was written by :meth:`to_rows` too.
+
+        Parameters
+        ----------
+        rows : iterable of sequence
+            Its rows.
+        """
+        for number, message, client, uplink, downlink in rows:
+            occasion = Occasion(int(number), str(message), int(client))
+            self.record(occasion, int(uplink), int(downlink))
+
     def to_csv(self) -> str:
         """Write everything counted as a table with a line of headings.
 
@@ -88,6 +105,5 @@ class Ledger:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["round", "message", "client", "uplink_bytes", "downlink_bytes"])
-        for occasion, traffic in self.entries():
-            writer.writerow([occasion.round, occasion.message, occasion.client, traffic.uplink, traffic.downlink])
+        writer.writerows(self.to_rows())
         return text.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -10,13 +11,18 @@ from fedcof.covariance import check_shrinkage
 from fedcof.encoding import ENCODINGS
 from fedcof.errors import UserError, unknown_name
 
-METHODS = ["fedncm", "fedcof", "fed3r", "oracle"]
+METHODS = ["fedncm", "fedcof", "fed3r", "random", "oracle"]
+NO_TRAINING, LINEAR_PROBE, FINE_TUNE = CONTINUATIONS = ["none", "linear-probe", "fine-tune"]
+STRATEGIES = ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedprox"]
+OPTIMIZERS = ["sgd", "adamw"]
+SCHEDULES = ["constant", "cosine"]
 
 IGNORED_KEYS = {
     "fedncm": ["estimator", "head", "groups"],
     "fedcof": [],
     "fed3r": ["estimator", "head", "groups", "encoding"],
-    "oracle": ["estimator", "groups", "encoding", "init-rounds", "fraction", "dropout"],
+    "random": ["estimator", "head", "groups", "encoding", "init-rounds", "fraction"],
+    "oracle": ["estimator", "groups", "encoding", "init-rounds", "fraction", "dropout", "continue"],
 }
 """Keys that would change nothing for a method, and so must be left alone; a comparison leaves them by itself."""
 
@@ -43,7 +49,7 @@ class RunConfig:
     image_size : int
         Height and width in pixels that the backbone sees; 0 for its own.
     batch_size : int
-        Images embedded at once.
+        Images embedded at once, and samples of a step of training.
     feature_cache : bool
         Whether virtual clients slice features embedded once per dataset, or embed their own images.
     estimator, shrinkage, head
@@ -62,6 +68,23 @@ class RunConfig:
         Probability, from 0 to below 1, with which a client fails to answer, to see what that does.
     broadcast : bool
         Whether all clients are sent the classifier in the end.
+    continue_ : str
+        What follows the closed form: ``none``, ``linear-probe`` (train the head) or ``fine-tune`` (train all).
+    continue_rounds : int
+        Rounds of training.
+    continue_strategy : str
+        Flower's strategy that runs them, with ``server_learning_rate`` (fedavgm, fedadam, fedyogi; 0 for the
+        strategy's own default here) and ``proximal_mu`` (fedprox).
+    continue_fraction : float
+        Share of all clients, above 0 and at most 1, that train in a round, drawn anew for each.
+    local_epochs : int
+        Passes over a client's samples in a round.
+    optimizer : str
+        The clients' optimizer, with ``learning_rate`` for the head, ``backbone_learning_rate`` for the backbone,
+        ``learning_rate_schedule`` over the rounds, ``weight_decay``, and ``gradient_clip``, the largest norm of a
+        step's gradient (0: any).
+    client_test_share : float
+        Share of each client's samples, from 0 to below 1, that it keeps out of everything but evaluation.
     clients_per_node : int
         Clients that one simulated SuperNode hosts; 0 to choose by their number.
     num_cpus : int
@@ -110,6 +133,20 @@ class RunConfig:
     fraction: float = 1.0
     dropout: float = 0.0
     broadcast: bool = True
+    continue_: str = "none"
+    continue_rounds: int = 20
+    continue_strategy: str = "fedavg"
+    continue_fraction: float = 1.0
+    local_epochs: int = 1
+    optimizer: str = "sgd"
+    learning_rate: float = 0.05
+    backbone_learning_rate: float = 0.001
+    learning_rate_schedule: str = "constant"
+    weight_decay: float = 0.0
+    gradient_clip: float = 10.0
+    server_learning_rate: float = 0.0
+    proximal_mu: float = 0.0
+    client_test_share: float = 0.0
     clients_per_node: int = 0
     num_cpus: int = 1
     num_gpus: float = -1.0
@@ -122,28 +159,52 @@ class RunConfig:
     plan: str = ""
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise unknown_name("method", self.method, METHODS)
-        if self.encoding not in ENCODINGS:
-            raise unknown_name("encoding", self.encoding, ENCODINGS)
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise unknown_name(_key_of(name), getattr(self, name), choices)
         check_shrinkage(self.shrinkage)
-        for name in ("num_clients", "batch_size", "groups", "classes_per_client", "init_rounds", "num_cpus"):
+        for name in _AT_LEAST_1:
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("image_size", "clients_per_node", "seed"):
-            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        for name in ("alpha", "node_timeout", "reply_timeout"):
-            value = getattr(self, name)
-            _require(value > 0 and math.isfinite(value), name, "above 0", value)
-        for name in ("quorum", "fraction"):
+        for name in _AT_LEAST_0:
+            _require(0 <= getattr(self, name) < math.inf, name, "at least 0", getattr(self, name))
+        for name in _ABOVE_0:
+            _require(0 < getattr(self, name) < math.inf, name, "above 0", getattr(self, name))
+        for name in _SHARES:
             _require(0 < getattr(self, name) <= 1, name, "above 0 and at most 1", getattr(self, name))
-        _require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
-        _require(0 <= self.ridge_penalty < math.inf, "ridge_penalty", "at least 0", self.ridge_penalty)
+        for name in _PROBABILITIES:
+            _require(0 <= getattr(self, name) < 1, name, "from 0 to below 1", getattr(self, name))
         _check_num_gpus(self.num_gpus)
         _check_ray_address(self.ray_address)
         for key in IGNORED_KEYS[self.method]:
-            name = key.replace("-", "_")
+            name = _name_of(key)
             default = RunConfig.__dataclass_fields__[name].default
             _require(getattr(self, name) == default, name, f"{default} for {self.method}", getattr(self, name))
+        self._check_continuation()
+
+    def _check_continuation(self) -> None:
+        if self.method == "random" and self.continue_ == NO_TRAINING:
+            raise UserError(
+                "The method random is a head to start training from: set continue to linear-probe or fine-tune."
+            )
+        if self.continue_ == FINE_TUNE and self.dataset.startswith("features:"):
+            raise UserError(
+                f"Fine-tuning needs images, but the dataset is {self.dataset!r}: set continue to linear-probe, or "
+                "name a dataset of images."
+            )
+        if self.continue_ != NO_TRAINING and (self.continue_strategy == "fedprox") != (self.proximal_mu > 0):
+            raise UserError(
+                f"The key proximal-mu is {self.proximal_mu:g} with the strategy {self.continue_strategy}, but it "
+                "is fedprox's, which needs it above 0: set both or neither."
+            )
+
+    @property
+    def num_replies(self) -> int:
+        """How many replies the run takes from clients, as far as it is known before."""
+        asked = math.ceil(self.fraction * self.num_clients) * self.init_rounds
+        collecting = 0 if self.method in ("random", "oracle") else min(self.num_clients, asked)
+        if self.continue_ == NO_TRAINING:
+            return collecting
+        return collecting + self.continue_rounds * max(1, round(self.continue_fraction * self.num_clients))
 
     @staticmethod
     def from_mapping(values: Mapping[str, object]) -> RunConfig:
@@ -168,17 +229,43 @@ class RunConfig:
         for key in values:
             if key not in defaults:
                 raise unknown_name("key", key, sorted(defaults))
-        typed = {key.replace("-", "_"): _as_type_of(key, value, defaults[key]) for key, value in values.items()}
+        typed = {_name_of(key): _as_type_of(key, value, defaults[key]) for key, value in values.items()}
         return RunConfig(**typed)  # type: ignore[arg-type]
 
     @staticmethod
     def defaults() -> dict[str, Scalar]:
         """All keys, in kebab case, with their defaults."""
-        return {field.name.replace("_", "-"): field.default for field in fields(RunConfig)}  # type: ignore[misc]
+        return {_key_of(field.name): field.default for field in fields(RunConfig)}  # type: ignore[misc]
 
     def to_mapping(self) -> dict[str, Scalar]:
         """All keys, in kebab case, with this run's values."""
-        return {name.replace("_", "-"): value for name, value in asdict(self).items()}
+        return {_key_of(name): value for name, value in asdict(self).items()}
+
+
+_CHOICES = {
+    "method": METHODS,
+    "encoding": ENCODINGS,
+    "continue_": CONTINUATIONS,
+    "continue_strategy": STRATEGIES,
+    "optimizer": OPTIMIZERS,
+    "learning_rate_schedule": SCHEDULES,
+}
+_AT_LEAST_1 = ["num_clients", "batch_size", "groups", "classes_per_client", "init_rounds", "num_cpus"]
+_AT_LEAST_1 += ["continue_rounds", "local_epochs"]
+_AT_LEAST_0 = ["image_size", "clients_per_node", "seed", "ridge_penalty"]
+_AT_LEAST_0 += ["weight_decay", "gradient_clip", "server_learning_rate", "proximal_mu"]
+_ABOVE_0 = ["alpha", "node_timeout", "reply_timeout", "learning_rate", "backbone_learning_rate"]
+_SHARES = ["quorum", "fraction", "continue_fraction"]
+_PROBABILITIES = ["dropout", "client_test_share"]
+
+
+def _key_of(name: str) -> str:
+    return name.rstrip("_").replace("_", "-")
+
+
+def _name_of(key: str) -> str:
+    name = key.replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def _as_type_of(key: str, value: object, default: Scalar) -> Scalar:
@@ -224,6 +311,4 @@ def _check_ray_address(address: str) -> None:
 
 def _require(holds: bool, name: str, expected: str, found: object) -> None:
     if not holds:
-        raise UserError(
-            f"The key {name.replace('_', '-')} is {found}, but it must be {expected}: give such a value."
-        )
+        raise UserError(f"The key {_key_of(name)} is {found}, but it must be {expected}: give such a value.")

@@ -12,7 +12,10 @@ from fedcof.errors import UserError
 
 FILE_NAME = "results.json"
 HEAD_FILE_NAME = "head.safetensors"
+BACKBONE_FILE_NAME = "backbone.safetensors"
 FORMAT = 1
+
+START, TRAIN = "start", "train"
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,18 @@ class RoundResult:
     round : int
         Number of the round, from 1.
     clients : int
-        Clients whose upload was used so far.
+        Clients whose upload was used: so far at the start, in this round of training.
     accuracy : float
         Accuracy on the test split, from 0 to 1.
     uplink_bytes, downlink_bytes : int
         Bytes of all messages so far.
+    phase : str
+        ``start`` for the classifier of the uploads (or of round 0, one drawn at random), ``train`` after a round of
+        training.
+    loss : float or None
+        Mean cross-entropy of the clients that trained, in nats.
+    client_accuracy, worst_tenth_accuracy : float or None
+        Mean accuracy of the clients on the samples that they keep for it, and that of the worst tenth of them.
     """
 
     round: int
@@ -36,6 +46,10 @@ class RoundResult:
     accuracy: float
     uplink_bytes: int
     downlink_bytes: int
+    phase: str = START
+    loss: float | None = None
+    client_accuracy: float | None = None
+    worst_tenth_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,10 @@ class RunResult:
         How the run went, round by round.
     expected_uplink_bytes : int
         What a formula says the statistics weigh: the arrays' own bytes, without any overhead.
+    best_accuracy : float or None
+        The highest accuracy after any round of training; the network is kept beside the last.
+    best_round : int or None
+        Its round.
     format : int
         Version of these fields.
     """
@@ -89,6 +107,8 @@ class RunResult:
     class_accuracy: list[float | None] = field(default_factory=list)
     rounds: list[RoundResult] = field(default_factory=list)
     expected_uplink_bytes: int = 0
+    best_accuracy: float | None = None
+    best_round: int | None = None
     format: int = FORMAT
 
 

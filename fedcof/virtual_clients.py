@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -182,7 +183,7 @@ def split_features(config: RunConfig, split: str, progress: Progress | None = No
     return cached_features(backbone_of(config), images, feature_cache_dir(), config.batch_size, progress=progress)
 
 
-def client_samples(config: RunConfig, client: int) -> tuple[Tensor, Tensor]:
+def client_samples(config: RunConfig, client: int, held_out: bool = False) -> tuple[Tensor, Tensor]:
     """Features and labels of the training samples that one client holds.
 
     Parameters
@@ -192,19 +193,59 @@ def client_samples(config: RunConfig, client: int) -> tuple[Tensor, Tensor]:
         Features that were computed elsewhere are always sliced.
     client : int
         Client number, from 0.
+    held_out : bool
+        Whether those that it keeps for evaluation are meant, and not all others.
 
     Returns
     -------
     tuple of Tensor
         Features (n, d) float32 and labels (n,) int64.
     """
-    indices = client_indices(config)[client]
+    indices = samples_of_client(config, client, held_out)
     if config.feature_cache or is_precomputed(config.dataset):
         table = split_features(config, "train")
         return torch.from_numpy(table.features[indices]), torch.from_numpy(table.labels[indices])
+    images, labels = client_images(config, client, held_out)
+    return extract_features(backbone_of(config), images, config.batch_size), labels
+
+
+def client_images(config: RunConfig, client: int, held_out: bool = False) -> tuple[datasets.Dataset, Tensor]:
+    """Images and labels of the training samples that one client holds.
+
+    Parameters
+    ----------
+    config, client, held_out
+        See :func:`client_samples`.
+
+    Returns
+    -------
+    tuple of (Dataset, Tensor)
+        The images, not yet read, and labels (n,) int64.
+    """
+    indices = samples_of_client(config, client, held_out)
     dataset = dataset_of(config)
-    features = extract_features(backbone_of(config), dataset.train.select(indices), config.batch_size)
-    return features, torch.from_numpy(dataset.labels("train")[indices])
+    return dataset.train.select(indices), torch.from_numpy(dataset.labels("train")[indices])
+
+
+def samples_of_client(config: RunConfig, client: int, held_out: bool) -> NDArray[np.int64]:
+    """Which training samples a client learns from, or evaluates on.
+
+    Parameters
+    ----------
+    config, client, held_out
+        See :func:`client_samples`. With a ``client_test_share`` of 0 both are all that it holds.
+
+    Returns
+    -------
+    ndarray
+        Ascending sample numbers, int64.
+    """
+    indices = client_indices(config)[client]
+    if not config.client_test_share:
+        return indices
+    mixed = np.random.default_rng([config.seed, client]).permutation(indices)
+    kept = round(config.client_test_share * len(indices))
+    return np.sort(mixed[:kept] if held_out else mixed[kept:])
 
 
 def partition_cache_dir() -> Path:

@@ -19,7 +19,7 @@ from server.federation import Federation
 from server.run import execute
 
 FAILURE_FILE_NAME = "failure.txt"
-PROGRESS = "Run %d of %d, client %d of %d"
+PROGRESS = "Run %d of %d, reply %d of %d"
 
 logger = getLogger("flwr")
 
@@ -38,7 +38,7 @@ def main(grid: Grid, context: Context) -> None:
             _check_driver(base)
             if federation is None or len(federation.get_node_ids()) != config.num_clients:
                 federation = Federation(grid, config.num_clients, config.node_timeout)
-            watch = _progress_log(number, len(runs), config.num_clients)
+            watch = _progress_log(number, len(runs), config.num_replies)
             append_result(output, execute(federation, config, output, folder, watch))
     except UserError as error:
         write_whole(output / FAILURE_FILE_NAME, str(error))
@@ -75,14 +75,14 @@ def _check_driver(base: RunConfig) -> None:
         raise UserError("The command that planned these runs was killed: start it again to go on.") from error
 
 
-def _progress_log(number: int, num_runs: int, num_clients: int) -> Callable[[], None]:
-    """Log about a hundred lines a run, however many clients there are."""
-    step = max(num_clients // 100, 1)
+def _progress_log(number: int, num_runs: int, num_replies: int) -> Callable[[], None]:
+    """Log about a hundred lines a run, however many replies there are."""
+    step = max(num_replies // 100, 1)
     replies = count(1)
 
     def on_reply() -> None:
-        client = next(replies)
-        if client % step == 0 or client == num_clients:
-            logger.info(PROGRESS, number, num_runs, client, num_clients)
+        reply = next(replies)
+        if reply % step == 0 or reply == num_replies:
+            logger.info(PROGRESS, number, num_runs, reply, num_replies)
 
     return on_reply

@@ -7,20 +7,34 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from logging import getLogger
-from typing import Any, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 import fedcof
 from fedcof import LinearClassifier, UserError
 from fedcof.encoding import decode_class_means, decode_feature_moments, num_bytes
+from fedcof.network import Network
 from fedcof.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
+from fedcof.temperature import softmax_start
 
 logger = getLogger("flwr")
+
+
+class Aggregator(Protocol):
+    """What the strategies need of the server's side of a method."""
+
+    def solve(self) -> LinearClassifier:
+        """Solve for the classifier of all uploads so far."""
+
+    def class_means(self) -> Tensor:
+        """Mean feature vector of each class: shape (C, d), float64."""
+
 
 EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -40,6 +54,11 @@ class Participation(TypedDict, total=False):
         Whether the last round sends the classifier to all clients, which evaluate it; False unless given.
     on_reply : callable
         Called after every reply, for those who watch.
+    then : Strategy
+        Flower's strategy, or one's own, that goes on for the rounds after the first ``init_rounds`` (1 unless
+        given) and trains a :class:`fedcof.network.Network`, starting from the classifier as a softmax.
+    backbone : Module
+        Trains with the head; without one, the head alone does.
     """
 
     quorum: float
@@ -47,6 +66,9 @@ class Participation(TypedDict, total=False):
     seed: int
     broadcast: bool
     on_reply: Callable[[], None]
+    then: Strategy | None
+    init_rounds: int
+    backbone: nn.Module | None
 
 
 class OneShotStrategy(Strategy):
@@ -73,6 +95,9 @@ class OneShotStrategy(Strategy):
         self.seed = participation.get("seed", 0)
         self.broadcast = participation.get("broadcast", False)
         self.on_reply = participation.get("on_reply", lambda: None)
+        self.then = participation.get("then")
+        self.init_rounds = participation.get("init_rounds", 1)
+        self.backbone = participation.get("backbone")
         self.num_asked = 0
         self.num_accepted = 0
         self.rejected: dict[int, str] = {}
@@ -81,13 +106,18 @@ class OneShotStrategy(Strategy):
         self._last_round = 1
         self._classifier: LinearClassifier | None = None
 
+    @property
+    @abstractmethod
+    def aggregator(self) -> Aggregator:
+        """The uploads so far."""
+
     @abstractmethod
     def add_upload(self, arrays: Mapping[str, NDArray[Any]], client: int) -> None:
         """Check one client's arrays and give them to the aggregator; raises UserError if they cannot be used."""
 
-    @abstractmethod
     def solve(self) -> LinearClassifier:
         """Solve for the classifier of all uploads so far."""
+        return self.aggregator.solve()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -130,8 +160,8 @@ class OneShotStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send the classifier to all clients after the last round, if it is to be broadcast."""
-        if not self.broadcast or server_round < self._last_round:
+        """Send the classifier to all clients after the last round, if it is to be broadcast and nothing follows."""
+        if not self.broadcast or self.then is not None or server_round < self._last_round:
             return []
         config[SERVER_ROUND] = server_round
         content = RecordDict({ARRAYS: arrays, CONFIG: config})
@@ -161,11 +191,36 @@ class OneShotStrategy(Strategy):
     ) -> Result:
         """Run the strategy; there is nothing to start from, so ``initial_arrays`` may be left out.
 
-        See ``flwr.serverapp.strategy.Strategy.start`` for the parameters and the result.
+        See ``flwr.serverapp.strategy.Strategy.start`` for the parameters and the result. Where another strategy
+        goes on, ``num_rounds`` counts its rounds too, and so do the numbers that ``evaluate_fn`` is called with; it
+        is called with the network that training starts from, under the number of the last round before.
         """
-        self._last_round = num_rounds
+        collecting = num_rounds if self.then is None else min(self.init_rounds, num_rounds)
+        self._last_round = collecting
         arrays = ArrayRecord() if initial_arrays is None else initial_arrays
-        return super().start(grid, arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
+        result = super().start(grid, arrays, collecting, timeout, train_config, evaluate_config, evaluate_fn)
+        if self.then is None or collecting == num_rounds:
+            return result
+
+        def evaluate_later(training_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+            return evaluate_fn(collecting + training_round, arrays) if evaluate_fn else None
+
+        start = network_to_arrays(self.starting_network())
+        rounds = num_rounds - collecting
+        training = self.then.start(grid, start, rounds, timeout, train_config, evaluate_config, evaluate_later)
+        return _joined(result, training, collecting)
+
+    def starting_network(self) -> Network:
+        """Give the network that training starts from.
+
+        Returns
+        -------
+        Network
+            The classifier, scaled to be a softmax (:mod:`fedcof.temperature`), on the backbone if that trains.
+        """
+        classifier = softmax_start(self.solved(), self.aggregator.class_means())
+        network = Network(classifier.num_classes, classifier.feature_dim, self.backbone)
+        return network.set_head(classifier)
 
     def solved(self) -> LinearClassifier:
         """Give the classifier of a strategy that has run.
@@ -225,15 +280,16 @@ class FedNCM(OneShotStrategy):
 
     def __init__(self, num_classes: int, feature_dim: int, **participation: Unpack[Participation]) -> None:
         super().__init__(**participation)
-        self.aggregator = fedcof.FedNCM(num_classes, feature_dim)
+        self._aggregator = fedcof.FedNCM(num_classes, feature_dim)
+
+    @property
+    def aggregator(self) -> fedcof.FedNCM:
+        """The uploads so far."""
+        return self._aggregator
 
     def add_upload(self, arrays: Mapping[str, NDArray[Any]], client: int) -> None:
         """Add class means."""
         self.aggregator.add(decode_class_means(arrays), client)
-
-    def solve(self) -> LinearClassifier:
-        """Compare with the class means."""
-        return self.aggregator.solve()
 
 
 class FedCOF(OneShotStrategy):
@@ -259,15 +315,16 @@ class FedCOF(OneShotStrategy):
         **participation: Unpack[Participation],
     ) -> None:
         super().__init__(**participation)
-        self.aggregator = fedcof.FedCOF(num_classes, feature_dim, estimator, shrinkage, head)
+        self._aggregator = fedcof.FedCOF(num_classes, feature_dim, estimator, shrinkage, head)
+
+    @property
+    def aggregator(self) -> fedcof.FedCOF:
+        """The uploads so far."""
+        return self._aggregator
 
     def add_upload(self, arrays: Mapping[str, NDArray[Any]], client: int) -> None:
         """Add class means."""
         self.aggregator.add(decode_class_means(arrays), client)
-
-    def solve(self) -> LinearClassifier:
-        """Rebuild the covariance and solve the head."""
-        return self.aggregator.solve()
 
 
 class Fed3R(OneShotStrategy):
@@ -287,15 +344,16 @@ class Fed3R(OneShotStrategy):
         self, num_classes: int, feature_dim: int, penalty: float = 0.01, **participation: Unpack[Participation]
     ) -> None:
         super().__init__(**participation)
-        self.aggregator = fedcof.Fed3R(num_classes, feature_dim, penalty)
+        self._aggregator = fedcof.Fed3R(num_classes, feature_dim, penalty)
+
+    @property
+    def aggregator(self) -> fedcof.Fed3R:
+        """The uploads so far."""
+        return self._aggregator
 
     def add_upload(self, arrays: Mapping[str, NDArray[Any]], client: int) -> None:
         """Add a Gram matrix and class sums."""
         self.aggregator.add(decode_feature_moments(arrays), client)
-
-    def solve(self) -> LinearClassifier:
-        """Solve the ridge regression."""
-        return self.aggregator.solve()
 
 
 def classifier_to_arrays(classifier: LinearClassifier) -> ArrayRecord:
@@ -313,3 +371,28 @@ def classifier_to_arrays(classifier: LinearClassifier) -> ArrayRecord:
     """
     tensors = {"weight": classifier.weight, "bias": classifier.bias, "present": classifier.present}
     return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in tensors.items()})
+
+
+def network_to_arrays(network: Network) -> ArrayRecord:
+    """Write a network as the arrays of a Flower model.
+
+    Parameters
+    ----------
+    network : Network
+        Any.
+
+    Returns
+    -------
+    ArrayRecord
+        What trains, as :meth:`fedcof.network.Network.to_arrays` names it.
+    """
+    return ArrayRecord({name: Array(array) for name, array in network.to_arrays().items()})
+
+
+def _joined(first: Result, then: Result, rounds: int) -> Result:
+    """Count the second result's rounds on from the first's."""
+    for field in ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp"):
+        metrics = getattr(first, field)
+        metrics.update({rounds + number: record for number, record in getattr(then, field).items()})
+    first.arrays = then.arrays
+    return first

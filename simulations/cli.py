@@ -28,11 +28,27 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for 
 
 
 @app.command()
-def simulate(scenario: Scenario = "digits", settings: Settings = None, output: Output = None) -> None:
+def simulate(
+    scenario: Annotated[
+        str | None, typer.Argument(help="A scenario's name or the path of its TOML file.", show_default="digits")
+    ] = None,
+    settings: Settings = None,
+    output: Output = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder, which was interrupted.")
+    ] = None,
+) -> None:
     """Run one federation on Flower and Ray, and write its classifier."""
     from simulations import commands
+    from simulations.scenario import DEFAULT_SCENARIO
 
-    commands.simulate(scenario, settings or [], output or _new_folder(scenario))
+    if resume:
+        if output:
+            raise UserError("A run goes on in its own folder: give --resume or --output, and not both.")
+        commands.resume(resume, scenario, settings or [])
+    else:
+        scenario = scenario or DEFAULT_SCENARIO
+        commands.simulate(scenario, settings or [], output or _new_folder(scenario))
 
 
 @app.command()
@@ -59,6 +75,18 @@ def predict(
     from simulations import commands
 
     commands.show_predictions(folder, images)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run.")],
+    file_format: Annotated[str, typer.Option("--format", help="timm or onnx.")] = "timm",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="What to write.")] = None,
+) -> None:
+    """Write backbone and head of a run (the most accurate of its folder) as one model."""
+    from simulations import commands
+
+    commands.export_model(folder, file_format, output)
 
 
 @app.command()

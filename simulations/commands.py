@@ -8,10 +8,12 @@ from fedcof.errors import UserError
 from fedcof.results import FILE_NAME, RunResult, load_results
 from simulations.comparison import comparison_runs, unfinished, varying_keys
 from simulations.display import comparison_table, console, results_table
+from simulations.export import export
 from simulations.prediction import best_run, predict
 from simulations.report import write_report
+from simulations.resuming import keep_config, kept_config
 from simulations.runner import execute_runs
-from simulations.scenario import configure, scenario_values
+from simulations.scenario import DEFAULT_SCENARIO, configure, scenario_values
 
 
 def simulate(scenario: str, settings: list[str], output: Path) -> None:
@@ -32,7 +34,30 @@ def simulate(scenario: str, settings: list[str], output: Path) -> None:
     config = configure(scenario, settings)
     if load_results(output):
         raise UserError(f"The folder {output} holds results already: name a new one with --output.")
+    keep_config(output, config)
     _show(execute_runs({"": config}, output), output)
+
+
+def resume(folder: Path, scenario: str | None, settings: list[str]) -> None:
+    """Go on with a run that was interrupted, from its last round of training, and show what it came to.
+
+    Parameters
+    ----------
+    folder : Path
+        Its output folder.
+    scenario, settings
+        None and empty, or what must be the run's own, see :func:`simulations.scenario.configure`.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no such run, or it has finished.
+    """
+    asked = configure(scenario or DEFAULT_SCENARIO, settings) if scenario or settings else None
+    config = kept_config(folder, asked)
+    if load_results(folder):
+        raise UserError(f"The run in {folder} has finished: see {folder / FILE_NAME}.")
+    _show(execute_runs({"": config}, folder), folder)
 
 
 def compare(scenario: str, settings: list[str], methods: list[str], seeds: list[str], output: Path) -> None:
@@ -76,6 +101,29 @@ def report(folder: Path) -> None:
         If the folder holds no run.
     """
     console.print(f"The report is {write_report(folder)}", soft_wrap=True)
+
+
+def export_model(folder: Path, file_format: str, target: Path | None) -> None:
+    """Write the most accurate run of a folder as one model, and say how to load it.
+
+    Parameters
+    ----------
+    folder, file_format, target
+        See :func:`simulations.export.export`.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written like that.
+    """
+    written = export(folder, file_format, target)
+    console.print(f"The model is {written}", soft_wrap=True)
+    if file_format == "timm":
+        console.print(
+            f'Load it with timm.create_model("local-dir:{written.absolute()}", pretrained=True)',
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def show_predictions(folder: Path, images: list[Path]) -> None:

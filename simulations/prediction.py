@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from fedcof.backbones import Backbone
 from fedcof.classifiers import LinearClassifier
-from fedcof.configuration import RunConfig
+from fedcof.configuration import FINE_TUNE, RunConfig
 from fedcof.errors import UserError
-from fedcof.results import RunResult, load_results
+from fedcof.results import BACKBONE_FILE_NAME, RunResult, load_results
 from fedcof.virtual_clients import backbone_of
 
 
@@ -81,7 +82,7 @@ def predict(folder: Path, run: RunResult, images: list[Path], num_classes: int =
         If a file is missing or not an image.
     """
     classifier = LinearClassifier.load(folder / run.head)
-    backbone = backbone_of(RunConfig.from_mapping(run.config))
+    backbone = backbone_of_run(folder, run)
     inputs = torch.stack([backbone.transform(read_image(path)) for path in images])
     with torch.inference_mode():
         scores = classifier.scores(backbone.module(inputs))
@@ -91,6 +92,32 @@ def predict(folder: Path, run: RunResult, images: list[Path], num_classes: int =
         Prediction(image, [(names[index], float(score)) for score, index in zip(values, indices, strict=True)])
         for image, values, indices in zip(images, best.values, best.indices.tolist(), strict=True)
     ]
+
+
+def backbone_of_run(folder: Path, run: RunResult) -> Backbone:
+    """Load the backbone that a run's classifier belongs to: the frozen one, or the one that it fine-tuned.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    run : RunResult
+        One of its runs.
+
+    Returns
+    -------
+    Backbone
+        Frozen.
+
+    Raises
+    ------
+    UserError
+        If its features were computed elsewhere, or its weights cannot be read.
+    """
+    config = RunConfig.from_mapping(run.config)
+    if config.continue_ == FINE_TUNE:
+        config = replace(config, weights=str((folder / run.head).with_name(BACKBONE_FILE_NAME)))
+    return backbone_of(config)
 
 
 def read_image(path: Path) -> Image.Image:

@@ -23,12 +23,11 @@ from fedcof.errors import UserError
 from fedcof.results import RunResult, load_results, write_whole
 from simulations import plots
 from simulations.comparison import comparison_runs
-from simulations.scenario import scenario_values
+from simulations.scenario import DEFAULT_SCENARIO, scenario_values
 from simulations.settings import Setting, settings_of
 
 CSV_FILE_NAME = "comparison.csv"
 PAGE_FILE_NAME = "report.html"
-SCENARIO = "digits"
 ALWAYS_SAID = ["dataset", "partition", "num-clients", "backbone", "image-size"]
 NAMES = {"fedncm": "FedNCM", "fedcof": "FedCOF", "fed3r": "Fed3R", "oracle": "the oracle"}
 
@@ -146,7 +145,7 @@ def compare_command(results: Sequence[RunResult]) -> str | None:
     """
     methods = list(dict.fromkeys(run.method for run in results))
     seeds = list(dict.fromkeys(str(run.seed) for run in results))
-    base = RunConfig.defaults() | scenario_values(SCENARIO, [])
+    base = RunConfig.defaults() | scenario_values(DEFAULT_SCENARIO, [])
     overrides = []
     for key, values in _values_by_key(results).items():
         if len(values) > 1:
@@ -154,14 +153,14 @@ def compare_command(results: Sequence[RunResult]) -> str | None:
         elif values != [base[key]]:
             overrides.append(f"{key}={_as_typed(values[0])}")
     try:
-        made = comparison_runs(scenario_values(SCENARIO, overrides), methods, seeds).values()
+        made = comparison_runs(scenario_values(DEFAULT_SCENARIO, overrides), methods, seeds).values()
     except UserError:
         return None
     if {_identity(config.to_mapping()) for config in made} != {_identity(run.config) for run in results}:
         return None
     words = [word for override in overrides for word in ("-c", override)]
     lists = ["--methods", ",".join(methods), "--seeds", ",".join(seeds)]
-    return shlex.join(["fedcof", "compare", SCENARIO, *lists, *words])
+    return shlex.join(["fedcof", "compare", DEFAULT_SCENARIO, *lists, *words])
 
 
 def command_of(result: RunResult) -> str:
@@ -177,12 +176,12 @@ def command_of(result: RunResult) -> str:
     str
         A ``fedcof simulate`` for a POSIX shell.
     """
-    base = RunConfig.defaults() | scenario_values(SCENARIO, [])
+    base = RunConfig.defaults() | scenario_values(DEFAULT_SCENARIO, [])
     changed = [
         key for key in base if key not in ("output", "plan") and result.config.get(key, base[key]) != base[key]
     ]
     words = [word for key in changed for word in ("-c", f"{key}={_as_typed(result.config[key])}")]
-    return shlex.join(["fedcof", "simulate", SCENARIO, *words])
+    return shlex.join(["fedcof", "simulate", DEFAULT_SCENARIO, *words])
 
 
 def _beside_class_means(means: Setting, rivals: Sequence[Setting]) -> str:

@@ -17,6 +17,7 @@ from fedcof.errors import UserError
 from fedcof.results import RunResult, load_results, write_whole
 from fedcof.virtual_clients import client_indices, images_to_embed, split_features
 from server.app import FAILURE_FILE_NAME, PROGRESS
+from server.checkpoint import load_checkpoint
 from simulations.bundle import stage_app
 from simulations.display import progress_bars
 from simulations.resources import client_resources
@@ -51,6 +52,8 @@ def execute_runs(runs: dict[str, RunConfig], output: Path) -> list[RunResult]:
         If a run cannot be made as asked, or fails.
     """
     output = output.absolute()
+    for name, config in runs.items():
+        load_checkpoint(output / name, config)
     output.mkdir(parents=True, exist_ok=True)
     (output / FAILURE_FILE_NAME).unlink(missing_ok=True)
     ray_address = _ray_address(runs.values())
@@ -58,7 +61,7 @@ def execute_runs(runs: dict[str, RunConfig], output: Path) -> list[RunResult]:
         client_indices(config)
     with progress_bars() as bars, _scratch(output, ray_address) as scratch:
         _embed(runs.values(), bars)
-        follow = _follow(bars, sum(config.num_clients for config in runs.values() if config.method != "oracle"))
+        follow = _follow(bars, sum(config.num_replies for config in runs.values()))
         with simulation_superlink(Path(scratch), ray_address) as connection:
             app = stage_app(Path(scratch) / "app")
             for resources, group in groupby(sorted(runs.items(), key=_resources), key=_resources):
@@ -142,19 +145,19 @@ def _run_in_flower(
             raise
 
 
-def _follow(bars: Progress, num_clients: int) -> Callable[[str], None]:
-    """Turn the ServerApp's progress lines into one bar for all clients of all runs."""
-    task = bars.add_task("Flower and Ray start", total=num_clients)
+def _follow(bars: Progress, num_replies: int) -> Callable[[str], None]:
+    """Turn the ServerApp's progress lines into one bar for all replies of all runs."""
+    task = bars.add_task("Flower and Ray start", total=num_replies)
     finished = 0
 
     def on_line(line: str) -> None:
         nonlocal finished
         found = _PROGRESS_LINE.search(line)
         if found:
-            run, num_runs, client, clients = map(int, found.groups())
+            run, num_runs, reply, replies = map(int, found.groups())
             name = f"Run {run} of {num_runs}" if num_runs > 1 else "Clients"
-            bars.update(task, description=name, completed=finished + client)
-            if client == clients:
-                finished += clients
+            bars.update(task, description=name, completed=finished + reply)
+            if reply == replies:
+                finished += replies
 
     return on_line

@@ -10,6 +10,7 @@ from fedcof.backbones import PRETRAINED, RANDOM
 from fedcof.configuration import RunConfig
 from fedcof.errors import UserError, unknown_name
 
+DEFAULT_SCENARIO = "digits"
 FOLDER = Path(__file__).parent / "scenarios"
 
 

@@ -27,6 +27,7 @@ from fedcof.configuration import RunConfig
 from fedcof.errors import UserError
 from server.federation import CLIENTS_PER_MESSAGE
 from simulations.benchmarks.federations import Federation, chosen_clients, client_sizes, write_federation
+from simulations.display import console
 from simulations.runner import MOST_NODES, execute_runs
 from simulations.runtime import Resources, run_app, simulation_superlink
 
@@ -42,7 +43,6 @@ from pathlib import Path
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
-from simulations.display import console
 
 client_app = ClientApp()
 server_app = ServerApp()

@@ -1,0 +1,264 @@
+"""Training after the closed form: another strategy's rounds, made repeatable, checked, and safe to interrupt."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Result, Strategy
+
+from fedcof import UserError
+from fedcof.configuration import RunConfig
+from fedcof.network import check_shapes
+from fedcof.protocol import ARRAYS, METRICS, NUM_EXAMPLES
+
+ACCURACY, WORST_TENTH = "accuracy", "worst-tenth-accuracy"
+
+# Measured for linear probing on CIFAR-100; Flower's own default of 0.1 moves every weight further than it is long.
+SERVER_LEARNING_RATES = {"fedavgm": 1.0, "fedadam": 0.03, "fedyogi": 0.03}
+
+logger = getLogger("flwr")
+
+
+class Continuation(Strategy):
+    """Runs another strategy so that its rounds come out the same each time, from whichever round on.
+
+    Clients are drawn by the seed and the round's number; an upload that is not of the network's shapes, or not
+    finite, is left out; the aggregate keeps the arrays' types, where Flower's adaptive strategies turn float32 into
+    float64 and so send twice the bytes.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Flower's, or one's own.
+    seed : int
+        Seed of the drawing of clients.
+    quorum : float
+        Share of the asked clients, from 0 to 1, whose upload must be accepted in each round.
+    rounds_done : int
+        Rounds that were made before; the strategy's numbers go on from there.
+    evaluate_always : bool
+        Whether clients evaluate the network after every round.
+    evaluate_finally : bool
+        Whether they do after the last round, so that all have it.
+    on_reply : callable
+        Called after every client's reply to a request to train.
+
+    Attributes
+    ----------
+    num_accepted : int
+        Clients whose upload was used in the last round.
+    train_metrics, evaluate_metrics : MetricRecord or None
+        The last round's, as the strategy averaged them.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        seed: int = 0,
+        quorum: float = 0.8,
+        rounds_done: int = 0,
+        evaluate_always: bool = False,
+        evaluate_finally: bool = False,
+        on_reply: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.strategy = strategy
+        self.seed = seed
+        self.quorum = quorum
+        self.rounds_done = rounds_done
+        self.evaluate_always = evaluate_always
+        self.evaluate_finally = evaluate_finally
+        self.on_reply = on_reply
+        self.num_accepted = 0
+        self.train_metrics: MetricRecord | None = None
+        self.evaluate_metrics: MetricRecord | None = None
+        self._num_asked = 0
+        self._last_round = 0
+        self._sent: dict[str, np.ndarray[Any, Any]] = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the strategy ask clients, which it draws from the seed and the round."""
+        number = self.rounds_done + server_round
+        self._sent = {name: array.numpy() for name, array in arrays.items()}
+        with _drawn_from(f"train {self.seed} {number}"):
+            messages = list(self.strategy.configure_train(number, arrays, config, grid))
+        self._num_asked = len(messages)
+        return _by_client(messages)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Let the strategy aggregate what can be used.
+
+        Raises
+        ------
+        UserError
+            If that came from fewer clients than the quorum.
+        """
+        usable, reasons = [], []
+        for reply in replies:
+            reason = self._reason_against(reply)
+            if reason:
+                logger.warning("Client %d is left out of this round: %s", reply.metadata.src_node_id, reason)
+                reasons.append(f"client {reply.metadata.src_node_id}: {reason.rstrip('.')}")
+            else:
+                usable.append(reply)
+            self.on_reply()
+        self.num_accepted = len(usable)
+        number = self.rounds_done + server_round
+        if not usable or len(usable) < self.quorum * self._num_asked:
+            example = next(iter(reasons), "none was asked")
+            raise UserError(
+                f"Only {len(usable)} of {self._num_asked} clients trained in round {number}, fewer than the quorum "
+                f"of {self.quorum:g}: mend the clients or lower the quorum ({example})."
+            )
+        arrays, self.train_metrics = self.strategy.aggregate_train(number, usable)
+        if arrays is None:
+            return None, self.train_metrics
+        kept = {name: arrays[name].numpy().astype(sent.dtype, copy=False) for name, sent in self._sent.items()}
+        if not all(np.isfinite(array).all() for array in kept.values()):
+            raise UserError(
+                f"The network is not finite after round {number}: lower server-learning-rate or learning-rate."
+            )
+        return ArrayRecord({name: Array(array) for name, array in kept.items()}), self.train_metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the strategy ask clients to evaluate, if they are to."""
+        last = server_round == self._last_round
+        if not (self.evaluate_always or (self.evaluate_finally and last)):
+            return []
+        number = self.rounds_done + server_round
+        with _drawn_from(f"evaluate {self.seed} {number}"):
+            return _by_client(list(self.strategy.configure_evaluate(number, arrays, config, grid)))
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Let the strategy put the clients' metrics together, without clients that failed or have no sample."""
+        counted = [reply for reply in replies if reply.has_content() and _num_examples(reply)]
+        self.evaluate_metrics = None
+        if counted:
+            self.evaluate_metrics = self.strategy.aggregate_evaluate(self.rounds_done + server_round, counted)
+        return self.evaluate_metrics
+
+    def summary(self) -> None:
+        """Log the strategy's settings."""
+        self.strategy.summary()
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the strategy for as many rounds; see ``flwr.serverapp.strategy.Strategy.start``."""
+        self._last_round = num_rounds
+        return super().start(grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
+
+    def _reason_against(self, reply: Message) -> str:
+        """Say why a reply cannot be used; nothing if it can."""
+        if reply.has_error():
+            lines = (reply.error.reason or "").strip().splitlines()
+            return lines[-1] if lines else f"error {reply.error.code}"
+        record = reply.content.array_records.get(ARRAYS, ArrayRecord())
+        try:
+            arrays = {name: array.numpy() for name, array in record.items()}
+            check_shapes(arrays, {name: array.shape for name, array in self._sent.items()})
+        except (UserError, ValueError, TypeError) as error:
+            return str(error)
+        if not all(_is_finite(array) for array in arrays.values()):
+            return "its network is not finite"
+        if not 0 < _num_examples(reply) < math.inf:
+            return "it does not say on how many samples it trained"
+        return ""
+
+
+def training_strategy(config: RunConfig) -> Strategy:
+    """Make the strategy that a run-config names for the training.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+
+    Returns
+    -------
+    Strategy
+        Flower's own.
+    """
+    common: dict[str, Any] = {
+        "fraction_train": config.continue_fraction,
+        # Flower rounds down; this rounds to the nearest.
+        "min_train_nodes": max(1, round(config.continue_fraction * config.num_clients)),
+        "min_evaluate_nodes": 1,
+        "min_available_nodes": 1,
+        "evaluate_metrics_aggr_fn": client_accuracies,
+    }
+    if config.continue_strategy == "fedprox":
+        return FedProx(proximal_mu=config.proximal_mu, **common)
+    if config.continue_strategy == "fedavg":
+        return FedAvg(**common)
+    rate = config.server_learning_rate or SERVER_LEARNING_RATES[config.continue_strategy]
+    if config.continue_strategy == "fedavgm":
+        return FedAvgM(server_learning_rate=rate, server_momentum=0.9, **common)
+    adaptive = {"fedadam": FedAdam, "fedyogi": FedYogi}[config.continue_strategy]
+    return adaptive(eta=rate, eta_l=config.learning_rate, **common)
+
+
+def client_accuracies(contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
+    """Average the clients' accuracies, each client counting the same, and those of the worst tenth.
+
+    Parameters
+    ----------
+    contents : list of RecordDict
+        The replies of clients that have samples to evaluate on.
+    weighted_by_key : str
+        Flower's; not used, because a client with few samples is a client too.
+
+    Returns
+    -------
+    MetricRecord
+        ``accuracy`` and ``worst-tenth-accuracy``, from 0 to 1; the tenth is rounded up.
+    """
+    accuracies = sorted(float(str(content.metric_records[METRICS][ACCURACY])) for content in contents)
+    worst = accuracies[: math.ceil(len(accuracies) / 10)]
+    return MetricRecord({ACCURACY: float(np.mean(accuracies)), WORST_TENTH: float(np.mean(worst))})
+
+
+def _is_finite(array: np.ndarray[Any, Any]) -> bool:
+    return bool(np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all())
+
+
+def _num_examples(reply: Message) -> float:
+    metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
+    value = metrics.get(NUM_EXAMPLES, 0)
+    return value if isinstance(value, int | float) else 0
+
+
+def _by_client(messages: list[Message]) -> list[Message]:
+    """Sort messages, so that those to clients of one node follow one another."""
+    return sorted(messages, key=lambda message: message.metadata.dst_node_id)
+
+
+@contextmanager
+def _drawn_from(seed: str) -> Iterator[None]:
+    """Seed the random numbers of Python that Flower draws clients with, and put them back."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)

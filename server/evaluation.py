@@ -1,0 +1,69 @@
+"""Evaluation on the server's test split: which samples are right, their share, and that of each class."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fedcof import LinearClassifier
+from fedcof.configuration import FINE_TUNE, RunConfig
+from fedcof.features import extract_features
+from fedcof.network import Network
+from fedcof.virtual_clients import backbone_of, dataset_of, labels_of, split_features
+
+
+def rightly_classified(classifier: LinearClassifier, config: RunConfig, network: Network | None = None) -> Tensor:
+    """Say which test samples a classifier gets right.
+
+    Parameters
+    ----------
+    classifier : LinearClassifier
+        The head.
+    config : RunConfig
+        The run.
+    network : Network, optional
+        Whose backbone embeds the test images; without one, or one without a backbone, the run's frozen one does.
+
+    Returns
+    -------
+    Tensor of shape (n,), bool
+        One mark a sample.
+    """
+    labels = torch.from_numpy(labels_of(config, "test"))
+    if network is None or config.continue_ != FINE_TUNE:
+        features = torch.from_numpy(split_features(config, "test").features[:])
+    else:
+        module = network.eval().backbone
+        backbone = replace(backbone_of(config), module=module)
+        with torch.no_grad():
+            features = extract_features(backbone, dataset_of(config).test, config.batch_size)
+    return classifier.predict(features) == labels
+
+
+def share(right: Tensor) -> float:
+    """Give the accuracy, from 0 to 1, of marks of shape (n,)."""
+    return float(right.double().mean())
+
+
+def accuracy_by_class(right: Tensor, labels: Tensor, num_classes: int) -> list[float | None]:
+    """Give the accuracy on each class.
+
+    Parameters
+    ----------
+    right : Tensor of shape (n,), bool
+        Which samples are classified rightly.
+    labels : Tensor of shape (n,), int64
+        Their classes.
+    num_classes : int
+        Number of classes C.
+
+    Returns
+    -------
+    list of float or None
+        From 0 to 1; None for a class without a sample.
+    """
+    samples = torch.bincount(labels, minlength=num_classes).tolist()
+    hits = torch.bincount(labels[right], minlength=num_classes).tolist()
+    return [hit / count if count else None for hit, count in zip(hits, samples, strict=True)]

@@ -1,0 +1,312 @@
+"""A run with clients: collect and solve, train on if asked, evaluate after every round, keep checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fedcof import LinearClassifier
+from fedcof.configuration import FINE_TUNE, NO_TRAINING, RunConfig
+from fedcof.network import Network
+from fedcof.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, RoundResult
+from fedcof.virtual_clients import backbone_of, problem_of
+from server.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    restore_strategy,
+    save_checkpoint,
+    strategy_state,
+)
+from server.continuation import ACCURACY, WORST_TENTH, Continuation, training_strategy
+from server.evaluation import rightly_classified, share
+from server.federation import Federation
+from server.strategy import Fed3R, FedCOF, FedNCM, OneShotStrategy, Participation, network_to_arrays
+
+BEST_FOLDER_NAME = "best"
+HEAD_ARRAY = "head.weight"
+
+logger = getLogger("flwr")
+
+Watcher = Callable[[], None]
+
+
+class FederatedRun:
+    """One run of a method that asks clients.
+
+    Parameters
+    ----------
+    federation : Federation
+        The clients.
+    config : RunConfig
+        What to run.
+    folder : Path
+        Where its checkpoints and networks go.
+    on_reply : callable
+        Called after every client's reply.
+
+    Attributes
+    ----------
+    ledger : Ledger
+        Bytes of all messages.
+    rounds : list of RoundResult
+        How it has gone.
+    rejected : dict of int to str
+        Why clients' statistics were left out.
+    clients, expected_uplink_bytes : int
+        Clients whose statistics are in the classifier, and the bytes of these.
+    seconds : float
+        Time that it took, over all parts of a run that was gone on with.
+    network : Network or None
+        What was trained.
+    """
+
+    def __init__(self, federation: Federation, config: RunConfig, folder: Path, on_reply: Watcher) -> None:
+        self.config, self.folder = config, folder
+        self.ledger = federation.new_ledger()
+        self.rounds: list[RoundResult] = []
+        self.rejected: dict[int, str] = {}
+        self.clients = 0
+        self.expected_uplink_bytes = 0
+        self.seconds = 0.0
+        self.network: Network | None = None
+        self._federation = federation
+        self._on_reply = on_reply
+        self._problem = problem_of(config)
+        self._present = torch.ones(self._problem.num_classes, dtype=torch.bool)
+        self._strategy: OneShotStrategy | None = None
+        self._continuation: Continuation | None = None
+        self._started = time.perf_counter()
+
+    def execute(self) -> LinearClassifier:
+        """Run, from the last checkpoint if there is one.
+
+        Returns
+        -------
+        LinearClassifier
+            The last one.
+
+        Raises
+        ------
+        UserError
+            If too few clients answer with something that can be used, or the checkpoint is another run's.
+        """
+        checkpoint = load_checkpoint(self.folder, self.config)
+        if self.config.continue_ != NO_TRAINING:
+            self.network = Network(self._problem.num_classes, self._problem.feature_dim, self._backbone())
+            self._continuation = self._new_continuation(checkpoint)
+        if checkpoint:
+            self._take_up(checkpoint)
+        if checkpoint or self.config.method == "random":
+            self._train_only(checkpoint)
+        else:
+            self._collect_and_train()
+        self.seconds += time.perf_counter() - self._started
+        return self._classifier()
+
+    @property
+    def best(self) -> RoundResult | None:
+        """The first of the rounds of training with the highest accuracy; None without any."""
+        return max((r for r in self.rounds if r.phase == TRAIN), key=lambda r: r.accuracy, default=None)
+
+    def _collect_and_train(self) -> None:
+        self._strategy = strategy_of(self.config, self._on_reply, self._continuation, self._backbone())
+        training = self.config.continue_rounds if self._continuation else 0
+        self._strategy.start(
+            self._federation, num_rounds=self._strategy.init_rounds + training, **self._common_arguments()
+        )
+
+    def _train_only(self, checkpoint: Checkpoint | None) -> None:
+        assert self._continuation is not None
+        assert self.network is not None
+        done = checkpoint.rounds_done if checkpoint else 0
+        if not checkpoint:
+            self.network.draw_head(self.config.seed)
+        start = network_to_arrays(self.network)
+        if done < self.config.continue_rounds:
+            rounds = self.config.continue_rounds - done
+            self._continuation.start(self._federation, start, rounds, **self._common_arguments())
+
+    def _common_arguments(self) -> dict[str, Any]:
+        return {
+            "timeout": self.config.reply_timeout,
+            "train_config": ConfigRecord({**self.config.to_mapping()}),
+            "evaluate_config": ConfigRecord({**self.config.to_mapping()}),
+            "evaluate_fn": self._after_round,
+        }
+
+    def _new_continuation(self, checkpoint: Checkpoint | None) -> Continuation:
+        strategy = training_strategy(self.config)
+        if checkpoint:
+            restore_strategy(strategy, checkpoint.strategy)
+        return Continuation(
+            strategy,
+            self.config.seed,
+            self.config.quorum,
+            checkpoint.rounds_done if checkpoint else 0,
+            evaluate_always=self.config.client_test_share > 0,
+            evaluate_finally=self.config.broadcast,
+            on_reply=self._on_reply,
+        )
+
+    def _backbone(self) -> nn.Module | None:
+        return backbone_of(self.config).module if self.config.continue_ == FINE_TUNE else None
+
+    def _after_round(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """Evaluate on the test split: nothing before the first round, then a classifier, then a network."""
+        if HEAD_ARRAY not in arrays:
+            return self._after_collecting() if server_round else None
+        assert self._continuation is not None
+        assert self.network is not None
+        self.network.load_arrays({name: array.numpy() for name, array in arrays.items()})
+        accuracy = share(rightly_classified(self._classifier(), self.config, self.network))
+        if self._continuation.train_metrics is None:
+            # Training is about to begin, or to go on.
+            if not self.rounds:
+                self.rounds.append(RoundResult(0, 0, accuracy, 0, 0))
+        else:
+            self._after_training(accuracy)
+        return MetricRecord({"accuracy": accuracy})
+
+    def _after_collecting(self) -> MetricRecord:
+        strategy = self._strategy
+        assert strategy is not None
+        self._present = strategy.solved().present
+        self.clients, self.rejected = strategy.num_accepted, strategy.rejected
+        self.expected_uplink_bytes = strategy.expected_uplink_bytes
+        accuracy = share(rightly_classified(strategy.solved(), self.config))
+        number = len(self.rounds) + 1
+        self.rounds.append(RoundResult(number, strategy.num_accepted, accuracy, *self._bytes_so_far()))
+        return MetricRecord({"accuracy": accuracy})
+
+    def _after_training(self, accuracy: float) -> None:
+        continuation = self._continuation
+        assert continuation is not None
+        best = self.best
+        metrics = continuation.evaluate_metrics or MetricRecord()
+        loss = (continuation.train_metrics or MetricRecord()).get("loss")
+        result = RoundResult(
+            self.rounds[-1].round + 1,
+            continuation.num_accepted,
+            accuracy,
+            *self._bytes_so_far(),
+            phase=TRAIN,
+            loss=_number(loss),
+            client_accuracy=_number(metrics.get(ACCURACY)),
+            worst_tenth_accuracy=_number(metrics.get(WORST_TENTH)),
+        )
+        self.rounds.append(result)
+        if best is None or accuracy > best.accuracy:
+            self.save_networks(self.folder / BEST_FOLDER_NAME)
+        self._save_checkpoint()
+
+    def save_networks(self, folder: Path) -> None:
+        """Write the head as it is now, and the backbone if it was trained, as timm's state dict.
+
+        Parameters
+        ----------
+        folder : Path
+            Made if missing.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._classifier().save(folder / HEAD_FILE_NAME)
+        if self.network is not None and self.config.continue_ == FINE_TUNE:
+            state: dict[str, Tensor] = self.network.backbone.state_dict()
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / BACKBONE_FILE_NAME)
+
+    def _classifier(self) -> LinearClassifier:
+        names = self._problem.class_names
+        if self.network is not None:
+            return self.network.classifier(self._present, names)
+        assert self._strategy is not None
+        solved = self._strategy.solved()
+        return LinearClassifier(solved.weight, solved.bias, solved.present, names)
+
+    def _bytes_so_far(self) -> tuple[int, int]:
+        return self.ledger.uplink_bytes, self.ledger.downlink_bytes
+
+    def _save_checkpoint(self) -> None:
+        assert self._continuation is not None
+        assert self.network is not None
+        course = {
+            "rounds": [asdict(entry) for entry in self.rounds],
+            "ledger": self.ledger.to_rows(),
+            "rejected": {str(client): reason for client, reason in self.rejected.items()},
+            "clients": self.clients,
+            "expected_uplink_bytes": self.expected_uplink_bytes,
+            "seconds": self.seconds + time.perf_counter() - self._started,
+        }
+        checkpoint = Checkpoint(
+            config=self.config.to_mapping(),
+            rounds_done=sum(entry.phase == TRAIN for entry in self.rounds),
+            network=self.network.to_arrays(),
+            present=self._present.tolist(),
+            strategy=strategy_state(self._continuation.strategy),
+            course=course,
+        )
+        save_checkpoint(self.folder, checkpoint)
+
+    def _take_up(self, checkpoint: Checkpoint) -> None:
+        assert self.network is not None
+        self.network.load_arrays(checkpoint.network)
+        self._present = torch.tensor(checkpoint.present)
+        course = checkpoint.course
+        self.rounds = [RoundResult(**entry) for entry in course["rounds"]]
+        self.ledger.add_rows(course["ledger"])
+        self.rejected = {int(client): reason for client, reason in course["rejected"].items()}
+        self.clients, self.expected_uplink_bytes = course["clients"], course["expected_uplink_bytes"]
+        self.seconds = course["seconds"]
+        logger.info("Going on after round %d of training.", checkpoint.rounds_done)
+
+
+def strategy_of(
+    config: RunConfig, on_reply: Watcher, then: Continuation | None = None, backbone: nn.Module | None = None
+) -> OneShotStrategy:
+    """Make the strategy that a run-config names.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    on_reply : callable
+        Called after every client's reply.
+    then : Continuation, optional
+        What goes on after it.
+    backbone : Module, optional
+        What is then trained with the head.
+
+    Returns
+    -------
+    OneShotStrategy
+        Ready to start.
+    """
+    problem = problem_of(config)
+    sizes = problem.num_classes, problem.feature_dim
+    participation = Participation(
+        quorum=config.quorum,
+        fraction=config.fraction,
+        seed=config.seed,
+        broadcast=config.broadcast,
+        on_reply=on_reply,
+        then=then,
+        init_rounds=min(config.init_rounds, math.ceil(1 / config.fraction)),
+        backbone=backbone,
+    )
+    if config.method == "fedncm":
+        return FedNCM(*sizes, **participation)
+    if config.method == "fed3r":
+        return Fed3R(*sizes, config.ridge_penalty, **participation)
+    return FedCOF(*sizes, config.estimator, config.shrinkage, config.head, **participation)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

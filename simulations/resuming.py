@@ -1,0 +1,76 @@
+"""Going on with a run that was interrupted: what it was to be is kept beside what it came to."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import tomli_w
+
+from fedcof.configuration import RunConfig
+from fedcof.errors import UserError
+from fedcof.results import write_whole
+from server.checkpoint import FILE_NAME as CHECKPOINT_FILE_NAME
+from server.checkpoint import NOT_THE_RUN
+
+FILE_NAME = "run-config.toml"
+
+
+def keep_config(folder: Path, config: RunConfig) -> None:
+    """Write down what is about to be run.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder for the results.
+    config : RunConfig
+        The run; the file is a scenario too.
+
+    Raises
+    ------
+    UserError
+        If the folder holds a run that was interrupted.
+    """
+    if (folder / CHECKPOINT_FILE_NAME).exists():
+        raise UserError(
+            f"The folder {folder} holds a run that was interrupted: go on with fedcof simulate --resume {folder}, "
+            "or name a new one with --output."
+        )
+    values = {key: value for key, value in config.to_mapping().items() if key not in ("output", "plan")}
+    write_whole(folder / FILE_NAME, tomli_w.dumps(values))
+
+
+def kept_config(folder: Path, asked: RunConfig | None = None) -> RunConfig:
+    """Read what a folder's run was to be.
+
+    Parameters
+    ----------
+    folder : Path
+        Its folder.
+    asked : RunConfig, optional
+        What the user says it is, where the user does.
+
+    Returns
+    -------
+    RunConfig
+        As it was started; or as it is asked, which may differ in where it is computed and how long is waited.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no run that was started, or another one.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        raise UserError(f"The folder {folder} holds no run to go on with: name the --output of fedcof simulate.")
+    try:
+        kept = RunConfig.from_mapping(tomllib.loads(path.read_text()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"The file {path} is not a run-config ({error}): mend it, or start anew.") from error
+    for key, value in (asked or kept).to_mapping().items():
+        if key not in NOT_THE_RUN and kept.to_mapping()[key] != value:
+            raise UserError(
+                f"The run in {folder} has {key} {kept.to_mapping()[key]!r}, and not {value!r}: leave the setting "
+                "out, or name a new folder with --output."
+            )
+    return asked or kept

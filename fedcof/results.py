@@ -83,7 +83,7 @@ class RunResult:
     rounds : list of RoundResult
         How the run went, round by round.
     expected_uplink_bytes : int
-        What a formula says the statistics weigh: the arrays' own bytes, without any overhead.
+        What a formula says the uploads weigh: the arrays' own bytes, without any overhead.
     best_accuracy : float or None
         The highest accuracy after any round of training; the network is kept beside the last.
     best_round : int or None

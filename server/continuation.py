@@ -55,6 +55,8 @@ class Continuation(Strategy):
     ----------
     num_accepted : int
         Clients whose upload was used in the last round.
+    accepted_bytes : int
+        Bytes of these uploads' numbers alone.
     train_metrics, evaluate_metrics : MetricRecord or None
         The last round's, as the strategy averaged them.
     """
@@ -77,6 +79,7 @@ class Continuation(Strategy):
         self.evaluate_finally = evaluate_finally
         self.on_reply = on_reply
         self.num_accepted = 0
+        self.accepted_bytes = 0
         self.train_metrics: MetricRecord | None = None
         self.evaluate_metrics: MetricRecord | None = None
         self._num_asked = 0
@@ -121,6 +124,7 @@ class Continuation(Strategy):
                 f"Only {len(usable)} of {self._num_asked} clients trained in round {number}, fewer than the quorum "
                 f"of {self.quorum:g}: mend the clients or lower the quorum ({example})."
             )
+        self.accepted_bytes = len(usable) * sum(array.nbytes for array in self._sent.values())
         arrays, self.train_metrics = self.strategy.aggregate_train(number, usable)
         if arrays is None:
             return None, self.train_metrics

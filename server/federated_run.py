@@ -63,7 +63,7 @@ class FederatedRun:
     rejected : dict of int to str
         Why clients' statistics were left out.
     clients, expected_uplink_bytes : int
-        Clients whose statistics are in the classifier, and the bytes of these.
+        Clients whose statistics are in the classifier; and the bytes of all accepted uploads' numbers alone.
     seconds : float
         Time that it took, over all parts of a run that was gone on with.
     network : Network or None
@@ -191,6 +191,7 @@ class FederatedRun:
     def _after_training(self, accuracy: float) -> None:
         continuation = self._continuation
         assert continuation is not None
+        self.expected_uplink_bytes += continuation.accepted_bytes
         best = self.best
         metrics = continuation.evaluate_metrics or MetricRecord()
         loss = (continuation.train_metrics or MetricRecord()).get("loss")

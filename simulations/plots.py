@@ -14,12 +14,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from simulations.settings import Setting
+from simulations.starts import course_of, is_trained
 
 # Okabe and Ito's colours, which people who cannot tell red from green tell apart.
 STYLES = {
     "fedncm": ("#E69F00", "s"),
     "fedcof": ("#0072B2", "o"),
     "fed3r": ("#D55E00", "D"),
+    "random": ("#009E73", "^"),
     "oracle": ("#555555", "*"),
 }
 LINES = ["-", "--", ":", "-."]
@@ -87,7 +89,8 @@ def accuracy_over_rounds(settings: Sequence[Setting]) -> Figure:
     drawn: list[float] = []
     for setting, style in zip(settings, _line_styles(settings), strict=True):
         label = _plain(setting.label, 60)
-        numbers, megabytes, accuracy = _history(setting)
+        course = course_of(setting)
+        numbers, megabytes, accuracy = course.rounds, course.megabytes, course.accuracy
         if not len(numbers):
             by_round.axhline(setting.accuracy * 100, color=style["color"], ls="--", lw=1.2, label=label)
             by_bytes.axhline(setting.accuracy * 100, color=style["color"], ls="--", lw=1.2)
@@ -96,7 +99,7 @@ def accuracy_over_rounds(settings: Sequence[Setting]) -> Figure:
         drawn.extend(megabytes[sent])
         by_round.plot(numbers, accuracy, label=label, **style)
         by_bytes.plot(megabytes[sent], accuracy[sent], **style)
-    by_round.set_xlabel("round")
+    by_round.set_xlabel("rounds of training" if any(map(is_trained, settings)) else "round")
     by_round.xaxis.set_major_locator(MaxNLocator(integer=True))
     by_round.set_ylabel("accuracy, %")
     by_bytes.set_xlabel("uplink so far, MB")
@@ -222,19 +225,6 @@ def _line_styles(settings: Sequence[Setting]) -> list[dict[str, Any]]:
         style = {"linestyle": LINES[number % len(LINES)], "marker": marker, "markersize": 4.5, "alpha": 0.9}
         styles.append({"color": STYLES[setting.method][0], **style})
     return styles
-
-
-def _history(setting: Setting) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Round numbers, megabytes sent so far and accuracy in per cent, averaged over seeds."""
-    length = min(len(run.rounds) for run in setting.runs)
-    numbers = [
-        [(entry.round, entry.uplink_bytes / 1e6, entry.accuracy * 100) for entry in run.rounds[:length]]
-        for run in setting.runs
-    ]
-    rounds, megabytes, accuracy = (
-        np.array(numbers, dtype=np.float64).reshape(len(setting.runs), length, 3).mean(axis=0).T
-    )
-    return rounds, megabytes, accuracy
 
 
 def _class_rows(settings: Sequence[Setting], accuracies: list[FloatArray], class_names: Sequence[str]) -> Figure:

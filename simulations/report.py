@@ -25,11 +25,18 @@ from simulations import plots
 from simulations.comparison import comparison_runs
 from simulations.scenario import DEFAULT_SCENARIO, scenario_values
 from simulations.settings import Setting, settings_of
+from simulations.starts import Reached, how_soon
 
 CSV_FILE_NAME = "comparison.csv"
 PAGE_FILE_NAME = "report.html"
 ALWAYS_SAID = ["dataset", "partition", "num-clients", "backbone", "image-size"]
-NAMES = {"fedncm": "FedNCM", "fedcof": "FedCOF", "fed3r": "Fed3R", "oracle": "the oracle"}
+NAMES = {
+    "fedncm": "FedNCM",
+    "fedcof": "FedCOF",
+    "fed3r": "Fed3R",
+    "random": "a random head",
+    "oracle": "the oracle",
+}
 
 # Neither says what was run: the first two have a place of their own, the others are paths of one moment.
 UNSAID = ["method", "seed", "output", "plan"]
@@ -336,12 +343,27 @@ def _page(results: list[RunResult], settings: list[Setting], pictures: dict[str,
         settings=settings,
         pictures=pictures,
         reading=reading(settings),
+        starts=_starts(settings),
         rejected=_rejections(settings),
         num_runs=len(results),
         together=together and _relative(together, results),
         commands=[(s.label, _relative(command_of(s.runs[0]), results), _other_seeds(s)) for s in settings],
         folders=sorted({name for run in results for name in _machine_paths(run).values()}),
     )
+
+
+def _starts(settings: Sequence[Setting]) -> list[list[str]]:
+    """Lay out when each start is as accurate as each ends, with a row of headings; nothing for fewer than two."""
+    starts, reached = how_soon(settings)
+    if len(starts) < 2:
+        return []
+    ends = [f"{start.accuracy * 100:.2f} % ({start.method})" for start in starts]
+    rows = [[start.method, *map(_when, row)] for start, row in zip(starts, reached, strict=True)]
+    return [["start", *ends], *rows]
+
+
+def _when(reached: Reached | None) -> str:
+    return "\N{EN DASH}" if reached is None else f"{reached.rounds} ({reached.megabytes:.1f} MB)"
 
 
 def _common(results: Sequence[RunResult]) -> dict[str, object]:

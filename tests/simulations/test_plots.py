@@ -1,6 +1,7 @@
 """The plots: they show the data they were given, nothing is cut off, and names do not cover one another."""
 
 import io
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -175,3 +176,19 @@ def test_names_are_never_read_as_formulas(name):
 def test_long_names_are_cut():
     figure = plots.federation(np.ones((2, 2), np.int32), ["x" * 80, "other"])
     assert figure.axes[0].get_yticklabels()[0].get_text() == "x" * 23 + "…"
+
+
+def test_rounds_of_training_count_from_the_start():
+    def trained(method, accuracies, first):
+        result = run(method, rounds=[(a, 10**6 * (i + first)) for i, a in enumerate(accuracies)])
+        phases = ["start"] + ["train"] * (len(accuracies) - 1)
+        entries = [
+            replace(e, round=i + first, phase=p) for i, (e, p) in enumerate(zip(result.rounds, phases, strict=True))
+        ]
+        return replace(result, rounds=entries)
+
+    settings = settings_of([trained("random", [0.1, 0.2, 0.3], 0), trained("fedcof", [0.5, 0.6, 0.7], 1)])
+    by_round, by_bytes = drawn(plots.accuracy_over_rounds(settings)).axes
+    assert by_round.get_xlabel() == "rounds of training"
+    assert [line.get_xdata().tolist() for line in by_round.lines] == [[0, 1, 2], [0, 1, 2]]
+    assert [line.get_xdata().tolist() for line in by_bytes.lines] == [[1, 2], [1, 2, 3]]

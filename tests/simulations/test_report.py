@@ -253,3 +253,39 @@ def test_classes_without_test_samples_and_broken_counts_do_not_stop_the_report(t
 def test_the_same_results_give_the_same_page(folder):
     first = write_report(folder).read_bytes()
     assert write_report(folder).read_bytes() == first
+
+
+def test_starts_say_how_soon_they_are_as_good_as_another_ends(tmp_path):
+    courses = {"random": [0.1, 0.3, 0.5], "fedncm": [0.4, 0.5, 0.6], "fedcof": [0.55, 0.6, 0.7]}
+    for method, accuracies in courses.items():
+        for seed in (0, 1):
+            first = 0 if method == "random" else 1
+            rounds = [
+                RoundResult(first + i, 5, a, 10**6 * (i + first), 9, phase="train" if i else "start")
+                for i, a in enumerate(accuracies)
+            ]
+            result = run(
+                method, seed, accuracy=accuracies[-1], **{"continue": "linear-probe", "continue-rounds": 2}
+            )
+            append_result(tmp_path, RunResult(**{**vars(result), "rounds": rounds}))
+    rows = page_rows(write_report(tmp_path).read_text(), "starts")
+    assert rows == [
+        {"start": "random", "50.00 % (random)": "2 (2.0 MB)", "60.00 % (fedncm)": "–", "70.00 % (fedcof)": "–"},
+        {
+            "start": "fedncm",
+            "50.00 % (random)": "1 (2.0 MB)",
+            "60.00 % (fedncm)": "2 (3.0 MB)",
+            "70.00 % (fedcof)": "–",
+        },
+        {
+            "start": "fedcof",
+            "50.00 % (random)": "0 (1.0 MB)",
+            "60.00 % (fedncm)": "1 (2.0 MB)",
+            "70.00 % (fedcof)": "2 (3.0 MB)",
+        },
+    ]
+    assert (tmp_path / "rounds.png").exists()
+
+
+def test_one_start_is_compared_with_nothing(folder):
+    assert 'id="starts"' not in write_report(folder).read_text()

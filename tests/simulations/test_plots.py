@@ -180,7 +180,8 @@ def test_long_names_are_cut():
 
 def test_rounds_of_training_count_from_the_start():
     def trained(method, accuracies, first):
-        result = run(method, rounds=[(a, 10**6 * (i + first)) for i, a in enumerate(accuracies)])
+        rounds = [(a, 10**6 * (i + first)) for i, a in enumerate(accuracies)]
+        result = run(method, rounds=rounds, **{"continue": "linear-probe"})
         phases = ["start"] + ["train"] * (len(accuracies) - 1)
         entries = [
             replace(e, round=i + first, phase=p) for i, (e, p) in enumerate(zip(result.rounds, phases, strict=True))

@@ -55,6 +55,9 @@ def folder(tmp_path):
     return tmp_path
 
 
+NEVER = "\N{EN DASH}"
+
+
 class TableReader(HTMLParser):
     def __init__(self):
         super().__init__()
@@ -270,12 +273,12 @@ def test_starts_say_how_soon_they_are_as_good_as_another_ends(tmp_path):
             append_result(tmp_path, RunResult(**{**vars(result), "rounds": rounds}))
     rows = page_rows(write_report(tmp_path).read_text(), "starts")
     assert rows == [
-        {"start": "random", "50.00 % (random)": "2 (2.0 MB)", "60.00 % (fedncm)": "–", "70.00 % (fedcof)": "–"},
+        {"start": "random", "50.00 % (random)": "2 (2.0 MB)", "60.00 % (fedncm)": NEVER, "70.00 % (fedcof)": NEVER},
         {
             "start": "fedncm",
             "50.00 % (random)": "1 (2.0 MB)",
             "60.00 % (fedncm)": "2 (3.0 MB)",
-            "70.00 % (fedcof)": "–",
+            "70.00 % (fedcof)": NEVER,
         },
         {
             "start": "fedcof",

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from clients.hosting import answer, introduce
+from clients.policy import CLASS_MEANS, DATA, GRAM, NodePolicy
+from clients.samples import features_here, images_here
 from clients.training import Inputs, LocalTraining, train
 from fedcof import LinearClassifier, UserError, class_means, feature_moments
 from fedcof.configuration import FINE_TUNE, RunConfig
@@ -19,8 +21,20 @@ from fedcof.datasets import rgb_images
 from fedcof.encoding import encode_class_means, encode_feature_moments
 from fedcof.features import AUTO, chosen_device, chosen_precision, extract_features
 from fedcof.network import Network
-from fedcof.protocol import ARRAYS, CONFIG, INTRODUCTION, METRICS, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
-from fedcof.virtual_clients import backbone_of, client_images, client_samples, problem_of
+from fedcof.protocol import (
+    ARRAYS,
+    CONFIG,
+    FINGERPRINT,
+    INTRODUCTION,
+    METRICS,
+    NODE,
+    NUM_EXAMPLES,
+    SAMPLES,
+    SERVER_ROUND,
+    STATISTICS,
+    WITHHELD,
+)
+from fedcof.virtual_clients import backbone_of, problem_of
 
 app = ClientApp()
 app.query(INTRODUCTION)(introduce)
@@ -60,22 +74,35 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     -------
     RecordDict
         One ArrayRecord ``statistics`` with the arrays that :mod:`fedcof.encoding` makes of the method's statistics.
+        A node with data of its own adds a ``node`` record: its samples, the rows that its policy withheld, and the
+        fingerprint of its backbone.
 
     Raises
     ------
     UserError
-        If the client is one of those that the run-config has drop out.
+        If the client is one of those that the run-config has drop out, or its node's policy does not allow it.
     """
     config = _run_config(content, context)
     seed = _client_seed(config.seed, client)
     _drop_out(config, seed)
-    features, labels = client_samples(config, client)
+    if policy := _policy(context):
+        policy.check_backbone(config.backbone)
+        policy.check_statistics(GRAM if config.method == "fed3r" else CLASS_MEANS)
+        policy.note_answer()
+    features, labels = features_here(config, client, context)
+    withheld = 0
     if config.method == "fed3r":
         arrays = encode_feature_moments(feature_moments(features, labels))
     else:
         upload = class_means(features, labels, config.groups, torch.Generator().manual_seed(seed))
+        if policy:
+            upload, withheld = policy.withhold(upload)
         arrays = encode_class_means(upload, config.encoding, seed)
-    return RecordDict({STATISTICS: ArrayRecord({name: Array(array) for name, array in arrays.items()})})
+    record = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+    if not policy:
+        return RecordDict({STATISTICS: record})
+    node = ConfigRecord({SAMPLES: len(labels), WITHHELD: withheld, FINGERPRINT: backbone_of(config).fingerprint})
+    return RecordDict({STATISTICS: record, NODE: node})
 
 
 def training_of_client(client: int, content: RecordDict, context: Context) -> RecordDict:
@@ -105,8 +132,12 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
     training_round = int(str(content.config_records[CONFIG][SERVER_ROUND]))
     seed = _training_seed(config.seed, training_round, client)
     _drop_out(config, seed)
+    if policy := _policy(context):
+        policy.check_backbone(config.backbone)
+        policy.check_training()
+        policy.note_answer()
     network = _network(config).load_arrays({name: a.numpy() for name, a in content.array_records[ARRAYS].items()})
-    inputs, labels = _training_samples(config, client)
+    inputs, labels = _training_samples(config, client, context)
     device = chosen_device(AUTO)
     loss = train(
         network,
@@ -142,13 +173,13 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
     config = _run_config(content, context)
     arrays = {name: array.numpy() for name, array in content.array_records[ARRAYS].items()}
     if "present" in arrays:
-        features, labels = client_samples(config, client, held_out=True)
+        features, labels = features_here(config, client, context, held_out=True)
         weight, bias, present = (torch.from_numpy(arrays[name]) for name in ("weight", "bias", "present"))
         classifier = LinearClassifier(weight, bias, present)
     else:
         network = _network(config).load_arrays(arrays)
         classifier = network.classifier(torch.ones(network.head.out_features, dtype=torch.bool))
-        features, labels = _features_of_network(config, client, network)
+        features, labels = _features_of_network(config, client, context, network)
     right = int((classifier.predict(features) == labels).sum())
     accuracy = right / max(len(labels), 1)
     return RecordDict({METRICS: MetricRecord({"accuracy": accuracy, NUM_EXAMPLES: len(labels)})})
@@ -160,12 +191,12 @@ def _network(config: RunConfig) -> Network:
     return Network(problem.num_classes, problem.feature_dim, backbone)
 
 
-def _training_samples(config: RunConfig, client: int) -> tuple[Inputs, Tensor]:
+def _training_samples(config: RunConfig, client: int, context: Context) -> tuple[Inputs, Tensor]:
     """Give what the network takes of sample numbers, and all labels: features, or images read when needed."""
     if config.continue_ != FINE_TUNE:
-        features, labels = client_samples(config, client)
+        features, labels = features_here(config, client, context)
         return features.__getitem__, labels
-    images, labels = client_images(config, client)
+    images, labels = images_here(config, client, context)
     transform = backbone_of(config).transform
 
     def inputs(numbers: Tensor) -> Tensor:
@@ -174,13 +205,20 @@ def _training_samples(config: RunConfig, client: int) -> tuple[Inputs, Tensor]:
     return inputs, labels
 
 
-def _features_of_network(config: RunConfig, client: int, network: Network) -> tuple[Tensor, Tensor]:
+def _features_of_network(
+    config: RunConfig, client: int, context: Context, network: Network
+) -> tuple[Tensor, Tensor]:
     """Embed with the backbone that has been trained, where one has."""
     if config.continue_ != FINE_TUNE:
-        return client_samples(config, client, held_out=True)
-    images, labels = client_images(config, client, held_out=True)
+        return features_here(config, client, context, held_out=True)
+    images, labels = images_here(config, client, context, held_out=True)
     backbone = replace(backbone_of(config), module=network.backbone.eval().requires_grad_(False))
     return extract_features(backbone, images, config.batch_size), labels
+
+
+def _policy(context: Context) -> NodePolicy | None:
+    """Read the policy of a node with data of its own; simulated clients have none."""
+    return NodePolicy.of(context.node_config) if DATA in context.node_config else None
 
 
 def _drop_out(config: RunConfig, seed: int) -> None:

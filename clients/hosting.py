@@ -8,8 +8,9 @@ from typing import cast
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from clients.policy import DATA
 from fedcof import UserError
-from fedcof.protocol import CLIENTS, ERROR, HOSTED, NODE, NUM_PARTITIONS, PARTITION_ID, REASON, hosted_key
+from fedcof.protocol import CLIENTS, ERROR, HOSTED, NAME, NODE, NUM_PARTITIONS, PARTITION_ID, REASON, hosted_key
 
 logger = getLogger(__name__)
 
@@ -17,7 +18,7 @@ Handler = Callable[[int, RecordDict, Context], RecordDict]
 
 
 def introduce(message: Message, context: Context) -> Message:
-    """Say which partition this node is, and of how many.
+    """Say which partition this node is, and of how many; or its name, if it has data of its own.
 
     Parameters
     ----------
@@ -29,8 +30,11 @@ def introduce(message: Message, context: Context) -> Message:
     Returns
     -------
     Message
-        A ``node`` record with ``partition-id`` and ``num-partitions``.
+        A ``node`` record with ``partition-id`` and ``num-partitions``, or with ``name``.
     """
+    if DATA in context.node_config:
+        record = ConfigRecord({NAME: str(context.node_config.get(NAME, ""))})
+        return Message(RecordDict({NODE: record}), reply_to=message)
     keys = [key for key in (PARTITION_ID, NUM_PARTITIONS) if key in context.node_config]
     node = ConfigRecord({key: int(context.node_config[key]) for key in keys})
     return Message(RecordDict({NODE: node}), reply_to=message)

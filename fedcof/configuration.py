@@ -14,6 +14,7 @@ from fedcof.errors import UserError, unknown_name
 METHODS = ["fedncm", "fedcof", "fed3r", "random", "oracle"]
 NO_TRAINING, LINEAR_PROBE, FINE_TUNE = CONTINUATIONS = ["none", "linear-probe", "fine-tune"]
 STRATEGIES = ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedprox"]
+NODES = "nodes"
 OPTIMIZERS = ["sgd", "adamw"]
 SCHEDULES = ["constant", "cosine"]
 
@@ -39,6 +40,9 @@ class RunConfig:
         How the server makes a classifier of the uploads.
     dataset, image_column, label_column : str
         Dataset name, and its columns where they cannot be told by their types.
+    classes, test_data : str
+        For the dataset ``nodes``, whose images lie on the nodes: the names of the classes in order, separated by
+        commas or as a file with a name a line; and a folder or table of the server's own test images, or none.
     partition : str
         How the training split is dealt to clients, with ``alpha`` (Dirichlet concentration), ``classes_per_client``
         (pathological) and ``partition_column`` (natural).
@@ -113,6 +117,8 @@ class RunConfig:
     dataset: str = "digits"
     image_column: str = ""
     label_column: str = ""
+    classes: str = ""
+    test_data: str = ""
     partition: str = "inner-dirichlet"
     alpha: float = 0.1
     classes_per_client: int = 2
@@ -180,6 +186,16 @@ class RunConfig:
             default = RunConfig.__dataclass_fields__[name].default
             _require(getattr(self, name) == default, name, f"{default} for {self.method}", getattr(self, name))
         self._check_continuation()
+        self._check_nodes()
+
+    def _check_nodes(self) -> None:
+        if (self.dataset == NODES) != bool(self.classes):
+            raise UserError(
+                f"The key classes is {self.classes!r} with the dataset {self.dataset!r}, but it is for nodes, "
+                "which needs it: set both or neither."
+            )
+        if self.dataset == NODES and self.method == "oracle":
+            raise UserError("The oracle needs all images in one place, but with the dataset nodes nobody has them.")
 
     def _check_continuation(self) -> None:
         if self.method == "random" and self.continue_ == NO_TRAINING:

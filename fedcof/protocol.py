@@ -23,7 +23,13 @@ SERVER_ROUND = "server-round"
 """Key of the run-config that Flower's strategies set to the round."""
 
 NODE = "node"
-"""Record of a node's introduction, with the two keys below."""
+"""Record of a node's introduction, and of what a node with data of its own says of its upload."""
+
+SAMPLES, WITHHELD, FINGERPRINT = "samples", "withheld", "backbone"
+"""Keys of a node record that comes with an upload."""
+
+NAME = "name"
+"""Key of the introduction of a node with data of its own, in place of the two below."""
 
 PARTITION_ID = "partition-id"
 NUM_PARTITIONS = "num-partitions"

@@ -53,6 +53,28 @@ class RoundResult:
 
 
 @dataclass(frozen=True)
+class NodeResult:
+    """What became of a node with data of its own.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    outcome : str
+        A clause: accepted, or why not.
+    samples, rows, withheld : int
+        Samples that it has (those behind its rows, where an earlier run asked it), rows that it sent, and rows that
+        its policy withheld.
+    """
+
+    name: str
+    outcome: str
+    samples: int = 0
+    rows: int = 0
+    withheld: int = 0
+
+
+@dataclass(frozen=True)
 class RunResult:
     """What one run came to.
 
@@ -88,6 +110,8 @@ class RunResult:
         The highest accuracy after any round of training; the network is kept beside the last.
     best_round : int or None
         Its round.
+    nodes : list of NodeResult
+        What became of every node with data of its own; empty for a simulation.
     format : int
         Version of these fields.
     """
@@ -109,6 +133,7 @@ class RunResult:
     expected_uplink_bytes: int = 0
     best_accuracy: float | None = None
     best_round: int | None = None
+    nodes: list[NodeResult] = field(default_factory=list)
     format: int = FORMAT
 
 
@@ -146,7 +171,9 @@ def load_results(folder: Path) -> list[RunResult]:
 
 
 def _run_result(run: dict[str, Any]) -> RunResult:
-    return RunResult(**{**run, "rounds": [RoundResult(**entry) for entry in run.get("rounds", [])]})
+    rounds = [RoundResult(**entry) for entry in run.get("rounds", [])]
+    nodes = [NodeResult(**entry) for entry in run.get("nodes", [])]
+    return RunResult(**{**run, "rounds": rounds, "nodes": nodes})
 
 
 def append_result(folder: Path, result: RunResult) -> None:

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from fedcof.errors import UserError
 
+# More than any federation has, and little enough that no sum of them overflows.
+MOST_SAMPLES = 10**8
+
 
 class ClassMeanRows(Protocol):
     """Rows of class means, in whatever form they are held; the fields are those of :class:`ClassMeans`."""
@@ -325,6 +328,8 @@ def check_classes(class_ids: Tensor, counts: Tensor) -> None:
     require(counts.dtype == torch.int64, "counts", "type int64", counts.dtype)
     require(bool((class_ids >= 0).all()), "class_ids", "ids from 0", _smallest(class_ids))
     require(bool((counts >= 1).all()), "counts", "at least 1 sample a row", _smallest(counts))
+    most = int(counts.max()) if len(counts) else 0
+    require(most <= MOST_SAMPLES, "counts", f"at most {MOST_SAMPLES:,} samples a row", most)
 
 
 def _check_vectors(field: str, vectors: Tensor, num_rows: int) -> None:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedcof.backbones import Backbone, shared_backbone
-from fedcof.configuration import RunConfig
+from fedcof.configuration import NODES, RunConfig
 from fedcof.datasets import ImageDataset, shared_dataset
 from fedcof.errors import UserError
 from fedcof.feature_cache import FeatureTable, cached_features, feature_cache_dir
 from fedcof.features import extract_features
+from fedcof.node_data import shared_node_dataset
 from fedcof.partition_cache import kept_partition
 from fedcof.partitioning import partition_indices
 from fedcof.precomputed import OWNERS_FILE_NAME, is_precomputed, shared_features
@@ -130,6 +131,8 @@ def dataset_of(config: RunConfig) -> ImageDataset:
     ImageDataset
         Its training and test split.
     """
+    if config.dataset == NODES:
+        return shared_node_dataset(config.classes, config.test_data)
     return shared_dataset(config.dataset, config.image_column, config.label_column)
 
 
@@ -240,7 +243,24 @@ def samples_of_client(config: RunConfig, client: int, held_out: bool) -> NDArray
     ndarray
         Ascending sample numbers, int64.
     """
-    indices = client_indices(config)[client]
+    return held_out_part(client_indices(config)[client], config, client, held_out)
+
+
+def held_out_part(indices: NDArray[np.int64], config: RunConfig, client: int, held_out: bool) -> NDArray[np.int64]:
+    """Divide a client's samples into those it learns from and those it evaluates on.
+
+    Parameters
+    ----------
+    indices : ndarray of shape (n,), int64
+        All its samples.
+    config, client, held_out
+        See :func:`samples_of_client`.
+
+    Returns
+    -------
+    ndarray
+        Ascending sample numbers, int64.
+    """
     if not config.client_test_share:
         return indices
     mixed = np.random.default_rng([config.seed, client]).permutation(indices)

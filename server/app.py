@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from logging import getLogger
 from pathlib import Path
@@ -13,10 +14,12 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedcof import UserError
-from fedcof.configuration import RunConfig
+from fedcof.configuration import NODES, RunConfig
+from fedcof.node_data import class_names_of
 from fedcof.results import append_result, write_whole
 from server.federation import Federation
 from server.run import execute
+from server.uploads import UploadStore
 
 FAILURE_FILE_NAME = "failure.txt"
 PROGRESS = "Run %d of %d, reply %d of %d"
@@ -37,13 +40,19 @@ def main(grid: Grid, context: Context) -> None:
         for number, (folder, config) in enumerate(runs, start=1):
             _check_driver(base)
             if federation is None or len(federation.get_node_ids()) != config.num_clients:
-                federation = Federation(grid, config.num_clients, config.node_timeout)
+                federation = _federation(grid, config, output / folder)
             watch = _progress_log(number, len(runs), config.num_replies)
             append_result(output, execute(federation, config, output, folder, watch))
     except UserError as error:
         write_whole(output / FAILURE_FILE_NAME, str(error))
         raise
     logger.info("Results are in %s", output)
+
+
+def _federation(grid: Grid, config: RunConfig, folder: Path) -> Federation:
+    # A node whose upload is kept is not needed, so it is not waited for.
+    known = UploadStore(folder, config).names() if config.dataset == NODES else ()
+    return Federation(grid, config.num_clients, config.node_timeout, known)
 
 
 def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:
@@ -59,6 +68,9 @@ def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:
     list of (str, RunConfig)
         For each run the folder of its files, relative to the output, and its configuration.
     """
+    if base.dataset == NODES:
+        # The nodes cannot read the server's files.
+        base = replace(base, classes="\n".join(class_names_of(base.classes)))
     if not base.plan:
         return [("", base)]
     runs = json.loads(Path(base.plan).read_text())["runs"]

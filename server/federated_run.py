@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedcof import LinearClassifier
-from fedcof.configuration import FINE_TUNE, NO_TRAINING, RunConfig
+from fedcof.configuration import FINE_TUNE, NO_TRAINING, NODES, RunConfig
 from fedcof.network import Network
-from fedcof.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, RoundResult
-from fedcof.virtual_clients import backbone_of, problem_of
+from fedcof.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, NodeResult, RoundResult
+from fedcof.virtual_clients import backbone_of, labels_of, problem_of
 from server.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -30,7 +30,9 @@ from server.checkpoint import (
 from server.continuation import ACCURACY, WORST_TENTH, Continuation, training_strategy
 from server.evaluation import rightly_classified, share
 from server.federation import Federation
+from server.intake import NodeRules
 from server.strategy import Fed3R, FedCOF, FedNCM, OneShotStrategy, Participation, network_to_arrays
+from server.uploads import UploadStore
 
 BEST_FOLDER_NAME = "best"
 HEAD_ARRAY = "head.weight"
@@ -68,6 +70,8 @@ class FederatedRun:
         Time that it took, over all parts of a run that was gone on with.
     network : Network or None
         What was trained.
+    nodes : list of NodeResult
+        What became of each node, where nodes have data of their own.
     """
 
     def __init__(self, federation: Federation, config: RunConfig, folder: Path, on_reply: Watcher) -> None:
@@ -79,9 +83,11 @@ class FederatedRun:
         self.expected_uplink_bytes = 0
         self.seconds = 0.0
         self.network: Network | None = None
+        self.nodes: list[NodeResult] = []
         self._federation = federation
         self._on_reply = on_reply
         self._problem = problem_of(config)
+        self._has_test_samples = len(labels_of(config, "test")) > 0
         self._present = torch.ones(self._problem.num_classes, dtype=torch.bool)
         self._strategy: OneShotStrategy | None = None
         self._continuation: Continuation | None = None
@@ -119,10 +125,23 @@ class FederatedRun:
         return max((r for r in self.rounds if r.phase == TRAIN), key=lambda r: r.accuracy, default=None)
 
     def _collect_and_train(self) -> None:
-        self._strategy = strategy_of(self.config, self._on_reply, self._continuation, self._backbone())
+        backbone = self._backbone()
+        self._strategy = strategy_of(self.config, self._on_reply, self._continuation, backbone, self._rules())
         training = self.config.continue_rounds if self._continuation else 0
         self._strategy.start(
             self._federation, num_rounds=self._strategy.init_rounds + training, **self._common_arguments()
+        )
+
+    def _rules(self) -> NodeRules | None:
+        if self.config.dataset != NODES:
+            return None
+        return NodeRules(
+            store=UploadStore(self.folder, self.config),
+            names=self._federation.names,
+            fingerprint=backbone_of(self.config).fingerprint,
+            most_rows=self._problem.num_classes * self.config.groups,
+            expected=self.config.num_clients,
+            left_out=self._federation.left_out,
         )
 
     def _train_only(self, checkpoint: Checkpoint | None) -> None:
@@ -153,7 +172,7 @@ class FederatedRun:
             self.config.seed,
             self.config.quorum,
             checkpoint.rounds_done if checkpoint else 0,
-            evaluate_always=self.config.client_test_share > 0,
+            evaluate_always=self.config.client_test_share > 0 or not self._has_test_samples,
             evaluate_finally=self.config.broadcast,
             on_reply=self._on_reply,
         )
@@ -168,7 +187,7 @@ class FederatedRun:
         assert self._continuation is not None
         assert self.network is not None
         self.network.load_arrays({name: array.numpy() for name, array in arrays.items()})
-        accuracy = share(rightly_classified(self._classifier(), self.config, self.network))
+        accuracy = self._accuracy(self._classifier(), self._continuation.evaluate_metrics)
         if self._continuation.train_metrics is None:
             # Training is about to begin, or to go on.
             if not self.rounds:
@@ -183,10 +202,17 @@ class FederatedRun:
         self._present = strategy.solved().present
         self.clients, self.rejected = strategy.num_accepted, strategy.rejected
         self.expected_uplink_bytes = strategy.expected_uplink_bytes
-        accuracy = share(rightly_classified(strategy.solved(), self.config))
+        self.nodes = strategy.intake.results() if strategy.intake else []
+        accuracy = self._accuracy(strategy.solved(), strategy.client_metrics)
         number = len(self.rounds) + 1
         self.rounds.append(RoundResult(number, strategy.num_accepted, accuracy, *self._bytes_so_far()))
         return MetricRecord({"accuracy": accuracy})
+
+    def _accuracy(self, classifier: LinearClassifier, client_metrics: MetricRecord | None) -> float:
+        """Evaluate on the server's test split, or where it has none take what the clients found."""
+        if self._has_test_samples:
+            return share(rightly_classified(classifier, self.config, self.network))
+        return _number((client_metrics or MetricRecord()).get(ACCURACY)) or 0.0
 
     def _after_training(self, accuracy: float) -> None:
         continuation = self._continuation
@@ -243,6 +269,7 @@ class FederatedRun:
             "ledger": self.ledger.to_rows(),
             "rejected": {str(client): reason for client, reason in self.rejected.items()},
             "clients": self.clients,
+            "nodes": [asdict(node) for node in self.nodes],
             "expected_uplink_bytes": self.expected_uplink_bytes,
             "seconds": self.seconds + time.perf_counter() - self._started,
         }
@@ -266,11 +293,16 @@ class FederatedRun:
         self.rejected = {int(client): reason for client, reason in course["rejected"].items()}
         self.clients, self.expected_uplink_bytes = course["clients"], course["expected_uplink_bytes"]
         self.seconds = course["seconds"]
+        self.nodes = [NodeResult(**node) for node in course["nodes"]]
         logger.info("Going on after round %d of training.", checkpoint.rounds_done)
 
 
 def strategy_of(
-    config: RunConfig, on_reply: Watcher, then: Continuation | None = None, backbone: nn.Module | None = None
+    config: RunConfig,
+    on_reply: Watcher = lambda: None,
+    then: Continuation | None = None,
+    backbone: nn.Module | None = None,
+    rules: NodeRules | None = None,
 ) -> OneShotStrategy:
     """Make the strategy that a run-config names.
 
@@ -284,6 +316,8 @@ def strategy_of(
         What goes on after it.
     backbone : Module, optional
         What is then trained with the head.
+    rules : NodeRules, optional
+        For nodes with data of their own.
 
     Returns
     -------
@@ -301,6 +335,7 @@ def strategy_of(
         then=then,
         init_rounds=min(config.init_rounds, math.ceil(1 / config.fraction)),
         backbone=backbone,
+        rules=rules,
     )
     if config.method == "fedncm":
         return FedNCM(*sizes, **participation)

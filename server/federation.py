@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import groupby
 from logging import getLogger
 from typing import cast
@@ -27,6 +28,7 @@ from fedcof.protocol import (
     ERROR,
     HOSTED,
     INTRODUCTION,
+    NAME,
     NODE,
     NUM_PARTITIONS,
     PARTITION_ID,
@@ -39,6 +41,7 @@ from server.exchange import exchange
 logger = getLogger("flwr")
 
 CLIENTS_PER_MESSAGE = 32
+LONGEST_NAME = 200
 NO_ANSWER = 1001
 CLIENT_FAILED = 1002
 
@@ -53,14 +56,21 @@ class Federation(Grid):
     grid : Grid
         Flower's own, with one id per node.
     num_clients : int
-        Clients in the federation; client i lives on node i * nodes // clients.
+        Clients in the federation; client i lives on node i * nodes // clients. Nodes with data of their own are a
+        client each, numbered in the order of their names; as many are expected.
     node_timeout : float
         Seconds to wait for all nodes.
+    known_names : iterable of str
+        Names of nodes that need not be there, but have a number.
 
     Attributes
     ----------
     ledger : Ledger
         Bytes of each client's messages, as if each were alone on its node.
+    names : dict of int to str
+        Names of the clients that are nodes with data of their own.
+    left_out : dict of str to str
+        Why a node is no client, by its name.
 
     Raises
     ------
@@ -68,13 +78,24 @@ class Federation(Grid):
         If no node joins in time, or nodes do not say which partition they are.
     """
 
-    def __init__(self, grid: Grid, num_clients: int, node_timeout: float = 120.0) -> None:
+    def __init__(
+        self, grid: Grid, num_clients: int, node_timeout: float = 120.0, known_names: Iterable[str] = ()
+    ) -> None:
         self._grid = grid
         self.ledger = Ledger()
+        self.names: dict[int, str] = {}
         self._last_counted = RecordDict(), 0
         self._bytes_of_form: dict[Form, int] = {}
-        nodes = await_nodes(grid, node_timeout)
-        self._node_of_client = [nodes[client * len(nodes) // num_clients] for client in range(num_clients)]
+        nodes = await_nodes(grid, node_timeout, num_clients, set(known_names))
+        self.left_out = nodes.left_out
+        if nodes.by_name:
+            everybody = sorted({*nodes.by_name, *known_names})
+            self.names = dict(enumerate(everybody))
+            here = {client: nodes.by_name[name] for client, name in self.names.items() if name in nodes.by_name}
+            self._node_of_client = here
+        else:
+            places, share = nodes.by_partition, len(nodes.by_partition)
+            self._node_of_client = {i: places[i * share // num_clients] for i in range(num_clients)}
 
     def new_ledger(self) -> Ledger:
         """Begin to count from zero, as for the next run with the same clients.
@@ -103,8 +124,8 @@ class Federation(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> list[int]:
-        """List the clients: 0, 1, 2 ... in every run."""
-        return list(range(len(self._node_of_client)))
+        """List the clients that are there: 0, 1, 2 ... in every run."""
+        return list(self._node_of_client)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Refuse: replies of hosted clients are told apart only by :meth:`send_and_receive`."""
@@ -230,8 +251,27 @@ def form_of(content: RecordDict) -> Form | None:
     return tuple(form)
 
 
-def await_nodes(grid: Grid, timeout: float) -> list[int]:
-    """Wait until as many nodes have joined as they say they are.
+@dataclass
+class Nodes:
+    """The nodes that joined.
+
+    Attributes
+    ----------
+    by_partition : list of int
+        Node ids of a simulation, in the order of their partition ids.
+    by_name : dict of str to int
+        Node ids of nodes with data of their own.
+    left_out : dict of str to str
+        Why a node cannot take part.
+    """
+
+    by_partition: list[int] = field(default_factory=list)
+    by_name: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def await_nodes(grid: Grid, timeout: float, num_named: int = 1, known: set[str] | None = None) -> Nodes:
+    """Wait until as many nodes have joined as they say they are, or are expected.
 
     Parameters
     ----------
@@ -239,46 +279,77 @@ def await_nodes(grid: Grid, timeout: float) -> list[int]:
         Flower's own.
     timeout : float
         Seconds to wait. If some nodes are missing by then the federation starts with those that are there.
+    num_named : int
+        How many nodes are expected if they have data of their own.
+    known : set of str
+        Names of such nodes that are not waited for.
 
     Returns
     -------
-    list of int
-        Node ids in the order of their partition ids.
+    Nodes
+        Those that joined.
 
     Raises
     ------
     UserError
-        If no node joins in time, or one does not say which partition it is.
+        If no node joins in time, or one says neither which partition it is nor its name.
     """
     deadline = time.monotonic() + timeout
+    known = known or set()
     partitions: dict[int, int] = {}
-    expected = 1
-    while len(partitions) < expected and time.monotonic() < deadline:
-        new = sorted(set(grid.get_node_ids()) - set(partitions.values()))
-        for node, introduction in _introductions(grid, new, deadline - time.monotonic()):
-            partitions[introduction[PARTITION_ID]] = node
-            expected = introduction[NUM_PARTITIONS]
-        if len(partitions) < expected:
+    nodes = Nodes()
+    asked: set[int] = set()
+    # Before anybody has come, whose names are known may be all there are.
+    expected = num_named if known else 1
+    while _joined(partitions, nodes, known) < expected and time.monotonic() < deadline:
+        for node, introduction in _introductions(
+            grid, sorted(set(grid.get_node_ids()) - asked), deadline - time.monotonic()
+        ):
+            asked.add(node)
+            if NAME in introduction:
+                expected = num_named
+                _add_named(nodes, str(introduction[NAME]), node)
+            else:
+                partitions[int(introduction[PARTITION_ID])] = node
+                expected = int(introduction[NUM_PARTITIONS])
+        if _joined(partitions, nodes, known) < expected:
             time.sleep(0.1)
-    if not partitions:
+    joined = _joined(partitions, nodes, known)
+    if not joined:
         raise UserError(f"No node joined within {timeout:g} seconds: start the nodes, or raise node-timeout.")
-    if len(partitions) < expected:
-        logger.warning("Only %d of %d nodes joined within %g seconds.", len(partitions), expected, timeout)
-    return [partitions[partition] for partition in sorted(partitions)]
+    if joined < expected:
+        logger.warning("Only %d of %d nodes joined within %g seconds.", joined, expected, timeout)
+    nodes.by_partition = [partitions[partition] for partition in sorted(partitions)]
+    return nodes
 
 
-def _introductions(grid: Grid, nodes: list[int], timeout: float) -> Iterator[tuple[int, dict[str, int]]]:
-    """Ask nodes which partition they are; one that does not answer is left for the next time."""
+def _joined(partitions: dict[int, int], nodes: Nodes, known: set[str]) -> int:
+    return len(partitions) or len({*nodes.by_name, *known})
+
+
+def _add_named(nodes: Nodes, name: str, node: int) -> None:
+    if not name or len(name) > LONGEST_NAME:
+        nodes.left_out[f"node {node}"] = f"its node-config gives no name of up to {LONGEST_NAME} characters"
+    elif name in nodes.by_name:
+        nodes.left_out[name] = "two nodes have this name, of which the first is asked"
+    else:
+        nodes.by_name[name] = node
+        return
+    logger.warning("Node %d is left out: %s", node, list(nodes.left_out.values())[-1])
+
+
+def _introductions(grid: Grid, nodes: list[int], timeout: float) -> Iterator[tuple[int, dict[str, int | str]]]:
+    """Ask nodes which partition or what name they are; one that does not answer is left for the next time."""
     message_type = f"{MessageType.QUERY}.{INTRODUCTION}"
     questions = [Message(RecordDict(), node, message_type) for node in nodes]
     for question, reply in exchange(grid, questions, timeout):
         if reply is None or reply.has_error():
             continue
-        introduction = cast(dict[str, int], dict(reply.content.config_records[NODE]))
-        if set(introduction) != {PARTITION_ID, NUM_PARTITIONS}:
+        introduction = cast(dict[str, int | str], dict(reply.content.config_records.get(NODE, {})))
+        if set(introduction) not in ({PARTITION_ID, NUM_PARTITIONS}, {NAME}):
             raise UserError(
-                f"Node {question.metadata.dst_node_id} does not say which partition it is: "
-                f"start it with {PARTITION_ID} and {NUM_PARTITIONS} in its node-config."
+                f"Node {question.metadata.dst_node_id} does not say which partition it is, nor what data it has: "
+                f"start it with {PARTITION_ID} and {NUM_PARTITIONS}, or with data and {NAME}, in its node-config."
             )
         yield question.metadata.dst_node_id, introduction
 
@@ -313,5 +384,6 @@ def _reply_of_client(request: Message, records: dict[int, RecordDict]) -> Messag
     if content is None:
         return Message(Error(CLIENT_FAILED, "its node's reply has nothing from it"), reply_to=request)
     if ERROR in content:
-        return Message(Error(CLIENT_FAILED, str(content.config_records[ERROR][REASON])), reply_to=request)
+        reason = content.config_records.get(ERROR, ConfigRecord()).get(REASON, "it failed")
+        return Message(Error(CLIENT_FAILED, str(reason)), reply_to=request)
     return Message(content, reply_to=request)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedcof import LinearClassifier, Oracle
 from fedcof.communication import Ledger
-from fedcof.configuration import RunConfig
+from fedcof.configuration import NODES, RunConfig
 from fedcof.partitioning import describe_partition
 from fedcof.results import HEAD_FILE_NAME, RunResult, write_whole
 from fedcof.virtual_clients import client_indices, labels_of, problem_of, split_features
@@ -28,7 +28,7 @@ logger = getLogger("flwr")
 
 
 def execute(federation: Federation, config: RunConfig, output: Path, folder: str, on_reply: Watcher) -> RunResult:
-    """Execute one run and write its classifier, its ledger and who held what.
+    """Execute one run and write its classifier, its ledger and, of a simulation, who held what.
 
     Parameters
     ----------
@@ -70,6 +70,7 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
     best = run.best
     return replace(
         _result(config, right),
+        accuracy=share(right) if len(right) else run.rounds[-1].accuracy,
         uplink_bytes=run.ledger.uplink_bytes,
         downlink_bytes=run.ledger.downlink_bytes,
         clients=run.clients,
@@ -80,6 +81,7 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
         expected_uplink_bytes=run.expected_uplink_bytes,
         best_accuracy=best.accuracy if best else None,
         best_round=best.round if best else None,
+        nodes=run.nodes,
     )
 
 
@@ -104,7 +106,7 @@ def _result(config: RunConfig, right: Tensor) -> RunResult:
     return RunResult(
         method=config.method,
         seed=config.seed,
-        accuracy=share(right),
+        accuracy=share(right) if len(right) else 0.0,
         uplink_bytes=0,
         downlink_bytes=0,
         clients=0,
@@ -119,6 +121,8 @@ def _result(config: RunConfig, right: Tensor) -> RunResult:
 def _write_files(folder: Path, ledger: Ledger, config: RunConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / LEDGER_FILE_NAME, ledger.to_csv())
+    if config.dataset == NODES:
+        return
     labels = labels_of(config, "train")
     counts = describe_partition(client_indices(config), labels, problem_of(config).num_classes)
     np.savez_compressed(folder / FEDERATION_FILE_NAME, counts=counts.astype(np.int32))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from logging import getLogger
 from typing import Any, Protocol, TypedDict, Unpack
 
@@ -13,21 +13,28 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import fedcof
-from fedcof import LinearClassifier, UserError
-from fedcof.encoding import decode_class_means, decode_feature_moments, num_bytes
+from fedcof import FeatureMoments, LinearClassifier, UserError
+from fedcof.encoding import CLASS_IDS, decode_class_means, decode_feature_moments, num_bytes
 from fedcof.network import Network
 from fedcof.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
+from fedcof.statistics import ClassMeanRows
 from fedcof.temperature import softmax_start
+from server.intake import Arrays, Intake, NodeRules, Upload
 
 logger = getLogger("flwr")
 
 
 class Aggregator(Protocol):
     """What the strategies need of the server's side of a method."""
+
+    num_classes: int
+    feature_dim: int
+
+    def add(self, upload: Any, source: int | None = None) -> None:  # noqa: ANN401
+        """Take one client's upload in; raises UserError if it cannot be used."""
 
     def solve(self) -> LinearClassifier:
         """Solve for the classifier of all uploads so far."""
@@ -59,6 +66,8 @@ class Participation(TypedDict, total=False):
         given) and trains a :class:`fedcof.network.Network`, starting from the classifier as a softmax.
     backbone : Module
         Trains with the head; without one, the head alone does.
+    rules : NodeRules
+        How nodes with data of their own are dealt with, which one trusts less than one's own simulation.
     """
 
     quorum: float
@@ -69,6 +78,7 @@ class Participation(TypedDict, total=False):
     then: Strategy | None
     init_rounds: int
     backbone: nn.Module | None
+    rules: NodeRules | None
 
 
 class OneShotStrategy(Strategy):
@@ -87,6 +97,10 @@ class OneShotStrategy(Strategy):
         Why each client was left out, by node id.
     expected_uplink_bytes : int
         Bytes of the accepted uploads' numbers alone.
+    client_metrics : MetricRecord or None
+        What the clients found when they evaluated the classifier.
+    intake : Intake or None
+        What became of the uploads of nodes with data of their own.
     """
 
     def __init__(self, **participation: Unpack[Participation]) -> None:
@@ -98,11 +112,15 @@ class OneShotStrategy(Strategy):
         self.then = participation.get("then")
         self.init_rounds = participation.get("init_rounds", 1)
         self.backbone = participation.get("backbone")
+        rules = participation.get("rules")
+        self.intake = Intake(rules) if rules else None
+        self.client_metrics: MetricRecord | None = None
         self.num_asked = 0
         self.num_accepted = 0
         self.rejected: dict[int, str] = {}
         self.expected_uplink_bytes = 0
         self._to_ask: list[int] | None = None
+        self._asked_now = 0
         self._last_round = 1
         self._classifier: LinearClassifier | None = None
 
@@ -112,8 +130,8 @@ class OneShotStrategy(Strategy):
         """The uploads so far."""
 
     @abstractmethod
-    def add_upload(self, arrays: Mapping[str, NDArray[Any]], client: int) -> None:
-        """Check one client's arrays and give them to the aggregator; raises UserError if they cannot be used."""
+    def read_upload(self, arrays: Arrays) -> Upload:
+        """Read one client's arrays as what the aggregator adds; raises UserError if they cannot be used."""
 
     def solve(self) -> LinearClassifier:
         """Solve for the classifier of all uploads so far."""
@@ -124,11 +142,16 @@ class OneShotStrategy(Strategy):
     ) -> Iterable[Message]:
         """Ask the round's share of those clients that have not been asked for their statistics."""
         clients = sorted(grid.get_node_ids())
+        kept: list[int] = []
         if self._to_ask is None:
+            if self.intake:
+                kept = self.intake.take_kept(self._read)
+                clients = [client for client in clients if client not in kept]
             self._to_ask = random.Random(self.seed).sample(clients, len(clients)) if self.fraction < 1 else clients
         size = math.ceil(self.fraction * len(clients))
         asked, self._to_ask = self._to_ask[:size], self._to_ask[size:]
-        self.num_asked += len(asked)
+        self._asked_now = len(kept) + len(asked)
+        self.num_asked += self._asked_now
         config[SERVER_ROUND] = server_round
         content = RecordDict({CONFIG: config})
         message_type = f"{MessageType.QUERY}.{STATISTICS}"
@@ -144,15 +167,16 @@ class OneShotStrategy(Strategy):
         UserError
             If fewer clients than the quorum sent an upload that can be used.
         """
-        asked_nobody = True
         for reply in replies:
-            asked_nobody = False
             self._fold_in(reply)
             self.on_reply()
-        if asked_nobody:
+        if self.intake:
+            self._add_taken(self.intake)
+        if not self._asked_now:
             return None, None
-        if self.num_accepted < self.quorum * self.num_asked:
-            raise UserError(self._quorum_missed())
+        expected = max(self.num_asked, self.intake.rules.expected if self.intake else 0)
+        if self.num_accepted < max(self.quorum * expected, 1):
+            raise UserError(self._quorum_missed(expected))
         self._classifier = self.solve()
         metrics = MetricRecord({"clients": self.num_accepted, "clients-rejected": len(self.rejected)})
         return classifier_to_arrays(self._classifier), metrics
@@ -171,7 +195,8 @@ class OneShotStrategy(Strategy):
         """Average the clients' metrics over their samples; clients that failed or have none do not count."""
         contents = [reply.content for reply in replies if reply.has_content()]
         counted = [c for c in contents if any(m.get(NUM_EXAMPLES) for m in c.metric_records.values())]
-        return aggregate_metricrecords(counted, NUM_EXAMPLES) if counted else None
+        self.client_metrics = aggregate_metricrecords(counted, NUM_EXAMPLES) if counted else None
+        return self.client_metrics
 
     def summary(self) -> None:
         """Log the strategy's settings."""
@@ -244,26 +269,54 @@ class OneShotStrategy(Strategy):
         if reply.has_error():
             self._reject(client, reply.error.reason or f"error {reply.error.code}")
             return
-        record = reply.content.array_records.get(STATISTICS, ArrayRecord())
         try:
-            arrays = {key: record[key].numpy() for key in record}
-            self.add_upload(arrays, client)
+            arrays = _arrays_of(reply.content)
+            upload = self._read(arrays)
+            if self.intake:
+                self.intake.take(client, upload, arrays, reply.content)
+            else:
+                self._add(client, upload, arrays)
         except UserError as error:
             self._reject(client, str(error))
-            return
+
+    def _read(self, arrays: Arrays) -> Upload:
+        """Read an upload; raises UserError if it cannot be used, whatever it is."""
+        if self.intake and len(arrays.get(CLASS_IDS, ())) > self.intake.rules.most_rows:
+            rows, most = len(arrays[CLASS_IDS]), self.intake.rules.most_rows
+            raise UserError(f"its upload has {rows} rows, but may have {most}")
+        try:
+            upload = self.read_upload(arrays)
+            upload.check_fits(self.aggregator.num_classes, self.aggregator.feature_dim)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise UserError(f"its upload cannot be read ({error})") from error
+        return upload
+
+    def _add(self, client: int, upload: Upload, arrays: Arrays) -> None:
+        self.aggregator.add(upload, client)
         self.num_accepted += 1
         self.expected_uplink_bytes += num_bytes(arrays)
 
+    def _add_taken(self, intake: Intake) -> None:
+        for client, upload, arrays, reason in intake.release():
+            if reason:
+                self._reject(client, reason)
+            else:
+                self._add(client, upload, arrays)
+
     def _reject(self, client: int, reason: str) -> None:
         self.rejected[client] = reason.strip().splitlines()[-1] if reason.strip() else "no reason given"
+        if self.intake:
+            self.intake.reject(client, self.rejected[client])
         logger.warning("Client %d is left out: %s", client, self.rejected[client])
 
-    def _quorum_missed(self) -> str:
-        client, reason = next(iter(self.rejected.items()))
+    def _quorum_missed(self, expected: int) -> str:
+        example = "the others did not join"
+        if self.rejected:
+            client, reason = next(iter(self.rejected.items()))
+            example = f"client {client}: {reason.rstrip('.')}"
         return (
-            f"Only {self.num_accepted} of {self.num_asked} clients sent an upload that can be used, fewer than the "
-            f"quorum of {self.quorum:g}: mend the clients or lower the quorum "
-            f"(client {client}: {reason.rstrip('.')})."
+            f"Only {self.num_accepted} of {expected} clients sent an upload that can be used, fewer than the "
+            f"quorum of {self.quorum:g}: mend the clients or lower the quorum ({example})."
         )
 
 
@@ -287,9 +340,9 @@ class FedNCM(OneShotStrategy):
         """The uploads so far."""
         return self._aggregator
 
-    def add_upload(self, arrays: Mapping[str, NDArray[Any]], client: int) -> None:
-        """Add class means."""
-        self.aggregator.add(decode_class_means(arrays), client)
+    def read_upload(self, arrays: Arrays) -> ClassMeanRows:
+        """Read class means."""
+        return decode_class_means(arrays)
 
 
 class FedCOF(OneShotStrategy):
@@ -322,9 +375,9 @@ class FedCOF(OneShotStrategy):
         """The uploads so far."""
         return self._aggregator
 
-    def add_upload(self, arrays: Mapping[str, NDArray[Any]], client: int) -> None:
-        """Add class means."""
-        self.aggregator.add(decode_class_means(arrays), client)
+    def read_upload(self, arrays: Arrays) -> ClassMeanRows:
+        """Read class means."""
+        return decode_class_means(arrays)
 
 
 class Fed3R(OneShotStrategy):
@@ -351,9 +404,9 @@ class Fed3R(OneShotStrategy):
         """The uploads so far."""
         return self._aggregator
 
-    def add_upload(self, arrays: Mapping[str, NDArray[Any]], client: int) -> None:
-        """Add a Gram matrix and class sums."""
-        self.aggregator.add(decode_feature_moments(arrays), client)
+    def read_upload(self, arrays: Arrays) -> FeatureMoments:
+        """Read a Gram matrix and class sums."""
+        return decode_feature_moments(arrays)
 
 
 def classifier_to_arrays(classifier: LinearClassifier) -> ArrayRecord:
@@ -387,6 +440,16 @@ def network_to_arrays(network: Network) -> ArrayRecord:
         What trains, as :meth:`fedcof.network.Network.to_arrays` names it.
     """
     return ArrayRecord({name: Array(array) for name, array in network.to_arrays().items()})
+
+
+def _arrays_of(content: RecordDict) -> Arrays:
+    """Take an upload's arrays out of a reply; raises UserError if they are none."""
+    record = content.array_records.get(STATISTICS, ArrayRecord())
+    try:
+        return {key: record[key].numpy() for key in record}
+    except Exception as error:
+        # Anything may be raised by numpy's reader on bytes that a stranger has made.
+        raise UserError(f"its arrays cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _joined(first: Result, then: Result, rounds: int) -> Result:

@@ -14,7 +14,7 @@ import tomli_w
 from fedcof.configuration import Scalar
 from fedcof.errors import UserError, unknown_name
 
-PACKAGES = ("fedcof", "clients", "server", "simulations")
+PACKAGES = ("fedcof", "clients", "server")
 DESCRIPTION_IN_WHEEL = "flower_app.toml"
 
 # Flower's own names take letters, digits and hyphens only, so the caller's folder cannot always serve as the app's.
@@ -77,10 +77,7 @@ def _package_folder(package: str) -> Path:
 
 
 def _sources(package: Path) -> Iterator[Path]:
-    """List a package's modules and scenarios; the description goes to the app's root instead."""
-    for path in sorted(package.rglob("*")):
-        if path.suffix in {".py", ".toml"} and path.name != DESCRIPTION_IN_WHEEL and path.is_file():
-            yield path
+    yield from sorted(package.rglob("*.py"))
 
 
 def _description() -> dict[str, Any]:

@@ -77,6 +77,39 @@ def predict(
     commands.show_predictions(folder, images)
 
 
+@app.command("deploy-local")
+def deploy_local(
+    scenario: Scenario = "digits",
+    nodes: Annotated[int, typer.Option(min=1, help="SuperNodes to start.")] = 3,
+    settings: Settings = None,
+    output: Output = None,
+) -> None:
+    """Try a real federation on this machine: TLS, node authentication, nodes with folders of their own."""
+    from simulations import commands
+
+    commands.deploy_local(scenario, settings or [], nodes, output or _new_folder(scenario))
+
+
+@app.command()
+def certificates(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names and addresses of the server.")],
+) -> None:
+    """Make the server's certificate, and the authority that signs it."""
+    from simulations.credentials import write_certificates
+
+    write_certificates(folder, names)
+    print(f"Give {folder / 'ca.crt'} to every node; keep the keys where they are.")
+
+
+@app.command("node-key")
+def node_key(path: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes.")]) -> None:
+    """Make the key by which a node is known."""
+    from simulations.credentials import write_node_key
+
+    print(f"Send {write_node_key(path)} to the server's owner, and the other file to nobody.")
+
+
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run.")],

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from fedcof.errors import UserError
 from fedcof.results import FILE_NAME, RunResult, load_results
+from simulations import deployment
 from simulations.comparison import comparison_runs, unfinished, varying_keys
-from simulations.display import comparison_table, console, results_table
+from simulations.display import comparison_table, console, nodes_table, progress_bars, results_table
 from simulations.export import export
 from simulations.prediction import best_run, predict
 from simulations.report import write_report
 from simulations.resuming import keep_config, kept_config
-from simulations.runner import execute_runs
+from simulations.runner import execute_runs, progress_of_replies
 from simulations.scenario import DEFAULT_SCENARIO, configure, scenario_values
 
 
@@ -101,6 +102,31 @@ def report(folder: Path) -> None:
         If the folder holds no run.
     """
     console.print(f"The report is {write_report(folder)}", soft_wrap=True)
+
+
+def deploy_local(scenario: str, settings: list[str], num_nodes: int, output: Path) -> None:
+    """Run a real federation on this machine, over TLS, and show what it came to.
+
+    Parameters
+    ----------
+    scenario, settings
+        See :func:`simulations.scenario.configure`; the dataset and the partition say what the nodes hold.
+    num_nodes : int
+        How many nodes.
+    output : Path
+        Folder for the nodes' folders and the results.
+
+    Raises
+    ------
+    UserError
+        If something cannot be run as asked.
+    """
+    config = configure(scenario, [*settings, f"num-clients={num_nodes}"])
+    with progress_bars() as bars:
+        follow = progress_of_replies(bars, config.num_replies)
+        results = deployment.deploy_local(config, num_nodes, output, follow)
+    console.print(nodes_table(results[-1].nodes))
+    _show(results, output)
 
 
 def export_model(folder: Path, file_format: str, target: Path | None) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fedcof.results import RunResult
+from fedcof.results import NodeResult, RunResult
 from simulations.settings import settings_of
 
 WIDTH_OF_A_FILE = 160
@@ -60,6 +60,27 @@ def results_table(results: list[RunResult], keys: list[str]) -> Table:
             f"{run.clients} of {run.clients + run.clients_rejected}" if run.clients_rejected else str(run.clients),
             f"{run.seconds:.1f}",
         )
+    return table
+
+
+def nodes_table(nodes: list[NodeResult]) -> Table:
+    """Make the table of nodes with data of their own.
+
+    Parameters
+    ----------
+    nodes : list of NodeResult
+        One row each.
+
+    Returns
+    -------
+    Table
+        What became of each.
+    """
+    table = Table("node", "what became of it")
+    for heading in ("samples", "rows", "withheld"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for node in nodes:
+        table.add_row(node.name, node.outcome, str(node.samples), str(node.rows), str(node.withheld))
     return table
 
 

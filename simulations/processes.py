@@ -131,12 +131,13 @@ def _signal_group(group: int, number: int) -> None:
 
 
 def _groups_in(home: Path) -> set[int]:
-    """Find the groups of the processes whose environment names a Flower home."""
+    """Find the groups of the processes whose environment names a Flower home, or one within it."""
     marker = f"FLWR_HOME={home}".encode()
     groups = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if marker in (folder / "environ").read_bytes().split(b"\0"):
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if any(variable == marker or variable.startswith(marker + b"/") for variable in variables):
                 groups.add(os.getpgid(int(folder.name)))
         except OSError:
             continue

@@ -61,7 +61,7 @@ def execute_runs(runs: dict[str, RunConfig], output: Path) -> list[RunResult]:
         client_indices(config)
     with progress_bars() as bars, _scratch(output, ray_address) as scratch:
         _embed(runs.values(), bars)
-        follow = _follow(bars, sum(config.num_replies for config in runs.values()))
+        follow = progress_of_replies(bars, sum(config.num_replies for config in runs.values()))
         with simulation_superlink(Path(scratch), ray_address) as connection:
             app = stage_app(Path(scratch) / "app")
             for resources, group in groupby(sorted(runs.items(), key=_resources), key=_resources):
@@ -145,9 +145,22 @@ def _run_in_flower(
             raise
 
 
-def _follow(bars: Progress, num_replies: int) -> Callable[[str], None]:
-    """Turn the ServerApp's progress lines into one bar for all replies of all runs."""
-    task = bars.add_task("Flower and Ray start", total=num_replies)
+def progress_of_replies(bars: Progress, num_replies: int) -> Callable[[str], None]:
+    """Turn the ServerApp's progress lines into one bar for all replies of all runs.
+
+    Parameters
+    ----------
+    bars : Progress
+        Where the bar goes.
+    num_replies : int
+        How many replies all runs take.
+
+    Returns
+    -------
+    callable
+        To be called with every line of Flower's log.
+    """
+    task = bars.add_task("Flower starts", total=num_replies)
     finished = 0
 
     def on_line(line: str) -> None:

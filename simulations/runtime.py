@@ -1,4 +1,4 @@
-"""Flower's simulation runtime: an own SuperLink with Ray, and the runs submitted to it."""
+"""Flower's runtime: an own SuperLink, for simulations with Ray, and the runs submitted to it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -87,6 +88,8 @@ class Connection:
         Folder of everything that the SuperLink writes.
     environment : mapping of str to str
         Environment variables of every process that takes part.
+    certificates : Path or None
+        The authority that signed the SuperLink's certificate; None where it speaks plain text, on loopback.
     processes : list of subprocess.Popen
         Those that were started from here.
     """
@@ -95,6 +98,7 @@ class Connection:
     address: str
     working_directory: Path
     environment: Mapping[str, str]
+    certificates: Path | None = None
     processes: list[subprocess.Popen[str]] = field(default_factory=list, repr=False)
 
     @property
@@ -112,12 +116,23 @@ class Connection:
         """What the SuperLink itself says."""
         return self.working_directory / "superlink.log"
 
-    def popen(self, *command: str, stdout: int, stderr: int) -> subprocess.Popen[str]:
+    def prepare(self) -> None:
+        """Make the folders, and note the SuperLink in Flower's configuration."""
+        self.start_directory.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(exist_ok=True)
+        superlink: dict[str, object] = {"address": self.address}
+        superlink |= {"root-certificates": str(self.certificates)} if self.certificates else {"insecure": True}
+        config = tomli_w.dumps({"superlink": {self.name: superlink}})
+        (self.home / "config.toml").write_text(config, encoding="utf-8")
+
+    def popen(
+        self, *command: str, stdout: int, stderr: int, variables: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         """Start one of Flower's commands apart from the terminal, whose Ctrl-C is ours to pass on."""
         process = subprocess.Popen(
             [str(_executable(command[0])), *command[1:]],
             cwd=self.start_directory,
-            env=dict(self.environment),
+            env={**self.environment, **(variables or {})},
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -176,17 +191,14 @@ def simulation_superlink(working_directory: Path, ray_address: str = "") -> Iter
     if ray_address:
         _check_cluster(ray_address)
     working_directory = working_directory.absolute()
-    with signals_raise(), _ray_folder() as ray_folder, _reserved_port() as reserved:
+    with signals_raise(), _ray_folder() as ray_folder, reserved_port() as reserved:
         address = f"127.0.0.1:{reserved.getsockname()[1]}"
-        environment = _environment(working_directory, ray_folder, ray_address)
+        environment = flower_environment(working_directory) | _ray_environment(ray_folder, ray_address)
         connection = Connection(CONNECTION_NAME, address, working_directory, environment)
-        connection.start_directory.mkdir(parents=True, exist_ok=True)
-        connection.home.mkdir(exist_ok=True)
-        superlink = {connection.name: {"address": address, "insecure": True}}
-        (connection.home / "config.toml").write_text(tomli_w.dumps({"superlink": superlink}), encoding="utf-8")
+        connection.prepare()
         with guarded(connection.home, ray_folder):
             try:
-                _start(connection)
+                start_superlink(connection, "--simulation", "--insecure")
                 reserved.close()
                 yield connection
             finally:
@@ -198,7 +210,7 @@ def run_app(
     connection: Connection,
     app: Path,
     run_config: Mapping[str, Scalar],
-    resources: Resources,
+    resources: Resources | None,
     on_line: Callable[[str], None],
     log: Path | None = None,
 ) -> None:
@@ -212,8 +224,8 @@ def run_app(
         Folder of the app.
     run_config : mapping of str to bool, int, float or str
         Values that override the app's defaults; strings of any content.
-    resources : Resources
-        What the run may use.
+    resources : Resources or None
+        What a simulation may use; None on real nodes.
     on_line : callable
         Called with every line of the run's log as it comes, without colours and line end.
     log : Path, optional
@@ -227,7 +239,8 @@ def run_app(
     config = connection.working_directory / "run-config.toml"
     config.write_text(tomli_w.dumps(dict(run_config)), encoding="utf-8")
     command = ["flwr", "run", str(app.absolute()), connection.name, "--stream", "--run-config", str(config)]
-    command += ["--federation-config", resources.federation_config()]
+    if resources:
+        command += ["--federation-config", resources.federation_config()]
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     process = connection.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout is not None
@@ -263,8 +276,19 @@ def _command_path() -> str:
     )
 
 
-def _environment(working_directory: Path, ray_folder: Path, ray_address: str) -> dict[str, str]:
-    """Make the environment that all processes of a simulation inherit."""
+def flower_environment(working_directory: Path) -> dict[str, str]:
+    """Make the environment that all of Flower's processes inherit.
+
+    Parameters
+    ----------
+    working_directory : Path
+        Folder of everything that they write.
+
+    Returns
+    -------
+    dict of str to str
+        The present one, with a Flower home of its own, no reports, and no other Ray.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", "FORCE_COLOR"}}
     # Relative entries would mean other folders once the processes start elsewhere.
     if "PYTHONPATH" in environment:
@@ -283,11 +307,13 @@ def _environment(working_directory: Path, ray_folder: Path, ray_address: str) ->
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
     }
-    return environment | ({"RAY_ADDRESS": ray_address} if ray_address else _own_ray(ray_folder))
+    return environment
 
 
-def _own_ray(folder: Path) -> dict[str, str]:
+def _ray_environment(folder: Path, address: str) -> dict[str, str]:
     """Keep a Ray of one's own to oneself: it listens on all interfaces, and would join any Ray it finds noted."""
+    if address:
+        return {"RAY_ADDRESS": address}
     return {
         "RAY_TMPDIR": str(folder),
         "RAY_AUTH_MODE": "token",
@@ -306,7 +332,7 @@ def _ray_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _reserved_port() -> Iterator[socket.socket]:
+def reserved_port() -> Iterator[socket.socket]:
     """Hold a free port: bound but not listening, it is given to nobody who does not ask for it by number."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -326,18 +352,36 @@ def _check_cluster(address: str) -> None:
         ) from error
 
 
-def _start(connection: Connection) -> None:
-    """Start the SuperLink and wait until it answers."""
+def start_superlink(connection: Connection, *options: str) -> subprocess.Popen[str]:
+    """Start the SuperLink and wait until it answers.
+
+    Parameters
+    ----------
+    connection : Connection
+        Where it is to answer.
+    *options : str
+        Its other options.
+
+    Returns
+    -------
+    subprocess.Popen
+        The SuperLink.
+
+    Raises
+    ------
+    UserError
+        If it does not answer in time.
+    """
     host, port = connection.address.split(":")
-    command = ["flower-superlink", "--simulation", "--insecure", "--disable-runtime-dependency-installation"]
-    with connection.log.open("w") as log:
+    command = ["flower-superlink", "--disable-runtime-dependency-installation", *options]
+    with connection.log.open("a") as log:
         process = connection.popen(
             *command, "--host", host, "--port", port, stdout=log.fileno(), stderr=subprocess.STDOUT
         )
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        if _is_healthy(host, int(port)):
-            return
+        if _is_healthy(host, int(port), connection.certificates):
+            return process
         time.sleep(_POLL_SECONDS)
     said = connection.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = _ANSI.sub("", said[-1]) if said else "nothing"
@@ -347,8 +391,11 @@ def _start(connection: Connection) -> None:
     )
 
 
-def _is_healthy(host: str, port: int) -> bool:
+def _is_healthy(host: str, port: int, certificates: Path | None) -> bool:
     connection = http.client.HTTPConnection(host, port, timeout=1)
+    if certificates:
+        context = ssl.create_default_context(cafile=certificates)
+        connection = http.client.HTTPSConnection(host, port, timeout=1, context=context)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == http.client.OK
@@ -370,9 +417,9 @@ def _last_status(connection: Connection) -> tuple[str, str]:
         return "", f"the SuperLink did not tell how it ended but said {answer.strip()[-200:]!r}"
 
 
-def _cause(status: str, details: str, tail: deque[str], resources: Resources) -> str:
+def _cause(status: str, details: str, tail: deque[str], resources: Resources | None) -> str:
     """Say in one clause why a run failed."""
-    if any(_NO_ROOM in line for line in tail):
+    if resources and any(_NO_ROOM in line for line in tail):
         return (
             f"no client fits into the machine, as each was to get {resources.client_num_cpus} CPU cores and"
             f" {resources.client_num_gpus:g} GPUs; set num-cpus and num-gpus to no more than one machine has"

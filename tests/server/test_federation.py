@@ -103,7 +103,7 @@ def test_a_failing_and_a_dead_node_are_errors_of_their_clients():
 
 def test_the_window_bounds_what_is_under_way():
     grid = InMemoryGrid(numbering_app(), 30)
-    nodes = await_nodes(grid, 5)
+    nodes = await_nodes(grid, 5).by_partition
     messages = (Message(RecordDict(), node, "query.introduction") for node in nodes)
     grid.most_unanswered = 0
     assert len(list(exchange(grid, messages, timeout=5, window=4))) == 30
@@ -118,12 +118,12 @@ def test_nodes_that_never_come_are_named_or_waited_for():
     grid = InMemoryGrid(
         numbering_app(), 3, node_config=lambda partition: {"partition-id": partition, "num-partitions": 4}
     )
-    assert len(await_nodes(grid, 1)) == 3
+    assert len(await_nodes(grid, 1).by_partition) == 3
 
 
 def test_nodes_come_in_the_order_of_their_partitions():
     grid = InMemoryGrid(numbering_app(), 9, seed=3)
-    assert [grid.partition_of_node[node] for node in await_nodes(grid, 5)] == list(range(9))
+    assert [grid.partition_of_node[node] for node in await_nodes(grid, 5).by_partition] == list(range(9))
 
 
 def arrays(**named):

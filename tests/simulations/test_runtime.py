@@ -206,7 +206,7 @@ def test_a_superlink_starts_and_stops_outside_the_main_thread(tmp_path):
 
 
 def test_the_signal_handlers_are_put_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "_start", lambda connection: None)
+    monkeypatch.setattr(runtime, "start_superlink", lambda connection, *options: None)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with simulation_superlink(tmp_path):
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
@@ -233,16 +233,14 @@ def test_the_processes_are_kept_from_other_rays_proxies_and_reports(tmp_path, mo
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
     monkeypatch.setenv("NO_PROXY", "example.org")
     monkeypatch.setenv("PYTHONPATH", f"relative{os.pathsep}/absolute")
-    environment = runtime._environment(tmp_path, tmp_path / "ray", "")
+    environment = runtime.flower_environment(tmp_path) | runtime._ray_environment(tmp_path / "ray", "")
     assert "RAY_ADDRESS" not in environment
     assert environment["RAY_TMPDIR"] == str(tmp_path / "ray")
     assert environment["NO_PROXY"] == "127.0.0.1,localhost,example.org"
     assert environment["PYTHONPATH"] == f"{Path('relative').absolute()}{os.pathsep}/absolute"
     assert environment["FLWR_TELEMETRY_ENABLED"] == environment["RAY_USAGE_STATS_ENABLED"] == "0"
     assert environment["FLWR_DISABLE_UPDATE_CHECK"] == "1"
-    joined = runtime._environment(tmp_path, tmp_path / "ray", "192.0.2.7:6379")
-    assert joined["RAY_ADDRESS"] == "192.0.2.7:6379"
-    assert "RAY_TMPDIR" not in joined
+    assert runtime._ray_environment(tmp_path / "ray", "192.0.2.7:6379") == {"RAY_ADDRESS": "192.0.2.7:6379"}
 
 
 def test_the_sockets_of_ray_fit_into_their_folder(tmp_path, monkeypatch):
@@ -288,7 +286,7 @@ def test_the_cause_is_one_clause(details, lines, expected):
 
 
 def test_a_reserved_port_can_be_listened_on_by_a_server_that_reuses_addresses():
-    with runtime._reserved_port() as reserved:
+    with runtime.reserved_port() as reserved:
         port = reserved.getsockname()[1]
         code = f"import http.server as s; s.HTTPServer(('127.0.0.1', {port}), None).server_close()"
         subprocess.run([sys.executable, "-c", code], check=True)

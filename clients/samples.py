@@ -1,0 +1,94 @@
+"""The samples that a client answers with: its node's own, or in a simulation its part of a dataset."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import datasets
+import numpy as np
+import torch
+from flwr.app import Context
+from torch import Tensor
+
+from clients.policy import DATA
+from fedcof import UserError
+from fedcof.configuration import NODES, RunConfig
+from fedcof.datasets import column_values
+from fedcof.feature_cache import cached_features, feature_cache_dir
+from fedcof.features import extract_features
+from fedcof.node_data import class_names_of, load_node_images
+from fedcof.virtual_clients import backbone_of, client_images, client_samples, held_out_part
+
+
+def features_here(
+    config: RunConfig, client: int, context: Context, held_out: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Features and labels of a client's samples.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    client : int
+        Client number.
+    context : Context
+        The node's context.
+    held_out : bool
+        Whether the samples that it keeps for evaluation are meant, and not all others.
+
+    Returns
+    -------
+    tuple of Tensor
+        Features (n, d) float32 and labels (n,) int64.
+
+    Raises
+    ------
+    UserError
+        If the node has no data where it says, or an image cannot be read.
+    """
+    if config.dataset != NODES:
+        return client_samples(config, client, held_out)
+    images = _node_images(_data_of(context), config.classes)
+    labels = torch.from_numpy(column_values(images, "label").astype(np.int64))
+    mine = held_out_part(np.arange(len(images)), config, client, held_out)
+    backbone = backbone_of(config)
+    if not len(images):
+        return torch.empty(0, backbone.feature_dim), labels
+    if config.feature_cache:
+        # A node starts a new process for every message: what it embedded is on disk.
+        table = cached_features(backbone, images, feature_cache_dir(), config.batch_size)
+        return torch.from_numpy(table.features[mine]), labels[mine]
+    return extract_features(backbone, images.select(mine), config.batch_size), labels[mine]
+
+
+def images_here(
+    config: RunConfig, client: int, context: Context, held_out: bool = False
+) -> tuple[datasets.Dataset, Tensor]:
+    """Images and labels of a client's samples.
+
+    Parameters
+    ----------
+    config, client, context, held_out
+        See :func:`features_here`.
+
+    Returns
+    -------
+    tuple of (Dataset, Tensor)
+        The images, not yet read, and labels (n,) int64.
+    """
+    if config.dataset != NODES:
+        return client_images(config, client, held_out)
+    images = _node_images(_data_of(context), config.classes)
+    mine = images.select(held_out_part(np.arange(len(images)), config, client, held_out))
+    return mine, torch.from_numpy(column_values(mine, "label").astype(np.int64))
+
+
+def _data_of(context: Context) -> str:
+    if DATA not in context.node_config:
+        raise UserError("its node-config names no data: start it with data and name in --node-config")
+    return str(context.node_config[DATA])
+
+
+@lru_cache(maxsize=2)
+def _node_images(data: str, classes: str) -> datasets.Dataset:
+    return load_node_images(data, class_names_of(classes))

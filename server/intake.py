@@ -1,0 +1,172 @@
+"""Uploads of nodes with data of their own: checked, kept on disk as they come, and compared before they count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flwr.app import ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from fedcof import FeatureMoments, UserError
+from fedcof.protocol import FINGERPRINT, NODE, SAMPLES, WITHHELD
+from fedcof.results import NodeResult
+from fedcof.statistics import ClassMeanRows
+from server.screening import feature_scale, implausible
+from server.uploads import UploadStore
+
+Arrays = Mapping[str, NDArray[Any]]
+Upload = ClassMeanRows | FeatureMoments
+
+ACCEPTED, KEPT, EMPTY = "accepted", "accepted, from an earlier run", "has nothing to send"
+NO_UPLOAD = "did not join"
+
+
+@dataclass(frozen=True)
+class NodeRules:
+    """What uploads of nodes must keep to.
+
+    Attributes
+    ----------
+    store : UploadStore
+        Where they are kept.
+    names : mapping of int to str
+        Name of each client's node.
+    fingerprint : str
+        That of the backbone that all must have used.
+    most_rows : int
+        Most rows of an upload.
+    expected : int
+        Nodes of which the quorum is a share.
+    left_out : mapping of str to str
+        Why a node is no client, by its name.
+    """
+
+    store: UploadStore
+    names: Mapping[int, str]
+    fingerprint: str
+    most_rows: int
+    expected: int
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+class Intake:
+    """Takes uploads in for a strategy.
+
+    Parameters
+    ----------
+    rules : NodeRules
+        What they must keep to.
+
+    Attributes
+    ----------
+    nodes : dict of int to NodeResult
+        What became of each client's node.
+    """
+
+    def __init__(self, rules: NodeRules) -> None:
+        self.rules = rules
+        self.nodes = {client: NodeResult(name, NO_UPLOAD) for client, name in rules.names.items()}
+        self._waiting: dict[int, tuple[Upload, Arrays]] = {}
+
+    def take_kept(self, read: Callable[[Arrays], Upload]) -> list[int]:
+        """Take the uploads in that an earlier run has kept.
+
+        Parameters
+        ----------
+        read : callable
+            Reads an upload's arrays, or raises UserError.
+
+        Returns
+        -------
+        list of int
+            The clients that need not be asked.
+        """
+        taken = []
+        kept = set(self.rules.store.names())
+        for client, name in self.rules.names.items():
+            arrays = self.rules.store.read(name) if name in kept else None
+            if arrays is not None:
+                self._wait(client, read(arrays), arrays, KEPT)
+                taken.append(client)
+        return taken
+
+    def take(self, client: int, upload: Upload, arrays: Arrays, content: RecordDict) -> None:
+        """Take one upload in and keep it.
+
+        Parameters
+        ----------
+        client : int
+            Its client.
+        upload, arrays
+            What it sent, read, and as it was sent.
+        content : RecordDict
+            The whole reply.
+
+        Raises
+        ------
+        UserError
+            If it was made with another backbone.
+        """
+        said = content.config_records.get(NODE, ConfigRecord())
+        found = str(said.get(FINGERPRINT, ""))
+        if found != self.rules.fingerprint:
+            raise UserError(
+                f"its backbone's weights or preprocessing ({found[:12] or 'unsaid'}) are not the server's "
+                f"({self.rules.fingerprint[:12]})"
+            )
+        self.rules.store.keep(self.rules.names[client], arrays)
+        self._wait(client, upload, arrays, ACCEPTED)
+        samples, withheld = (_count(said.get(key, 0)) for key in (SAMPLES, WITHHELD))
+        self.nodes[client] = replace(self.nodes[client], samples=samples, withheld=withheld)
+
+    def release(self) -> Iterator[tuple[int, Upload, Arrays, str]]:
+        """Compare what was taken in.
+
+        Yields
+        ------
+        tuple of (int, upload, mapping, str)
+            Each client, in order, with its upload, and why that must not count; empty if it may.
+        """
+        waiting, self._waiting = self._waiting, {}
+        scales = {client: feature_scale(upload) for client, (upload, _) in waiting.items() if _has_samples(upload)}
+        against = implausible(scales)
+        for client in sorted(waiting):
+            if client in against:
+                self.rules.store.remove(self.rules.names[client])
+            yield client, *waiting[client], against.get(client, "")
+
+    def reject(self, client: int, reason: str) -> None:
+        """Note why a client's upload does not count.
+
+        Parameters
+        ----------
+        client : int
+            The client.
+        reason : str
+            A clause.
+        """
+        self.nodes[client] = replace(self.nodes[client], outcome=f"left out: {reason}")
+
+    def results(self) -> list[NodeResult]:
+        """List what became of every node."""
+        others = [NodeResult(name, f"left out: {reason}") for name, reason in self.rules.left_out.items()]
+        known = [*self.nodes.values(), *others]
+        missing = max(self.rules.expected - len(known), 0)
+        return [*known, *(NodeResult("(unknown)", NO_UPLOAD) for _ in range(missing))]
+
+    def _wait(self, client: int, upload: Upload, arrays: Arrays, outcome: str) -> None:
+        rows = upload.counts.numel()
+        outcome = outcome if rows else EMPTY
+        node = replace(self.nodes[client], outcome=outcome, rows=rows, samples=int(upload.counts.sum()))
+        self.nodes[client] = node
+        self._waiting[client] = upload, arrays
+
+
+def _has_samples(upload: Upload) -> bool:
+    return upload.counts.numel() > 0
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,290 @@
+"""A real federation on one machine: a SuperLink with TLS and node authentication, and SuperNodes of it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import datasets
+
+from fedcof.configuration import NODES, RunConfig, Scalar
+from fedcof.datasets import ImageDataset, rgb_images
+from fedcof.errors import UserError
+from fedcof.results import RunResult, load_results
+from fedcof.virtual_clients import client_indices, dataset_of
+from server.app import FAILURE_FILE_NAME
+from simulations.bundle import stage_app
+from simulations.credentials import AUTHORITY, SERVER, SERVER_KEY, write_certificates, write_node_key
+from simulations.processes import guarded, signals_ignored, signals_raise, stop
+from simulations.runtime import Connection, flower_environment, reserved_port, run_app, start_superlink
+
+CONNECTION_NAME = "federation"
+LOOPBACK = "127.0.0.1"
+CLASSES_FILE_NAME = "classes.txt"
+IMAGES_AT_ONCE = 256
+
+
+@dataclass
+class LocalFederation:
+    """A running SuperLink with its SuperNodes.
+
+    Attributes
+    ----------
+    connection : Connection
+        The SuperLink.
+    secrets : Path
+        Folder of the certificates and keys.
+    nodes : dict of str to subprocess.Popen
+        The SuperNodes, by their names.
+    """
+
+    connection: Connection
+    secrets: Path
+    nodes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+
+    def start_superlink(self) -> subprocess.Popen[str]:
+        """Start the SuperLink, on the database that it left behind if it has run before."""
+        options = ["--database", str(self.connection.working_directory / "state.db"), "--enable-supernode-auth"]
+        options += ["--ssl-ca-certfile", str(self.secrets / AUTHORITY)]
+        options += ["--ssl-certfile", str(self.secrets / SERVER), "--ssl-keyfile", str(self.secrets / SERVER_KEY)]
+        return start_superlink(self.connection, *options)
+
+    def new_key(self, name: str, register: bool = True) -> Path:
+        """Make a node's key, and let the SuperLink know it.
+
+        Parameters
+        ----------
+        name : str
+            The node's name.
+        register : bool
+            Whether the SuperLink is told.
+
+        Returns
+        -------
+        Path
+            The private key.
+        """
+        path = self.secrets / f"{name}.key"
+        public = write_node_key(path)
+        if register:
+            self._flwr("supernode", "register", str(public), self.connection.name)
+        return path
+
+    def start_node(self, name: str, key: Path, node_config: Mapping[str, Scalar]) -> subprocess.Popen[str]:
+        """Start a SuperNode.
+
+        Parameters
+        ----------
+        name : str
+            The node's name, which its log has too.
+        key : Path
+            Its private key.
+        node_config : mapping
+            What is in its node-config, apart from the name.
+
+        Returns
+        -------
+        subprocess.Popen
+            The SuperNode.
+        """
+        config = " ".join(f"{k}={_quoted(v)}" for k, v in {"name": name, **node_config}.items())
+        command = ["flower-supernode", "--superlink", self.connection.address, "--node-config", config]
+        command += ["--root-certificates", str(self.connection.certificates)]
+        command += ["--auth-supernode-private-key", str(key), "--host", LOOPBACK]
+        home = self.connection.home / "nodes" / name
+        home.mkdir(parents=True, exist_ok=True)
+        with self.log_of(name).open("a") as log, reserved_port() as port:
+            self.nodes[name] = self.connection.popen(
+                *command,
+                "--port",
+                str(port.getsockname()[1]),
+                stdout=log.fileno(),
+                stderr=subprocess.STDOUT,
+                variables={"FLWR_HOME": str(home)},
+            )
+        return self.nodes[name]
+
+    def log_of(self, name: str) -> Path:
+        """Name the file in which a SuperNode's log goes."""
+        return self.connection.working_directory / f"{name}.log"
+
+    def _flwr(self, *arguments: str) -> None:
+        process = self.connection.popen("flwr", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said = process.communicate()[0]
+        if process.returncode:
+            raise UserError(f"flwr {' '.join(arguments[:2])} failed and said {said.strip()[-200:]!r}.")
+
+
+@contextmanager
+def local_federation(working_directory: Path) -> Iterator[LocalFederation]:
+    """Run a secured SuperLink on a free port of the loopback address, and stop all that was started in the end.
+
+    Parameters
+    ----------
+    working_directory : Path
+        Folder for everything that Flower writes, and for the keys.
+
+    Yields
+    ------
+    LocalFederation
+        Without a node yet.
+
+    Raises
+    ------
+    UserError
+        If the SuperLink does not start.
+    """
+    working_directory = working_directory.absolute()
+    secrets = working_directory / "secrets"
+    write_certificates(secrets, ["localhost", LOOPBACK])
+    with signals_raise(), reserved_port() as reserved, TemporaryDirectory(prefix="fedcof-") as nothing:
+        address = f"{LOOPBACK}:{reserved.getsockname()[1]}"
+        environment = flower_environment(working_directory)
+        connection = Connection(
+            CONNECTION_NAME, address, working_directory, environment, certificates=secrets / AUTHORITY
+        )
+        connection.prepare()
+        federation = LocalFederation(connection, secrets)
+        with guarded(connection.home, Path(nothing)):
+            try:
+                federation.start_superlink()
+                reserved.close()
+                yield federation
+            finally:
+                with signals_ignored():
+                    stop(connection.processes, connection.home)
+
+
+def deploy_local(
+    config: RunConfig, num_nodes: int, output: Path, on_line: Callable[[str], None]
+) -> list[RunResult]:
+    """Deal a dataset to folders, start a node on each, run the app on them, and stop everything.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What to run; its dataset and partition say what the nodes hold.
+    num_nodes : int
+        How many nodes.
+    output : Path
+        Folder for the results, with the nodes' folders in ``nodes`` and the server's test images in ``test``.
+    on_line : callable
+        Called with every line of Flower's log.
+
+    Returns
+    -------
+    list of RunResult
+        The run's.
+
+    Raises
+    ------
+    UserError
+        If something does not start, or the run fails.
+    """
+    output = output.absolute()
+    folders = write_node_folders(config, num_nodes, output)
+    values = nodes_run_config(config, num_nodes, output)
+    with TemporaryDirectory(prefix="fedcof-") as scratch, local_federation(Path(scratch)) as federation:
+        app = stage_app(Path(scratch) / "app")
+        for folder in folders:
+            key = federation.new_key(folder.name)
+            federation.start_node(folder.name, key, {"data": str(folder)})
+        try:
+            run_app(federation.connection, app, values, None, on_line)
+        except UserError as error:
+            failure = output / FAILURE_FILE_NAME
+            if failure.exists():
+                raise UserError(failure.read_text()) from error
+            raise
+    return load_results(output)
+
+
+def nodes_run_config(config: RunConfig, num_nodes: int, output: Path) -> dict[str, Scalar]:
+    """Make the run-config of a federation whose images lie in the folders that were written.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    num_nodes : int
+        How many nodes.
+    output : Path
+        Where they are, and where the results go.
+
+    Returns
+    -------
+    dict
+        Keys and values for ``flwr run``.
+    """
+    values = {
+        **config.to_mapping(),
+        "dataset": NODES,
+        "classes": str(output / CLASSES_FILE_NAME),
+        "test-data": str(output / "test"),
+        "num-clients": num_nodes,
+        "output": str(output),
+    }
+    defaults = RunConfig.defaults()
+    return {key: value for key, value in values.items() if value != defaults[key]}
+
+
+def write_node_folders(config: RunConfig, num_nodes: int, output: Path) -> list[Path]:
+    """Deal a dataset's images to folders.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the dataset and the partition.
+    num_nodes : int
+        How many folders.
+    output : Path
+        Gets ``nodes/site-N/CLASS/IMAGE.png``, ``test/CLASS/IMAGE.png`` and ``classes.txt``.
+
+    Returns
+    -------
+    list of Path
+        The nodes' folders.
+
+    Raises
+    ------
+    UserError
+        If the dataset cannot be dealt like that.
+    """
+    if (output / "nodes").exists():
+        raise UserError(f"The folder {output} holds a federation already: name a new one with --output.")
+    dataset = dataset_of(config)
+    parts = client_indices(config)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / CLASSES_FILE_NAME).write_text("\n".join(dataset.class_names) + "\n")
+    width = len(str(num_nodes - 1))
+    folders = [output / "nodes" / f"site-{number:0{width}d}" for number in range(num_nodes)]
+    for folder, indices in zip(folders, parts, strict=True):
+        _write_images(dataset, dataset.train, "train", indices.tolist(), folder)
+    _write_images(dataset, dataset.test, "test", range(len(dataset.test)), output / "test")
+    return folders
+
+
+def _write_images(
+    dataset: ImageDataset, images: datasets.Dataset, split: str, indices: Sequence[int], folder: Path
+) -> None:
+    labels = dataset.labels(split)
+    folder.mkdir(parents=True)
+    for start in range(0, len(indices), IMAGES_AT_ONCE):
+        block = list(indices[start : start + IMAGES_AT_ONCE])
+        for index, image in zip(block, rgb_images(images, block), strict=True):
+            path = folder / dataset.class_names[int(labels[index])] / f"{index:07d}.png"
+            path.parent.mkdir(exist_ok=True)
+            image.save(path)
+
+
+def _quoted(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -85,7 +86,8 @@ class RunResult:
     seed : int
         The run's seed.
     accuracy : float
-        Share of the test split classified rightly, from 0 to 1.
+        Share of the test split classified rightly, from 0 to 1; of the clients' samples, where the server has no
+        test split; NaN where nobody knows.
     uplink_bytes, downlink_bytes : int
         Bytes of all clients' messages as Flower serialises them.
     clients, clients_rejected : int
@@ -171,9 +173,13 @@ def load_results(folder: Path) -> list[RunResult]:
 
 
 def _run_result(run: dict[str, Any]) -> RunResult:
-    rounds = [RoundResult(**entry) for entry in run.get("rounds", [])]
+    rounds = [RoundResult(**_with_known_accuracy(entry)) for entry in run.get("rounds", [])]
     nodes = [NodeResult(**entry) for entry in run.get("nodes", [])]
-    return RunResult(**{**run, "rounds": rounds, "nodes": nodes})
+    return RunResult(**{**_with_known_accuracy(run), "rounds": rounds, "nodes": nodes})
+
+
+def _with_known_accuracy(values: dict[str, Any]) -> dict[str, Any]:
+    return {**values, "accuracy": math.nan if values["accuracy"] is None else values["accuracy"]}
 
 
 def append_result(folder: Path, result: RunResult) -> None:
@@ -190,7 +196,15 @@ def append_result(folder: Path, result: RunResult) -> None:
     """
     results = [run for run in load_results(folder) if run.config != result.config]
     results.append(result)
-    write_whole(folder / FILE_NAME, json.dumps([asdict(run) for run in results], indent=1))
+    write_whole(folder / FILE_NAME, json.dumps([_as_json(run) for run in results], indent=1))
+
+
+def _as_json(run: RunResult) -> dict[str, Any]:
+    """Write an accuracy that nobody knows as null, because JSON has no NaN."""
+    values = asdict(run)
+    for entry in (values, *values["rounds"]):
+        entry["accuracy"] = None if math.isnan(entry["accuracy"]) else entry["accuracy"]
+    return values
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -51,7 +51,8 @@ def main(grid: Grid, context: Context) -> None:
 
 def _federation(grid: Grid, config: RunConfig, folder: Path) -> Federation:
     # A node whose upload is kept is not needed, so it is not waited for.
-    known = UploadStore(folder, config).names() if config.dataset == NODES else ()
+    store = UploadStore(folder, config)
+    known = [name for name in store.names() if store.read(name)] if config.dataset == NODES else []
     return Federation(grid, config.num_clients, config.node_timeout, known)
 
 

@@ -31,7 +31,7 @@ def rightly_classified(classifier: LinearClassifier, config: RunConfig, network:
     Tensor of shape (n,), bool
         One mark a sample.
     """
-    labels = torch.from_numpy(labels_of(config, "test"))
+    labels = torch.tensor(labels_of(config, "test"))
     if network is None or config.continue_ != FINE_TUNE:
         features = torch.from_numpy(split_features(config, "test").features[:])
     else:

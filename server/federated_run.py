@@ -212,7 +212,8 @@ class FederatedRun:
         """Evaluate on the server's test split, or where it has none take what the clients found."""
         if self._has_test_samples:
             return share(rightly_classified(classifier, self.config, self.network))
-        return _number((client_metrics or MetricRecord()).get(ACCURACY)) or 0.0
+        found = _number((client_metrics or MetricRecord()).get(ACCURACY))
+        return math.nan if found is None else found
 
     def _after_training(self, accuracy: float) -> None:
         continuation = self._continuation

@@ -8,7 +8,7 @@ that order, in every run. Several clients may live on one node; a strategy does 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from logging import getLogger
@@ -60,7 +60,7 @@ class Federation(Grid):
         client each, numbered in the order of their names; as many are expected.
     node_timeout : float
         Seconds to wait for all nodes.
-    known_names : iterable of str
+    known_names : collection of str
         Names of nodes that need not be there, but have a number.
 
     Attributes
@@ -79,7 +79,7 @@ class Federation(Grid):
     """
 
     def __init__(
-        self, grid: Grid, num_clients: int, node_timeout: float = 120.0, known_names: Iterable[str] = ()
+        self, grid: Grid, num_clients: int, node_timeout: float = 120.0, known_names: Collection[str] = ()
     ) -> None:
         self._grid = grid
         self.ledger = Ledger()
@@ -88,7 +88,7 @@ class Federation(Grid):
         self._bytes_of_form: dict[Form, int] = {}
         nodes = await_nodes(grid, node_timeout, num_clients, set(known_names))
         self.left_out = nodes.left_out
-        if nodes.by_name:
+        if nodes.by_name or known_names:
             everybody = sorted({*nodes.by_name, *known_names})
             self.names = dict(enumerate(everybody))
             here = {client: nodes.by_name[name] for client, name in self.names.items() if name in nodes.by_name}
@@ -301,7 +301,7 @@ def await_nodes(grid: Grid, timeout: float, num_named: int = 1, known: set[str] 
     asked: set[int] = set()
     # Before anybody has come, whose names are known may be all there are.
     expected = num_named if known else 1
-    while _joined(partitions, nodes, known) < expected and time.monotonic() < deadline:
+    while True:
         for node, introduction in _introductions(
             grid, sorted(set(grid.get_node_ids()) - asked), deadline - time.monotonic()
         ):
@@ -312,9 +312,10 @@ def await_nodes(grid: Grid, timeout: float, num_named: int = 1, known: set[str] 
             else:
                 partitions[int(introduction[PARTITION_ID])] = node
                 expected = int(introduction[NUM_PARTITIONS])
-        if _joined(partitions, nodes, known) < expected:
-            time.sleep(0.1)
-    joined = _joined(partitions, nodes, known)
+        joined = _joined(partitions, nodes, known)
+        if joined >= expected or time.monotonic() >= deadline:
+            break
+        time.sleep(0.1)
     if not joined:
         raise UserError(f"No node joined within {timeout:g} seconds: start the nodes, or raise node-timeout.")
     if joined < expected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from logging import getLogger
@@ -69,7 +70,7 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
     right = rightly_classified(classifier, config, run.network)
     best = run.best
     return replace(
-        _result(config, right),
+        result_of(config, right),
         accuracy=share(right) if len(right) else run.rounds[-1].accuracy,
         uplink_bytes=run.ledger.uplink_bytes,
         downlink_bytes=run.ledger.downlink_bytes,
@@ -97,16 +98,30 @@ def _oracle(config: RunConfig, folder: Path) -> RunResult:
     classifier = LinearClassifier(solved.weight, solved.bias, solved.present, problem.class_names)
     _write_files(folder, Ledger(), config)
     classifier.save(folder / HEAD_FILE_NAME)
-    return replace(_result(config, rightly_classified(classifier, config)), seconds=seconds)
+    return replace(result_of(config, rightly_classified(classifier, config)), seconds=seconds)
 
 
-def _result(config: RunConfig, right: Tensor) -> RunResult:
+def result_of(config: RunConfig, right: Tensor) -> RunResult:
+    """Begin the result of a run with what a classifier is worth.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    right : Tensor of shape (n,), bool
+        Which test samples it gets right.
+
+    Returns
+    -------
+    RunResult
+        Without clients and bytes.
+    """
     problem = problem_of(config)
-    labels = torch.from_numpy(labels_of(config, "test"))
+    labels = torch.tensor(labels_of(config, "test"))
     return RunResult(
         method=config.method,
         seed=config.seed,
-        accuracy=share(right) if len(right) else 0.0,
+        accuracy=share(right) if len(right) else math.nan,
         uplink_bytes=0,
         downlink_bytes=0,
         clients=0,

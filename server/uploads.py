@@ -21,7 +21,7 @@ from fedcof.results import write_whole
 
 FOLDER_NAME = "uploads"
 CONFIG_FILE_NAME = "run-config.json"
-SUFFIX = ".safetensors"
+PREFIX, SUFFIX = "node-", ".safetensors"
 
 # What an upload depends on.
 KEYS = [
@@ -72,7 +72,7 @@ class UploadStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / CONFIG_FILE_NAME).exists():
             write_whole(self.folder / CONFIG_FILE_NAME, json.dumps(self._config.to_mapping(), indent=1))
-        path = self.folder / f"{quote(name, safe='')}{SUFFIX}"
+        path = self._path(name)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         with unfinished.open("wb") as file:
             file.write(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
@@ -88,11 +88,12 @@ class UploadStore:
         name : str
             The node's name.
         """
-        (self.folder / f"{quote(name, safe='')}{SUFFIX}").unlink(missing_ok=True)
+        self._path(name).unlink(missing_ok=True)
 
     def names(self) -> list[str]:
         """List the nodes whose upload is kept, in their order."""
-        return sorted(unquote(path.name.removesuffix(SUFFIX)) for path in self.folder.glob(f"[!.]*{SUFFIX}"))
+        files = self.folder.glob(f"{PREFIX}*{SUFFIX}")
+        return sorted(unquote(file.name.removeprefix(PREFIX).removesuffix(SUFFIX)) for file in files)
 
     def read(self, name: str) -> Arrays | None:
         """Read an upload.
@@ -107,7 +108,7 @@ class UploadStore:
         mapping of str to ndarray, or None
             As it was sent; None if there is none, or it is damaged and so has to be asked for again.
         """
-        path = self.folder / f"{quote(name, safe='')}{SUFFIX}"
+        path = self._path(name)
         try:
             return load(path.read_bytes())
         except FileNotFoundError:
@@ -116,8 +117,11 @@ class UploadStore:
             logger.warning("The kept upload of %s is damaged (%s): it is asked for again.", name, error)
             return None
 
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{PREFIX}{quote(name, safe='')}{SUFFIX}"
 
-def kept_stores(folder: Path) -> list[RunConfig]:
+
+def kept_configs(folder: Path) -> list[RunConfig]:
     """Find the runs whose uploads a folder keeps.
 
     Parameters

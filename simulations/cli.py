@@ -91,6 +91,17 @@ def deploy_local(
 
 
 @app.command()
+def solve(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run on nodes.")],
+    settings: Settings = None,
+) -> None:
+    """Solve again from the uploads that a run on nodes has kept; no node is asked."""
+    from simulations import commands
+
+    commands.solve(folder, settings or [])
+
+
+@app.command()
 def certificates(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")],
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names and addresses of the server.")],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedcof.configuration import NODES
 from fedcof.errors import UserError
-from fedcof.results import FILE_NAME, RunResult, load_results
+from fedcof.results import FILE_NAME, RunResult, append_result, load_results
+from server.resolving import solve_again
 from simulations import deployment
 from simulations.comparison import comparison_runs, unfinished, varying_keys
 from simulations.display import comparison_table, console, nodes_table, progress_bars, results_table
@@ -14,7 +16,7 @@ from simulations.prediction import best_run, predict
 from simulations.report import write_report
 from simulations.resuming import keep_config, kept_config
 from simulations.runner import execute_runs, progress_of_replies
-from simulations.scenario import DEFAULT_SCENARIO, configure, scenario_values
+from simulations.scenario import DEFAULT_SCENARIO, configure, parse_override, scenario_values
 
 
 def simulate(scenario: str, settings: list[str], output: Path) -> None:
@@ -129,6 +131,30 @@ def deploy_local(scenario: str, settings: list[str], num_nodes: int, output: Pat
     _show(results, output)
 
 
+def solve(folder: Path, settings: list[str]) -> None:
+    """Solve again from the uploads that a run on nodes has kept, and show all that the folder holds.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    settings : list of str
+        What is to be different, as for :func:`simulations.scenario.parse_override`.
+
+    Raises
+    ------
+    UserError
+        If there are none, or a key is decided before the uploads.
+    """
+    changes = dict(map(parse_override, settings))
+    if "test-data" in changes:
+        changes["test-data"] = str(Path(str(changes["test-data"])).absolute())
+    words = ["solved", *(f"{key}-{value}" for key, value in changes.items() if key != "test-data")]
+    target = "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in word) for word in words)
+    append_result(folder, solve_again(folder, changes, target))
+    _show(load_results(folder), folder)
+
+
 def export_model(folder: Path, file_format: str, target: Path | None) -> None:
     """Write the most accurate run of a folder as one model, and say how to load it.
 
@@ -176,8 +202,9 @@ def show_predictions(folder: Path, images: list[Path]) -> None:
 
 def _show(results: list[RunResult], output: Path) -> None:
     config = results[0].config
+    dealt = "" if config["dataset"] == NODES else f"{config['partition']}, "
     console.print(
-        f"{config['dataset'].rpartition('/')[2]} on {config['num-clients']} clients, {config['partition']}, "
+        f"{config['dataset'].rpartition('/')[2]} on {config['num-clients']} clients, {dealt}"
         f"{config['backbone']} at {config['image-size']} px",
         soft_wrap=True,
     )

@@ -38,20 +38,23 @@ class LocalFederation:
         The SuperLink.
     secrets : Path
         Folder of the certificates and keys.
+    superlink : subprocess.Popen or None
+        The SuperLink itself, once it has been started.
     nodes : dict of str to subprocess.Popen
         The SuperNodes, by their names.
     """
 
     connection: Connection
     secrets: Path
+    superlink: subprocess.Popen[str] | None = None
     nodes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
-    def start_superlink(self) -> subprocess.Popen[str]:
+    def start_superlink(self) -> None:
         """Start the SuperLink, on the database that it left behind if it has run before."""
         options = ["--database", str(self.connection.working_directory / "state.db"), "--enable-supernode-auth"]
         options += ["--ssl-ca-certfile", str(self.secrets / AUTHORITY)]
         options += ["--ssl-certfile", str(self.secrets / SERVER), "--ssl-keyfile", str(self.secrets / SERVER_KEY)]
-        return start_superlink(self.connection, *options)
+        self.superlink = start_superlink(self.connection, *options)
 
     def new_key(self, name: str, register: bool = True) -> Path:
         """Make a node's key, and let the SuperLink know it.

@@ -1,0 +1,91 @@
+"""Solving again from the uploads that a run has kept: another head, another shrinkage, and no node is asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from fedcof import LinearClassifier, UserError
+from fedcof.configuration import NO_TRAINING, RunConfig
+from fedcof.results import HEAD_FILE_NAME, NodeResult, RunResult
+from fedcof.virtual_clients import labels_of, problem_of
+from server.evaluation import rightly_classified, share
+from server.federated_run import strategy_of
+from server.intake import KEPT
+from server.run import result_of
+from server.uploads import UploadStore, kept_configs
+
+# What is decided on the server after the uploads have come.
+FREE_KEYS = ["method", "shrinkage", "estimator", "head", "ridge-penalty", "test-data"]
+
+
+def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> RunResult:
+    """Solve from a run's kept uploads, and write the classifier.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    changes : mapping
+        Run-config keys to change: of those that only the server looks at.
+    target : str
+        Folder of the new classifier within it.
+
+    Returns
+    -------
+    RunResult
+        Its accuracy is NaN where the server has no test images.
+
+    Raises
+    ------
+    UserError
+        If the folder keeps no uploads of that kind, or a key is decided before the upload.
+    """
+    for key in changes:
+        if key not in FREE_KEYS:
+            raise UserError(
+                f"The key {key} is decided before the uploads, so it cannot be changed for these: set one of "
+                f"{', '.join(FREE_KEYS)}, or run again."
+            )
+    config, store = _kept(folder, changes)
+    strategy = strategy_of(config)
+    started = time.perf_counter()
+    nodes = []
+    for number, name in enumerate(store.names()):
+        arrays = store.read(name)
+        if arrays is None:
+            raise UserError(f"The kept upload of {name} in {store.folder} is damaged: run the federation again.")
+        upload = strategy.read_upload(arrays)
+        strategy.aggregator.add(upload, number)
+        nodes.append(NodeResult(name, KEPT, int(upload.counts.sum()), upload.counts.numel()))
+    solved = strategy.solve()
+    seconds = round(time.perf_counter() - started, 3)
+    names = problem_of(config).class_names
+    classifier = LinearClassifier(solved.weight, solved.bias, solved.present, names)
+    (folder / target).mkdir(parents=True, exist_ok=True)
+    classifier.save(folder / target / HEAD_FILE_NAME)
+    right = rightly_classified(classifier, config)
+    return replace(
+        result_of(config, right),
+        accuracy=share(right) if len(labels_of(config, "test")) else float("nan"),
+        clients=len(nodes),
+        seconds=seconds,
+        nodes=nodes,
+        head=(Path(target) / HEAD_FILE_NAME).as_posix(),
+    )
+
+
+def _kept(folder: Path, changes: Mapping[str, object]) -> tuple[RunConfig, UploadStore]:
+    for kept in kept_configs(folder):
+        # Whatever was trained afterwards, it started from these.
+        values = {**kept.to_mapping(), "continue": NO_TRAINING, **changes}
+        config = RunConfig.from_mapping(values)
+        store = UploadStore(folder, config)
+        if store.names():
+            return config, store
+    raise UserError(
+        f"The folder {folder} keeps no uploads that this method can be solved from: name the output folder of a "
+        "run on nodes, and a method of the same statistics."
+    )

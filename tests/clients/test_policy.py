@@ -1,0 +1,137 @@
+"""What a node's owner lets a server ask, by itself and in the ClientApp's answers."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
+from PIL import Image
+
+from clients.app import statistics_of_client, training_of_client
+from clients.policy import NodePolicy
+from fedcof import ClassMeans, UserError
+from fedcof.configuration import RunConfig
+from fedcof.network import Network
+from fedcof.virtual_clients import problem_of
+
+VALUES = {"dataset": "nodes", "classes": "a,b,c", "backbone": "test_efficientnet", "weights": "none"}
+CONFIG = RunConfig.from_mapping({**VALUES, "image-size": 32})
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """A node with four images of a, two of b and one of c."""
+    monkeypatch.setenv("FEDCOF_CACHE", str(tmp_path / "cache"))
+    generator = np.random.default_rng(0)
+    for name, count in (("a", 4), ("b", 2), ("c", 1)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = generator.integers(0, 255, (32, 32, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
+
+    def context(config=CONFIG, **node_config):
+        settings = {"data": str(tmp_path / "data"), "name": "clinic", "state": str(tmp_path / "state")}
+        settings |= {key.replace("_", "-"): value for key, value in node_config.items()}
+        return Context(
+            run_id=1, node_id=1, node_config=settings, state=RecordDict(), run_config=config.to_mapping()
+        )
+
+    return context
+
+
+def ask(context):
+    reply = statistics_of_client(0, RecordDict(), context)
+    arrays = {name: array.numpy() for name, array in reply.array_records["statistics"].items()}
+    return arrays, dict(reply.config_records["node"])
+
+
+def test_by_default_a_node_sends_class_means_and_no_more(node):
+    arrays, said = ask(node())
+    assert arrays["counts"].tolist() == [4, 2, 1]
+    assert (said["samples"], said["withheld"]) == (7, 0)
+    assert len(said["backbone"]) == 64
+    gram = RunConfig.from_mapping({**CONFIG.to_mapping(), "method": "fed3r"})
+    with pytest.raises(UserError, match="policy of clinic does not allow gram statistics, only class-means"):
+        ask(node(gram))
+    with pytest.raises(UserError, match="does not allow training, statistics and evaluation only"):
+        train(node)
+
+
+def train(node, **node_config):
+    config = RunConfig.from_mapping({**CONFIG.to_mapping(), "continue": "linear-probe"})
+    problem = problem_of(config)
+    network = Network(problem.num_classes, problem.feature_dim).draw_head(0)
+    arrays = ArrayRecord({name: Array(array) for name, array in network.to_arrays().items()})
+    content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": 1})})
+    return training_of_client(0, content, node(config, **node_config))
+
+
+def test_what_is_allowed_is_done(node):
+    gram = RunConfig.from_mapping({**CONFIG.to_mapping(), "method": "fed3r"})
+    assert "gram" in ask(node(gram, allow_statistics="class-means,gram"))[0]
+    assert train(node, allow_training=True).metric_records["metrics"]["num-examples"] == 7
+
+
+def test_means_of_few_samples_are_withheld_and_counted(node):
+    arrays, said = ask(node(smallest_count=2))
+    assert arrays["counts"].tolist() == [4, 2]
+    assert arrays["class-ids"].tolist() == [0, 1]
+    assert (said["samples"], said["withheld"]) == (7, 1)
+    arrays, said = ask(node(smallest_count=100))
+    assert arrays["means"].shape == (0, 256)
+    assert (said["samples"], said["withheld"]) == (7, 3)
+
+
+def test_other_backbones_are_refused(node):
+    with pytest.raises(UserError, match="does not allow the backbone test_efficientnet, only resnet18, vit"):
+        ask(node(allow_backbones="resnet18, vit"))
+    ask(node(allow_backbones="resnet18,test_efficientnet"))
+
+
+def test_only_so_many_uploads_a_day(node, tmp_path):
+    for _ in range(2):
+        ask(node(answers_per_day=2))
+    with pytest.raises(UserError, match="does not allow another upload, 2 within 24 hours"):
+        ask(node(answers_per_day=2))
+    file = tmp_path / "state" / "clinic" / "answers.json"
+    yesterday = time.time() - 25 * 60 * 60
+    file.write_text(json.dumps([yesterday, yesterday, time.time()]))
+    ask(node(answers_per_day=2))
+    assert len(json.loads(file.read_text())) == 2
+
+
+def test_a_refused_upload_is_not_counted(node, tmp_path):
+    with pytest.raises(UserError):
+        ask(node(allow_backbones="resnet18", answers_per_day=1))
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("node_config", "sentence"),
+    [
+        ({"allow_statistics": "everything"}, "allow-statistics is everything: set it to class-means or gram"),
+        ({"allow_training": "maybe"}, "allow-training is 'maybe': set it to true or false"),
+        ({"smallest_count": -1}, "smallest-count is -1: set it to a whole number"),
+        ({"answers_per_day": "two"}, "answers-per-day is 'two'"),
+        ({"data": "nowhere"}, "There are no images at nowhere"),
+    ],
+)
+def test_a_wrong_node_config_is_one_sentence(node, node_config, sentence):
+    with pytest.raises(UserError, match=sentence):
+        ask(node(**node_config))
+
+
+def test_an_empty_node_says_so(node, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    arrays, said = ask(node(data=str(tmp_path / "nothing")))
+    assert arrays["means"].shape == (0, 256)
+    assert said["samples"] == 0
+
+
+def test_a_simulated_client_has_no_policy_and_says_nothing_of_its_node(node):
+    policy = NodePolicy.of({})
+    means = ClassMeans(torch.tensor([0, 1]), torch.tensor([1, 5]), torch.zeros(2, 3))
+    assert policy.withhold(means)[1] == 0
+    assert (policy.statistics, policy.training, policy.answers_per_day) == (("class-means",), False, 0)

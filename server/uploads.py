@@ -17,16 +17,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fedcof.configuration import RunConfig
+from fedcof.node_data import class_names_of
 from fedcof.results import write_whole
 
 FOLDER_NAME = "uploads"
 CONFIG_FILE_NAME = "run-config.json"
 PREFIX, SUFFIX = "node-", ".safetensors"
 
-# What an upload depends on.
+# What an upload depends on, with the names of the classes.
 KEYS = [
     "dataset",
-    "classes",
     "backbone",
     "weights",
     "image-size",
@@ -53,7 +53,8 @@ class UploadStore:
     """
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
-        values = {key: config.to_mapping()[key] for key in KEYS}
+        classes = class_names_of(config.classes) if config.classes else ()
+        values = [classes, *(config.to_mapping()[key] for key in KEYS)]
         kind = "moments" if config.method == "fed3r" else "means"
         digest = hashlib.sha256(json.dumps([kind, values]).encode()).hexdigest()[:8]
         self.folder = folder / FOLDER_NAME / f"{kind}-{digest}"

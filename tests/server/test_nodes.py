@@ -199,7 +199,7 @@ def test_other_uploads_have_another_folder(tmp_path):
         RunConfig(dataset="nodes", classes="b,a,c"),
     ]
     assert len({UploadStore(tmp_path, config).folder for config in configs}) == 4
-    same = RunConfig(dataset="nodes", classes="a,b,c", method="fedncm", shrinkage=3.0, num_clients=9)
+    same = RunConfig(dataset="nodes", classes="a\nb\nc", method="fedncm", shrinkage=3.0, num_clients=9)
     assert UploadStore(tmp_path, same).folder == UploadStore(tmp_path, CONFIG).folder
 
 

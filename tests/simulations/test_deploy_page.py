@@ -1,0 +1,155 @@
+"""docs/deploy.md, executed as it stands, on loopback; and the files in deploy/, as far as they can be checked."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fedcof.results import load_results
+from simulations.processes import stop_groups
+from simulations.runtime import reserved_port
+from tests.simulations.test_processes import until
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "deploy.md").read_text()
+SITES = ["site-0", "site-1"]
+
+
+def blocks():
+    """Who is to run it, and what, in the page's order."""
+    return re.findall(r"<!-- (server|node|server, for each node) -->\n```bash\n(.*?)```", PAGE, re.DOTALL)
+
+
+def free_port():
+    with reserved_port() as port:
+        return str(port.getsockname()[1])
+
+
+def bash(script, folder, environment, timeout=280):
+    """Run a block as a person would, in one shell; what it leaves in the background goes on."""
+    folder.mkdir(exist_ok=True)
+    log = folder / "walk.log"
+    with log.open("a") as file:
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        settings = {"cwd": folder, "env": environment, "stdout": file, "stderr": file, "timeout": timeout}
+        # What it starts is then told from what runs this test.
+        done = subprocess.run(command, check=False, start_new_session=True, **settings)
+    assert done.returncode == 0, log.read_text()[-2000:]
+
+
+def listens(port):
+    try:
+        socket.create_connection(("127.0.0.1", int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def walk(tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "FLWR_HOME"}
+    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment |= {
+        "ADDRESS": "127.0.0.1",
+        "HOST": "127.0.0.1",
+        "PORT": free_port(),
+        "NODES": "2",
+        "APP": str(ROOT),
+    }
+    environment |= {"FEDCOF_CACHE": str(tmp_path / "cache"), "NO_PROXY": "127.0.0.1", "APP": str(ROOT)}
+    yield environment
+    for folder in ("server", *SITES):
+        stop_groups(tmp_path / folder / "flower")
+
+
+@pytest.mark.flower
+@pytest.mark.timeout(400)
+def test_the_page_is_true_from_top_to_bottom(walk, tmp_path):
+    generator = np.random.default_rng(0)
+    sites = {}
+    for number, site in enumerate(SITES):
+        for shade, name in enumerate(("benign", "malignant")):
+            folder = tmp_path / "images" / site / name
+            folder.mkdir(parents=True)
+            for i in range(6):
+                pixels = generator.integers(0, 120, (32, 32, 3)) + 130 * shade
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}-{i}.png")
+        sites[site] = walk | {"SITE": site, "DATA": str(tmp_path / "images" / site), "NODE_PORT": free_port()}
+    server = tmp_path / "server"
+    for who, script in blocks():
+        if who == "server":
+            # A new shell has not what an earlier one exported.
+            bash(f'export FLWR_HOME="$PWD/flower"\n{script}', server, walk)
+            assert until(lambda: listens(walk["PORT"]), 60)
+        for site, environment in sites.items():
+            if who == "server, for each node":
+                shutil.copy(tmp_path / site / "node.key.pub", server / f"{site}.pub")
+                exported = f'export FLWR_HOME="$PWD/flower"\n{script}'
+                bash(exported, server, walk | {"PUBLIC_KEY": f"{site}.pub"})
+            if who == "node":
+                (tmp_path / site).mkdir(exist_ok=True)
+                shutil.copy(server / "secrets" / "ca.crt", tmp_path / site)
+                bash(script, tmp_path / site, environment)
+    first, again = load_results(server / "results")
+    assert [(node.name, node.outcome, node.samples) for node in first.nodes] == [
+        (site, "accepted", 12) for site in SITES
+    ]
+    assert first.accuracy > 0.9
+    assert (again.config["head"], again.config["shrinkage"], again.clients) == ("lda", "ledoit-wolf", 2)
+    assert "what became of it" in (server / "results" / "report.html").read_text()
+
+
+def options_of(command):
+    said = subprocess.run(
+        [Path(sys.executable).parent / command, "--help"], capture_output=True, text=True, check=True
+    )
+    return set(re.findall(r"--[a-z][a-z-]+", said.stdout))
+
+
+@pytest.mark.parametrize("name", ["superlink", "supernode"])
+def test_units_and_images_use_options_that_there_are(name):
+    options = options_of(f"flower-{name}")
+    unit = (ROOT / "deploy" / f"{name}.service").read_text().partition("ExecStart=")[2]
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"][name]
+    entry = re.search(r"ENTRYPOINT (\[.*\])", (ROOT / "deploy" / f"Dockerfile.{name}").read_text()).group(1)
+    used = [re.findall(r"--[a-z][a-z-]+", text) for text in (unit, " ".join(compose["command"]), entry)]
+    assert set(used[0]) <= options
+    assert set(used[1]) | set(used[2]) <= options
+    assert used[0]
+    # The unit and the image start the same thing.
+    assert set(used[0]) - {"--host", "--port"} == (set(used[1]) | set(used[2])) - {"--host", "--port"}
+    assert (ROOT / "deploy" / compose["build"]["context"] / compose["build"]["dockerfile"]).resolve().is_file()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
+@pytest.mark.parametrize("name", ["superlink", "supernode"])
+def test_systemd_takes_the_units(name, tmp_path):
+    unit = (ROOT / "deploy" / f"{name}.service").read_text().replace("/opt/fedcof/venv/bin/flower-", "/bin/true #")
+    (tmp_path / f"{name}.service").write_text(unit)
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / f"{name}.service")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    complaints = [line for line in done.stderr.splitlines() if f"{name}.service" in line]
+    assert not complaints
+
+
+def test_the_page_names_every_key_of_a_policy():
+    policy = (ROOT / "clients" / "policy.py").read_text()
+    keys = set(re.findall(r'"((?:allow|smallest|answers)-[a-z-]+)"', policy)) | {"name", "data", "state"}
+    table = PAGE.partition("| in the node-config |")[2].partition("\n\n")[0]
+    assert {key for key in keys if f"| `{key}` |" in table} == keys
+
+
+def test_containers_start_from_nothing_but_the_app():
+    for name in ("superlink", "supernode"):
+        lines = (ROOT / "deploy" / f"Dockerfile.{name}").read_text().splitlines()
+        assert next(line.split()[0] for line in lines if line and not line.startswith("#")) == "FROM"
+        assert "USER fedcof" in lines
+    assert {"tests", "docs", "runs", ".git"} <= set((ROOT / ".dockerignore").read_text().split())

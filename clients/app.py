@@ -20,6 +20,7 @@ from fedcof.configuration import FINE_TUNE, RunConfig
 from fedcof.datasets import rgb_images
 from fedcof.encoding import encode_class_means, encode_feature_moments
 from fedcof.features import AUTO, chosen_device, chosen_precision, extract_features
+from fedcof.grouping import automatic_groups
 from fedcof.network import Network
 from fedcof.protocol import (
     ARRAYS,
@@ -94,7 +95,8 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     if config.method == "fed3r":
         arrays = encode_feature_moments(feature_moments(features, labels))
     else:
-        upload = class_means(features, labels, config.groups, torch.Generator().manual_seed(seed))
+        groups = _groups(config, labels)
+        upload = class_means(features, labels, groups, torch.Generator().manual_seed(seed))
         if policy:
             upload, withheld = policy.withhold(upload)
         arrays = encode_class_means(upload, config.encoding, seed)
@@ -214,6 +216,12 @@ def _features_of_network(
     images, labels = images_here(config, client, context, held_out=True)
     backbone = replace(backbone_of(config), module=network.backbone.eval().requires_grad_(False))
     return extract_features(backbone, images, config.batch_size), labels
+
+
+def _groups(config: RunConfig, labels: Tensor) -> int:
+    if config.groups:
+        return config.groups
+    return automatic_groups(config.num_clients, problem_of(config).num_classes, len(torch.unique(labels)))
 
 
 def _policy(context: Context) -> NodePolicy | None:

@@ -61,7 +61,7 @@ class RunConfig:
     ridge_penalty : float
         Penalty lambda of Fed3R's ridge regression.
     groups : int
-        Class means that a client sends per class.
+        Class means that a client sends per class; 0 to choose by the number of clients.
     encoding : str
         How class means are written on the wire.
     init_rounds : int
@@ -266,9 +266,9 @@ _CHOICES = {
     "optimizer": OPTIMIZERS,
     "learning_rate_schedule": SCHEDULES,
 }
-_AT_LEAST_1 = ["num_clients", "batch_size", "groups", "classes_per_client", "init_rounds", "num_cpus"]
+_AT_LEAST_1 = ["num_clients", "batch_size", "classes_per_client", "init_rounds", "num_cpus"]
 _AT_LEAST_1 += ["continue_rounds", "local_epochs"]
-_AT_LEAST_0 = ["image_size", "clients_per_node", "seed", "ridge_penalty"]
+_AT_LEAST_0 = ["groups", "image_size", "clients_per_node", "seed", "ridge_penalty"]
 _AT_LEAST_0 += ["weight_decay", "gradient_clip", "server_learning_rate", "proximal_mu"]
 _ABOVE_0 = ["alpha", "node_timeout", "reply_timeout", "learning_rate", "backbone_learning_rate"]
 _SHARES = ["quorum", "fraction", "continue_fraction"]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fedcof import LinearClassifier
 from fedcof.configuration import FINE_TUNE, NO_TRAINING, NODES, RunConfig
+from fedcof.grouping import ROWS_PER_CLASS
 from fedcof.network import Network
 from fedcof.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, NodeResult, RoundResult
 from fedcof.virtual_clients import backbone_of, labels_of, problem_of
@@ -139,7 +140,7 @@ class FederatedRun:
             store=UploadStore(self.folder, self.config),
             names=self._federation.names,
             fingerprint=backbone_of(self.config).fingerprint,
-            most_rows=self._problem.num_classes * self.config.groups,
+            most_rows=self._problem.num_classes * (self.config.groups or ROWS_PER_CLASS),
             expected=self.config.num_clients,
             left_out=self._federation.left_out,
         )

@@ -1,10 +1,13 @@
 """Real SuperLinks and SuperNodes on loopback, over TLS, with node keys: one classifier, strangers, faults."""
 
 import csv
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import datasets
@@ -266,3 +269,30 @@ def test_a_superlink_that_is_killed_loses_no_upload_and_counts_none_twice(federa
     assert again.clients == 4
     assert np.isnan(again.accuracy)
     assert [times_asked(tmp_path, name) for name in names] == [1, 1, 1]
+
+
+def marked(marker):
+    """Processes whose environment holds a marker, and that are not zombies."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            if state not in "ZX" and marker.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+@pytest.mark.flower
+@pytest.mark.timeout(200)
+def test_an_interrupted_trial_stops_all_that_it_started(dataset, tmp_path):
+    arguments = ["deploy-local", "digits", "--nodes", "2", "-o", str(tmp_path / "run"), "-c", "partition=iid"]
+    arguments += ["-c", f"dataset=folder:{dataset}", "-c", "backbone=test_efficientnet", "-c", "weights=none"]
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{start}; from simulations.cli import main; main()", *arguments]
+    marker = f"MARK={tmp_path}"
+    environment = {**os.environ, "MARK": str(tmp_path), "FEDCOF_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert until(lambda: sum("flower-supernode" in line for line in marked(marker)) == 2, 100)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    assert until(lambda: not marked(marker), 30), marked(marker)

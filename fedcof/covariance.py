@@ -124,8 +124,9 @@ class ScatterSum:
         Dimension d of the feature vectors.
     row_weights : Tensor of shape (C,), float64, optional
         Weight of the rows of each class; without it all weigh 1.
-    centres : Tensor of shape (C, d), optional
-        Centres a_c to use; without them they are chosen as above.
+    totals : ClassTotals, optional
+        What all rows add up to, where it is known: rows are then centred on the class means, and the sum of the
+        rows' fourth powers is kept for Ledoit-Wolf.
     device : str
         Where to compute.
     exact : bool
@@ -137,7 +138,7 @@ class ScatterSum:
         num_classes: int,
         feature_dim: int,
         row_weights: Tensor | None = None,
-        centres: Tensor | None = None,
+        totals: ClassTotals | None = None,
         device: str = "cpu",
         exact: bool = False,
     ) -> None:
@@ -148,8 +149,9 @@ class ScatterSum:
         self.exact = exact
         self.fourth_moment = 0.0
         self._row_weights = None if row_weights is None else row_weights.to(device)
-        self._centred = torch.full((num_classes,), centres is not None)
-        self._centres = zeros(num_classes, feature_dim) if centres is None else centres.to(device)
+        self._centred = torch.full((num_classes,), totals is not None)
+        self._centres = zeros(num_classes, feature_dim) if totals is None else totals.means.to(device)
+        self._class_counts = None if totals is None else totals.counts.to(device)
         self._counts, self._rows = zeros(num_classes), zeros(num_classes)
         self._noise = zeros(num_classes, 2)
         self._sums = zeros(num_classes, feature_dim)
@@ -242,7 +244,11 @@ class ScatterSum:
         self._sums += _class_sums(rows, ids, counts, len(self._rows))
         weights = counts if self._row_weights is None else counts * self._row_weights[ids]
         rows *= weights.sqrt().to(rows.dtype)[:, None]
-        self.fourth_moment += float(torch.linalg.vector_norm(rows, dim=1).to(torch.float64).pow(4).sum())
+        if self._class_counts is not None:
+            # A row pulls its own class mean along, so what it is off by has 1 - n_r / N_c of a row's covariance.
+            freedom = (1 - counts / self._class_counts[ids]).clamp(min=torch.finfo(torch.float64).eps)
+            fourth_powers = torch.linalg.vector_norm(rows, dim=1).to(torch.float64).pow(4)
+            self.fourth_moment += float((fourth_powers / freedom).sum())
         _add_product(self._products, rows)
 
 
@@ -327,12 +333,12 @@ def within_class_scatter(
     Raises
     ------
     UserError
-        If a name is unknown, gamma is negative, or the shrinkage is to be estimated where no class has two rows.
+        If a name is unknown, gamma is negative, or the shrinkage cannot be estimated from so few rows.
     """
     check_shrinkage(shrinkage)
     row_weights = _class_weights(totals, estimator)
     num_classes, dim = totals.means.shape
-    scatter_sum = ScatterSum(num_classes, dim, _row_weights_of(estimator, row_weights), totals.means, device)
+    scatter_sum = ScatterSum(num_classes, dim, _row_weights_of(estimator, row_weights), totals, device)
     return shrunk_scatter(scatter_sum.add(_as_sequence(uploads)), estimator, shrinkage)
 
 
@@ -362,12 +368,12 @@ def sum_scatter(
         For :func:`shrunk_scatter`.
     """
     weights = _row_weights_of(estimator, _class_weights(class_counts(uploads, num_classes), estimator))
-    centres = class_totals(uploads, num_classes).means if shrinkage == "ledoit-wolf" else None
+    totals = class_totals(uploads, num_classes) if shrinkage == "ledoit-wolf" else None
     dim = uploads[0].feature_dim
-    scatter_sum = ScatterSum(num_classes, dim, weights, centres, device).add(uploads)
+    scatter_sum = ScatterSum(num_classes, dim, weights, totals, device).add(uploads)
     if _float32_suffices(scatter_sum, estimator, shrinkage):
         return scatter_sum
-    return ScatterSum(num_classes, dim, weights, centres, device, exact=True).add(uploads)
+    return ScatterSum(num_classes, dim, weights, totals, device, exact=True).add(uploads)
 
 
 def _float32_suffices(scatter_sum: ScatterSum, estimator: str, shrinkage: float | str) -> bool:
@@ -399,7 +405,7 @@ def shrunk_scatter(scatter_sum: ScatterSum, estimator: str, shrinkage: float | s
     Raises
     ------
     UserError
-        If the shrinkage is to be estimated where no class has two rows.
+        If the shrinkage cannot be estimated from so few rows.
     """
     totals = scatter_sum.totals()
     class_weights = _class_weights(totals, estimator)
@@ -500,10 +506,10 @@ def _shrink(
     if not isinstance(shrinkage, str):
         scatter.diagonal().add_(shrinkage * total_degrees)
         return
-    if not float(totals.row_degrees_of_freedom.sum()):
+    if float(totals.row_degrees_of_freedom.sum()) < 2:
         raise UserError(
-            f"The shrinkage {shrinkage} cannot be estimated because no class has two rows: "
-            "give a number, or let clients send more groups per class."
+            f"The shrinkage {shrinkage} cannot be estimated because it takes two classes with two rows, or one "
+            "with three: give a number, or let clients send more groups per class."
         )
     degrees = _effective_degrees_of_freedom(totals, class_weights, total_degrees)
     covariance_norms = _CovarianceNorms.of(scatter / total_degrees)
@@ -559,7 +565,8 @@ class _CovarianceNorms:
 def _ledoit_wolf(norms: _CovarianceNorms, degrees: float, sum_of_fourth_powers: float) -> float:
     """Amount of shrinkage by Ledoit and Wolf (2004), Lemma 3.1 to 3.4; the rows stand for the samples.
 
-    ``sum_of_fourth_powers`` is the sum over rows of the squared norm of what the row adds to the covariance.
+    ``sum_of_fourth_powers`` is the sum over rows of the squared norm of what the row adds to the covariance, each
+    divided by the 1 - n_r / N_c that its distance to its own class mean falls short by: as many as degrees.
     """
     spread = norms.squared_distance_to_sphere
     if spread == 0.0:

@@ -24,6 +24,10 @@ def random_rows(num_classes, num_clients, dim, seed, absent=()):
     return rows
 
 
+def random_means(number, dim, seed):
+    return np.random.default_rng(seed).normal(size=(number, dim)) * np.linspace(0.5, 1.5, dim)
+
+
 def as_upload(rows, dtype=torch.float64):
     return ClassMeans(
         class_ids=torch.tensor([row[0] for row in rows]),
@@ -137,7 +141,9 @@ def test_ledoit_wolf_on_weighted_rows_is_its_formula():
     samples = [np.sqrt(n) * (mean - means[c]) for c, n, mean in rows]
     covariance = sum(np.outer(y, y) for y in samples) / degrees
     sphere = np.trace(covariance) / 6 * np.eye(6)
-    error = sum((y @ y) ** 2 for y in samples) / degrees**2 - (covariance**2).sum() / degrees
+    freedom = [1 - n / counts[c] for c, n, _ in rows]
+    fourth_powers = sum((y @ y) ** 2 / free for y, free in zip(samples, freedom, strict=True) if free)
+    error = fourth_powers / degrees**2 - (covariance**2).sum() / degrees
     amount = min(error / ((covariance - sphere) ** 2).sum(), 1.0)
     expected = ((1 - amount) * covariance + amount * sphere) * (counts - 1).sum()
     ours = scatter_of(as_upload(rows), 4, estimator="pooled", shrinkage="ledoit-wolf")
@@ -145,10 +151,22 @@ def test_ledoit_wolf_on_weighted_rows_is_its_formula():
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-9)
 
 
+def test_ledoit_wolf_on_two_rows_per_class_is_that_of_their_independent_differences():
+    """Two rows are one degree of freedom: their residuals are one vector, up to sign and size."""
+    rows = [(c, n, mean) for c in range(30) for n, mean in zip((1, 5), random_means(2, 12, seed=c), strict=True)]
+    differences = [np.sqrt(5 / 6) * (rows[2 * c][2] - rows[2 * c + 1][2]) for c in range(30)]
+    expected, _ = ledoit_wolf(np.array(differences), assume_centered=True)
+    ours = scatter_of(as_upload(rows), 30, shrinkage="ledoit-wolf").numpy() / (30 * 5)
+    np.testing.assert_allclose(ours, expected, rtol=1e-9)
+    assert np.linalg.eigvalsh(ours).min() > 1.5 * np.linalg.eigvalsh(np.cov(np.array(differences).T)).min()
+
+
 def test_what_cannot_be_estimated_or_is_unknown_is_refused():
     upload = as_upload([(0, 3, np.ones(4)), (1, 2, np.zeros(4))])
-    with pytest.raises(UserError, match="no class has two rows"):
+    with pytest.raises(UserError, match="two classes with two rows"):
         scatter_of(upload, 2, shrinkage="ledoit-wolf")
+    with pytest.raises(UserError, match="two classes with two rows"):
+        scatter_of(as_upload([(0, 3, np.ones(4)), (0, 2, np.zeros(4)), (1, 1, np.ones(4))]), 2, shrinkage="oas")
     with pytest.raises(UserError, match="ledoit-wolf, oas"):
         scatter_of(upload, 2, shrinkage="lw")
     with pytest.raises(UserError, match="per-class, pooled"):

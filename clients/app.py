@@ -15,12 +15,12 @@ from clients.hosting import answer, introduce
 from clients.policy import CLASS_MEANS, DATA, GRAM, NodePolicy
 from clients.samples import features_here, images_here
 from clients.training import Inputs, LocalTraining, train
-from fedcof import LinearClassifier, UserError, class_means, feature_moments
+from clients.uploads import class_means_to_send
+from fedcof import LinearClassifier, UserError, feature_moments
 from fedcof.configuration import FINE_TUNE, RunConfig
 from fedcof.datasets import rgb_images
-from fedcof.encoding import encode_class_means, encode_feature_moments
+from fedcof.encoding import encode_feature_moments
 from fedcof.features import AUTO, chosen_device, chosen_precision, extract_features
-from fedcof.grouping import automatic_groups
 from fedcof.network import Network
 from fedcof.protocol import (
     ARRAYS,
@@ -95,11 +95,8 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     if config.method == "fed3r":
         arrays = encode_feature_moments(feature_moments(features, labels))
     else:
-        groups = _groups(config, labels)
-        upload = class_means(features, labels, groups, torch.Generator().manual_seed(seed))
-        if policy:
-            upload, withheld = policy.withhold(upload)
-        arrays = encode_class_means(upload, config.encoding, seed)
+        num_classes = problem_of(config).num_classes
+        arrays, withheld = class_means_to_send(config, num_classes, features, labels, seed, policy)
     record = ArrayRecord({name: Array(array) for name, array in arrays.items()})
     if not policy:
         return RecordDict({STATISTICS: record})
@@ -216,12 +213,6 @@ def _features_of_network(
     images, labels = images_here(config, client, context, held_out=True)
     backbone = replace(backbone_of(config), module=network.backbone.eval().requires_grad_(False))
     return extract_features(backbone, images, config.batch_size), labels
-
-
-def _groups(config: RunConfig, labels: Tensor) -> int:
-    if config.groups:
-        return config.groups
-    return automatic_groups(config.num_clients, problem_of(config).num_classes, len(torch.unique(labels)))
 
 
 def _policy(context: Context) -> NodePolicy | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 from fedcof.covariance import check_shrinkage
-from fedcof.encoding import ENCODINGS
+from fedcof.encoding import CODED, ENCODINGS
 from fedcof.errors import UserError, unknown_name
 
 METHODS = ["fedncm", "fedcof", "fed3r", "random", "oracle"]
@@ -18,12 +18,13 @@ NODES = "nodes"
 OPTIMIZERS = ["sgd", "adamw"]
 SCHEDULES = ["constant", "cosine"]
 
+_UPLOAD = ["groups", "encoding", "rounding-noise", "bytes-per-client", "bytes-per-class"]
 IGNORED_KEYS = {
-    "fedncm": ["estimator", "head", "groups"],
+    "fedncm": ["estimator", "head", "groups", "bytes-per-client", "bytes-per-class"],
     "fedcof": [],
-    "fed3r": ["estimator", "head", "groups", "encoding"],
-    "random": ["estimator", "head", "groups", "encoding", "init-rounds", "fraction"],
-    "oracle": ["estimator", "groups", "encoding", "init-rounds", "fraction", "dropout", "continue"],
+    "fed3r": ["estimator", "head", *_UPLOAD],
+    "random": ["estimator", "head", *_UPLOAD, "init-rounds", "fraction"],
+    "oracle": ["estimator", *_UPLOAD, "init-rounds", "fraction", "dropout", "continue"],
 }
 """Keys that would change nothing for a method, and so must be left alone; a comparison leaves them by itself."""
 
@@ -63,7 +64,11 @@ class RunConfig:
     groups : int
         Class means that a client sends per class; 0 to choose by the number of clients.
     encoding : str
-        How class means are written on the wire.
+        How class means are written on the wire; for ``coded``, ``rounding_noise`` is the variance that rounding
+        adds, as a share of the sampling noise of every mean.
+    bytes_per_client, bytes_per_class : int
+        Most bytes of a client's upload, or for each class that the client holds; 0 for any number. A budget chooses
+        groups and rounding by itself, for the encoding ``coded``.
     init_rounds : int
         Rounds in which clients are asked for their statistics, each client once.
     fraction : float
@@ -135,6 +140,9 @@ class RunConfig:
     ridge_penalty: float = 0.01
     groups: int = 1
     encoding: str = "float32"
+    rounding_noise: float = 0.02
+    bytes_per_client: int = 0
+    bytes_per_class: int = 0
     init_rounds: int = 1
     fraction: float = 1.0
     dropout: float = 0.0
@@ -185,8 +193,29 @@ class RunConfig:
             name = _name_of(key)
             default = RunConfig.__dataclass_fields__[name].default
             _require(getattr(self, name) == default, name, f"{default} for {self.method}", getattr(self, name))
+        self._check_budget()
         self._check_continuation()
         self._check_nodes()
+
+    def _check_budget(self) -> None:
+        if self.encoding != CODED and self.rounding_noise != RunConfig.rounding_noise:
+            raise UserError(
+                f"The key rounding-noise is {self.rounding_noise:g}, but the encoding {self.encoding} rounds in "
+                "its own way: set encoding to coded, or leave rounding-noise."
+            )
+        if not self.has_budget:
+            return
+        if self.bytes_per_client and self.bytes_per_class:
+            raise UserError(
+                "Both bytes-per-client and bytes-per-class are set, but there can be one budget: leave one."
+            )
+        chosen = {"groups": 1, "encoding": "float32", "rounding_noise": RunConfig.rounding_noise}
+        for name, default in chosen.items():
+            if getattr(self, name) != default:
+                raise UserError(
+                    f"The key {_key_of(name)} is {getattr(self, name)}, but a budget in bytes chooses it: set one "
+                    "or the other."
+                )
 
     def _check_nodes(self) -> None:
         if (self.dataset == NODES) != bool(self.classes):
@@ -212,6 +241,11 @@ class RunConfig:
                 f"The key proximal-mu is {self.proximal_mu:g} with the strategy {self.continue_strategy}, but it "
                 "is fedprox's, which needs it above 0: set both or neither."
             )
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether bytes are given, and so groups and rounding are chosen."""
+        return bool(self.bytes_per_client or self.bytes_per_class)
 
     @property
     def num_replies(self) -> int:
@@ -269,8 +303,9 @@ _CHOICES = {
 _AT_LEAST_1 = ["num_clients", "batch_size", "classes_per_client", "init_rounds", "num_cpus"]
 _AT_LEAST_1 += ["continue_rounds", "local_epochs"]
 _AT_LEAST_0 = ["groups", "image_size", "clients_per_node", "seed", "ridge_penalty"]
+_AT_LEAST_0 += ["bytes_per_client", "bytes_per_class"]
 _AT_LEAST_0 += ["weight_decay", "gradient_clip", "server_learning_rate", "proximal_mu"]
-_ABOVE_0 = ["alpha", "node_timeout", "reply_timeout", "learning_rate", "backbone_learning_rate"]
+_ABOVE_0 = ["alpha", "rounding_noise", "node_timeout", "reply_timeout", "learning_rate", "backbone_learning_rate"]
 _SHARES = ["quorum", "fraction", "continue_fraction"]
 _PROBABILITIES = ["dropout", "client_test_share"]
 

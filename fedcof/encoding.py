@@ -4,6 +4,10 @@
 rounding, a dither drawn evenly from [-1/2, 1/2) steps is added, and the receiver, who draws the same one, takes it
 off again. The error is then even in [-1/2, 1/2) steps whatever the mean was: without bias, independent of the mean,
 and of variance step^2 / 12 in every coordinate (Roberts, 1962), which the covariance estimator can subtract.
+
+``int4`` does the same with 15 levels, two to a byte, after a random rotation that spreads each row evenly over its
+coordinates. ``coded`` rounds to steps in proportion to each row's sampling noise and writes what is left near its
+entropy; see :mod:`fedcof.coded_means`.
 """
 
 from __future__ import annotations
@@ -17,23 +21,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedcof.coded_means import CodedClassMeans, read_class_means, rows_claimed, write_class_means
+from fedcof.dither import dither
 from fedcof.errors import UserError, unknown_name
+from fedcof.rotation import Rotation
 from fedcof.statistics import ClassMeans, FeatureMoments, check_classes, check_problem, require
 
-ENCODINGS = ["float32", "float16", "int8"]
+ENCODINGS = ["float32", "float16", "int8", "int4", "coded"]
 
 CLASS_IDS = "class-ids"
 COUNTS = "counts"
 MEANS = "means"
 STEPS = "steps"
 DITHER = "dither"
+CODED = "coded"
 SUMS = "sums"
 GRAM = "gram"
 
 LARGEST_LEVEL = 127
-
-# numpy's Philox advances by counter steps, each of which yields eight float32.
-FLOATS_PER_STEP = 8
+LARGEST_LEVEL_OF_INT4 = 7
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -48,12 +54,15 @@ class EncodedClassMeans:
         Class of each row, counted from 0.
     counts : Tensor of shape (R,), int64
         Number of samples behind each row, at least 1.
-    values : Tensor of shape (R, d), float16 or int8
-        Mean feature vectors, or the levels that stand for them.
+    values : Tensor of shape (R, d), float16 or int8; or (R, ceil(d / 2)), uint8
+        Mean feature vectors, or the levels that stand for them; those of int4 plus 8, the first of two in the upper
+        half of the byte.
     steps : Tensor of shape (R,), float32, optional
-        What one level of each row is worth; for int8.
+        What one level of each row is worth; for int8 and int4.
     dither_seed : int
-        Seed of the dither that was added before rounding; for int8.
+        Seed of the dither that was added before rounding, and of the rotation of int4.
+    dim : int, optional
+        Dimension d of the feature vectors; for int4.
 
     Raises
     ------
@@ -67,6 +76,7 @@ class EncodedClassMeans:
     values: Tensor
     steps: Tensor | None = None
     dither_seed: int = 0
+    dim: int | None = None
 
     def __post_init__(self) -> None:
         check_classes(self.class_ids, self.counts)
@@ -76,9 +86,14 @@ class EncodedClassMeans:
             require(self.values.dtype == torch.float16, "means", "type float16 or steps", self.values.dtype)
             finite = self.values.isfinite()
         else:
-            require(self.values.dtype == torch.int8, "means", "type int8", self.values.dtype)
+            levels = torch.int8 if self.dim is None else torch.uint8
+            require(self.values.dtype == levels, "means", f"type {levels}", self.values.dtype)
             require(self.steps.shape == self.class_ids.shape, "steps", "one step per row", self.steps.shape)
-            finite = (self.steps * (LARGEST_LEVEL + 2)).isfinite()
+            # A rotation can gather a whole row in one coordinate.
+            finite = (self.steps * ((LARGEST_LEVEL + 2) * (self.dim or 1) ** 0.5)).isfinite()
+        if self.dim is not None:
+            width = (self.dim + 1) // 2
+            require(self.values.shape[1] == width, "means", f"{width} bytes a row", self.values.shape)
         require(bool(finite.all()), "means", "finite numbers", "NaN or infinity")
 
     @property
@@ -89,7 +104,7 @@ class EncodedClassMeans:
     @property
     def feature_dim(self) -> int:
         """Dimension d of the feature vectors."""
-        return self.values.shape[1]
+        return self.values.shape[1] if self.dim is None else self.dim
 
     @property
     def dtype(self) -> torch.dtype:
@@ -122,37 +137,50 @@ class EncodedClassMeans:
         values = self.values[block]
         if self.steps is None:
             return values.to(torch.float32)
-        dither = _dither(values.shape, self.dither_seed, first_row=block.start)
-        return torch.sub(values, dither, out=dither).mul_(self.steps[block, None])
+        shift = dither((len(values), self.feature_dim), self.dither_seed, first_row=block.start)
+        levels = values if self.dim is None else _unpacked(values, self.dim)
+        means = torch.sub(levels, shift, out=shift).mul_(self.steps[block, None])
+        return means if self.dim is None else Rotation.drawn(self.dim, self.dither_seed).invert(means)
 
     def check_fits(self, num_classes: int, feature_dim: int) -> None:
         """Check the rows against the problem they are meant for; see :meth:`fedcof.ClassMeans.check_fits`."""
         check_problem(self, num_classes, feature_dim)
 
 
-def encode_class_means(upload: ClassMeans, encoding: str = "float32", dither_seed: int = 0) -> Arrays:
+def encode_class_means(
+    upload: ClassMeans, encoding: str = "float32", dither_seed: int = 0, step: float | None = None
+) -> Arrays:
     """Turn class means into named arrays.
 
     Parameters
     ----------
     upload : ClassMeans
         R rows of dimension d.
-    encoding : {"float32", "float16", "int8"}
+    encoding : {"float32", "float16", "int8", "int4", "coded"}
         How the means are written.
     dither_seed : int
-        Seed of the dither of ``int8``, sent along; every upload should have its own.
+        Seed of the dither of ``int8``, ``int4`` and ``coded``, sent along; every upload should have its own.
+    step : float, optional
+        For ``coded``, and needed there: step of a mean of one sample, in the backbone's units; a mean of n samples
+        is rounded to this over sqrt(n). :func:`fedcof.budget.step_of` gives it.
 
     Returns
     -------
     dict of str to ndarray
         ``class-ids`` (R,) and ``counts`` (R,) in the smallest unsigned type that holds them, ``means`` (R, d) in
-        the encoding's type; for ``int8`` also ``steps`` (R,) float32 and ``dither`` (1,) uint32.
+        the encoding's type; for ``int8`` and ``int4`` also ``steps`` (R,) float32 and ``dither`` (1,) uint32, in
+        which ``int4``, whose ``means`` are (R, ceil(d / 2)) uint8, adds the dimension: (2,). ``coded`` is one array
+        of that name, uint8.
 
     Raises
     ------
     UserError
-        If the encoding is unknown, or a mean is out of its range.
+        If the encoding is unknown, a mean is out of its range, or the step of ``coded`` is missing or unfit.
     """
+    if encoding == "coded":
+        if step is None:
+            raise UserError("The encoding coded needs a step: give one, or a budget in bytes that sets it.")
+        return {CODED: write_class_means(upload, step, dither_seed)}
     arrays = _encode_classes(upload.class_ids, upload.counts)
     if encoding == "float32":
         return {**arrays, MEANS: upload.means.to(torch.float32).numpy()}
@@ -162,12 +190,17 @@ def encode_class_means(upload: ClassMeans, encoding: str = "float32", dither_see
             raise UserError("A class mean is beyond float16's 65,504: send it as float32 or int8.")
         return {**arrays, MEANS: means.numpy()}
     if encoding == "int8":
-        levels, steps = _quantise(upload.means.to(torch.float32), dither_seed)
-        return {**arrays, MEANS: levels, STEPS: steps, DITHER: np.array([dither_seed], dtype=np.uint32)}
+        levels, steps = _quantise(upload.means.to(torch.float32), dither_seed, LARGEST_LEVEL)
+        return {**arrays, MEANS: levels.numpy(), STEPS: steps, DITHER: np.array([dither_seed], dtype=np.uint32)}
+    if encoding == "int4":
+        rotated = Rotation.drawn(upload.feature_dim, dither_seed).apply(upload.means.to(torch.float32))
+        levels, steps = _quantise(rotated, dither_seed, LARGEST_LEVEL_OF_INT4)
+        seed_and_dim = np.array([dither_seed, upload.feature_dim], dtype=np.uint32)
+        return {**arrays, MEANS: _packed(levels), STEPS: steps, DITHER: seed_and_dim}
     raise unknown_name("encoding", encoding, ENCODINGS)
 
 
-def decode_class_means(arrays: Mapping[str, NDArray[Any]]) -> ClassMeans | EncodedClassMeans:
+def decode_class_means(arrays: Mapping[str, NDArray[Any]]) -> ClassMeans | EncodedClassMeans | CodedClassMeans:
     """Read class means back from their arrays.
 
     Parameters
@@ -177,26 +210,49 @@ def decode_class_means(arrays: Mapping[str, NDArray[Any]]) -> ClassMeans | Encod
 
     Returns
     -------
-    ClassMeans or EncodedClassMeans
-        The rows, checked; with the variance of the noise that the encoding put on them. Those of ``float16`` and
-        ``int8`` take no more memory than they were sent in, and are decoded as they are read.
+    ClassMeans, EncodedClassMeans or CodedClassMeans
+        The rows, checked; with the variance of the noise that the encoding put on them. Those of ``float16``,
+        ``int8`` and ``int4`` take no more memory than they were sent in, those of ``coded`` a byte or two a number,
+        and all are decoded as they are read.
 
     Raises
     ------
     UserError
         If an array is missing or the rows are not valid.
     """
+    if CODED in arrays:
+        return read_class_means(arrays[CODED])
     _require_arrays(arrays, CLASS_IDS, COUNTS, MEANS)
     classes, means = _decode_classes(arrays), torch.from_numpy(np.array(arrays[MEANS]))
     if means.dtype == torch.float16:
         return EncodedClassMeans(*classes, means)
-    if means.dtype != torch.int8:
+    if means.dtype not in (torch.int8, torch.uint8):
         return ClassMeans(*classes, means.to(torch.float32))
     _require_arrays(arrays, STEPS, DITHER)
     steps = torch.from_numpy(np.array(arrays[STEPS], dtype=np.float32))
-    if means.dim() != 2 or steps.shape != means.shape[:1] or arrays[DITHER].shape != (1,):
+    seed_and_dim = arrays[DITHER]
+    belong = means.dim() == 2 and steps.shape == means.shape[:1] and seed_and_dim.dtype.kind == "u"
+    if not belong or seed_and_dim.shape != ((1,) if means.dtype == torch.int8 else (2,)):
         raise UserError("The upload's steps do not belong to its means: send one step per row and one dither.")
-    return EncodedClassMeans(*classes, means, steps, int(arrays[DITHER][0]))
+    return EncodedClassMeans(*classes, means, steps, *(int(number) for number in seed_and_dim))
+
+
+def count_rows(arrays: Mapping[str, NDArray[Any]]) -> int:
+    """Count the rows that an upload claims to have, before memory is taken for them.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        What a client sent.
+
+    Returns
+    -------
+    int
+        The number; 0 where the arrays do not say, which :func:`decode_class_means` then refuses.
+    """
+    if CODED in arrays:
+        return rows_claimed(arrays[CODED])
+    return len(np.atleast_1d(arrays[CLASS_IDS])) if CLASS_IDS in arrays else 0
 
 
 def encode_feature_moments(upload: FeatureMoments) -> Arrays:
@@ -273,24 +329,26 @@ def _decode_classes(arrays: Mapping[str, NDArray[Any]]) -> tuple[Tensor, Tensor]
     return class_ids, counts
 
 
-def _quantise(means: Tensor, seed: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round to multiples of each row's step: levels (R, d) and steps (R,)."""
+def _quantise(means: Tensor, seed: int, largest_level: int) -> tuple[Tensor, NDArray[np.float32]]:
+    """Round to multiples of each row's step: levels (R, d), int8, and steps (R,)."""
     # Half a level is left free for the dither.
-    steps = means.abs().amax(dim=1) / (LARGEST_LEVEL - 0.5)
-    levels = (means / torch.where(steps > 0, steps, 1.0)[:, None] + _dither(means.shape, seed)).round_()
-    return levels.clamp_(-LARGEST_LEVEL, LARGEST_LEVEL).to(torch.int8).numpy(), steps.numpy()
+    steps = (means.abs().amax(dim=1) if means.shape[1] else means.new_zeros(len(means))) / (largest_level - 0.5)
+    shift = dither((len(means), means.shape[1]), seed)
+    levels = (means / torch.where(steps > 0, steps, 1.0)[:, None] + shift).round_()
+    return levels.clamp_(-largest_level, largest_level).to(torch.int8), steps.numpy()
 
 
-def _dither(shape: torch.Size, seed: int, first_row: int = 0) -> Tensor:
-    """Draw the dither of some rows, the same on both ends: even in [-1/2, 1/2), float32."""
-    num_rows, dim = shape
-    steps, surplus = divmod(first_row * dim, FLOATS_PER_STEP)
-    bits = np.random.Philox(seed)
-    bits.advance(steps)
-    generator = np.random.Generator(bits)
-    generator.random(surplus, dtype=np.float32)
-    dither = generator.random((num_rows, dim), dtype=np.float32)
-    return torch.from_numpy(np.subtract(dither, np.float32(0.5), out=dither))
+def _packed(levels: Tensor) -> NDArray[np.uint8]:
+    """Put two levels of four bits into a byte: shape (R, ceil(d / 2))."""
+    halves = np.pad((levels.numpy() + 8).astype(np.uint8), ((0, 0), (0, levels.shape[1] % 2)))
+    packed: NDArray[np.uint8] = halves[:, ::2] * np.uint8(16) + halves[:, 1::2]
+    return packed
+
+
+def _unpacked(values: Tensor, dim: int) -> Tensor:
+    """Take the levels out of their bytes again: shape (R, d), int8."""
+    halves = torch.stack([values >> 4, values & 15], dim=2).flatten(1)
+    return halves[:, :dim].to(torch.int8).sub_(8)
 
 
 def _require_arrays(arrays: Mapping[str, NDArray[Any]], *names: str) -> None:

@@ -33,7 +33,7 @@ def rightly_classified(classifier: LinearClassifier, config: RunConfig, network:
     """
     labels = torch.tensor(labels_of(config, "test"))
     if network is None or config.continue_ != FINE_TUNE:
-        features = torch.from_numpy(split_features(config, "test").features[:])
+        features = torch.tensor(split_features(config, "test").features[:])
     else:
         module = network.eval().backbone
         backbone = replace(backbone_of(config), module=module)

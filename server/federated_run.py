@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedcof import LinearClassifier
+from fedcof.coded_means import BYTES_PER_ROW
 from fedcof.configuration import FINE_TUNE, NO_TRAINING, NODES, RunConfig
 from fedcof.grouping import ROWS_PER_CLASS
 from fedcof.network import Network
@@ -140,10 +141,17 @@ class FederatedRun:
             store=UploadStore(self.folder, self.config),
             names=self._federation.names,
             fingerprint=backbone_of(self.config).fingerprint,
-            most_rows=self._problem.num_classes * (self.config.groups or ROWS_PER_CLASS),
+            most_rows=self._most_rows(),
             expected=self.config.num_clients,
             left_out=self._federation.left_out,
         )
+
+    def _most_rows(self) -> int:
+        """Most rows of an upload; a budget bounds them by the few bytes that each takes beside its numbers."""
+        num_classes = self._problem.num_classes
+        if self.config.has_budget:
+            return max(self.config.bytes_per_client, self.config.bytes_per_class * num_classes) // BYTES_PER_ROW
+        return num_classes * (self.config.groups or ROWS_PER_CLASS)
 
     def _train_only(self, checkpoint: Checkpoint | None) -> None:
         assert self._continuation is not None

@@ -92,7 +92,7 @@ def _oracle(config: RunConfig, folder: Path) -> RunResult:
     table = split_features(config, "train")
     problem = problem_of(config)
     oracle = Oracle(problem.num_classes, table.features.shape[1], config.shrinkage, config.head)
-    oracle.add_samples(torch.from_numpy(table.features[:]), torch.from_numpy(table.labels[:]))
+    oracle.add_samples(torch.tensor(table.features[:]), torch.tensor(table.labels[:]))
     solved = oracle.solve()
     seconds = round(time.perf_counter() - started, 3)
     classifier = LinearClassifier(solved.weight, solved.bias, solved.present, problem.class_names)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import fedcof
 from fedcof import FeatureMoments, LinearClassifier, UserError
-from fedcof.encoding import CLASS_IDS, decode_class_means, decode_feature_moments, num_bytes
+from fedcof.encoding import count_rows, decode_class_means, decode_feature_moments, num_bytes
 from fedcof.network import Network
 from fedcof.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
 from fedcof.statistics import ClassMeanRows
@@ -281,8 +281,8 @@ class OneShotStrategy(Strategy):
 
     def _read(self, arrays: Arrays) -> Upload:
         """Read an upload; raises UserError if it cannot be used, whatever it is."""
-        if self.intake and len(arrays.get(CLASS_IDS, ())) > self.intake.rules.most_rows:
-            rows, most = len(arrays[CLASS_IDS]), self.intake.rules.most_rows
+        if self.intake and count_rows(arrays) > self.intake.rules.most_rows:
+            rows, most = count_rows(arrays), self.intake.rules.most_rows
             raise UserError(f"its upload has {rows} rows, but may have {most}")
         try:
             upload = self.read_upload(arrays)

@@ -32,6 +32,9 @@ KEYS = [
     "image-size",
     "groups",
     "encoding",
+    "rounding-noise",
+    "bytes-per-client",
+    "bytes-per-class",
     "client-test-share",
     "seed",
 ]

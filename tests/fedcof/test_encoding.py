@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 
 from fedcof import UserError, class_means, feature_moments
 from fedcof.encoding import (
+    ENCODINGS,
+    count_rows,
     decode_class_means,
     decode_feature_moments,
     encode_class_means,
     encode_feature_moments,
     num_bytes,
 )
+from fedcof.rotation import Rotation
 
 SAMPLES = torch.randn(60, 50, generator=torch.Generator().manual_seed(0)) * 3, torch.arange(60) % 7
 
@@ -59,10 +62,40 @@ def test_the_error_of_int8_is_even_unbiased_and_independent_of_the_mean():
     assert errors.abs().max() <= 0.5001
 
 
-def test_a_mean_of_zeros_stays_zero():
+@pytest.mark.parametrize("encoding", ["int8", "int4"])
+def test_a_mean_of_zeros_stays_zero(encoding):
     upload = class_means(torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64))
-    back = decode_class_means(encode_class_means(upload, "int8", 3))
+    back = decode_class_means(encode_class_means(upload, encoding, 3))
     assert back.means.count_nonzero() == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-6, 1e6), dim=st.integers(1, 70))
+def test_the_error_of_int4_is_within_half_a_step_in_each_rotated_coordinate(seed, scale, dim):
+    samples = torch.randn(20, dim, generator=torch.Generator().manual_seed(1)) * scale
+    upload = class_means(samples, torch.arange(20) % 3)
+    arrays = encode_class_means(upload, "int4", seed)
+    back = decode_class_means(arrays)
+    steps = torch.from_numpy(arrays["steps"])
+    error = Rotation.drawn(dim, seed).apply(back.means - upload.means)
+    assert (error.abs() <= 0.5001 * steps[:, None]).all()
+    torch.testing.assert_close(back.noise, steps**2 / 12)
+    assert back.feature_dim == dim
+    assert arrays["means"].shape == (3, (dim + 1) // 2)
+
+
+def test_the_error_of_int4_is_white_unbiased_and_of_the_variance_said():
+    upload = class_means(*SAMPLES)
+    backs = [decode_class_means(encode_class_means(upload, "int4", seed)) for seed in range(3000)]
+    errors = torch.stack([(back.means - upload.means) / back.noise.sqrt()[:, None] for back in backs]).double()
+    assert (errors.mean(dim=0).abs() < 5 / len(errors) ** 0.5).all()
+    second = torch.einsum("sri,srj->ij", errors, errors) / errors.shape[0] / errors.shape[1]
+    assert (second - torch.eye(len(second))).abs().max() < 6 / (errors.shape[0] * errors.shape[1]) ** 0.5 * 2**0.5
+
+
+def test_int4_weighs_what_the_formula_says():
+    upload = class_means(torch.randn(40, 51), torch.arange(40) % 7)
+    assert num_bytes(encode_class_means(upload, "int4")) == 7 * (26 + 2 + 4) + 8
 
 
 def test_moments_are_lossless():
@@ -85,8 +118,10 @@ def test_the_numbers_weigh_what_the_formula_says():
 
 def test_a_client_without_samples_sends_nothing():
     samples = torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)
-    for encoding in ("float32", "float16", "int8"):
-        assert decode_class_means(encode_class_means(class_means(*samples), encoding)).num_rows == 0
+    for encoding in ENCODINGS:
+        arrays = encode_class_means(class_means(*samples), encoding, step=1.0)
+        assert decode_class_means(arrays).num_rows == 0
+        assert decode_class_means(arrays).feature_dim == 5
     assert decode_feature_moments(encode_feature_moments(feature_moments(*samples))).feature_dim == 5
 
 
@@ -107,19 +142,26 @@ def test_bad_arrays_are_refused():
         decode_class_means({**quantised, "steps": np.full_like(quantised["steps"], np.inf)})
     with pytest.raises(UserError, match="Unknown encoding 'int3'"):
         encode_class_means(class_means(*SAMPLES), "int3")
+    with pytest.raises(UserError, match="needs a step"):
+        encode_class_means(class_means(*SAMPLES), "coded")
+    nibbles = encode_class_means(class_means(*SAMPLES), "int4")
+    with pytest.raises(UserError, match="one dither"):
+        decode_class_means({**nibbles, "dither": nibbles["dither"][:1]})
+    with pytest.raises(UserError, match="bytes a row"):
+        decode_class_means({**nibbles, "dither": np.array([0, 2**31], dtype=np.uint32)})
     moments = encode_feature_moments(feature_moments(*SAMPLES))
     with pytest.raises(UserError, match="gram"):
         decode_feature_moments({**moments, "gram": moments["gram"][1:]})
 
 
-@pytest.mark.parametrize("encoding", ["float16", "int8"])
+@pytest.mark.parametrize("encoding", ["float16", "int8", "int4"])
 def test_uploads_stay_as_sent_and_decode_in_parts_as_in_whole(encoding):
     upload = class_means(torch.randn(60, 13, generator=torch.Generator().manual_seed(2)), torch.arange(60) % 7, 5)
     arrays = encode_class_means(upload, encoding, 4)
     back = decode_class_means(arrays)
     assert back.values.nbytes == arrays["means"].nbytes
     for start, stop in ((0, 1), (3, 20), (17, 35), (5, 5)):
-        assert torch.equal(back.rows(slice(start, stop)), back.means[start:stop])
+        torch.testing.assert_close(back.rows(slice(start, stop)), back.means[start:stop], rtol=1e-5, atol=1e-5)
 
 
 def test_a_mean_that_decodes_to_no_number_is_refused_at_once():
@@ -131,3 +173,11 @@ def test_a_mean_that_decodes_to_no_number_is_refused_at_once():
     quantised["steps"][2] = 1e38
     with pytest.raises(UserError, match="finite"):
         decode_class_means(quantised)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_rows_of_an_upload_are_counted_without_decoding_them(encoding):
+    arrays = encode_class_means(class_means(*SAMPLES, 2), encoding, step=1.0)
+    assert count_rows(arrays) == 14
+    assert count_rows({}) == 0
+    assert count_rows({"coded": np.zeros(3, dtype=np.uint8)}) == 0

@@ -173,6 +173,15 @@ def start_site(federation, tmp_path, site, how="", name="", claims=""):
     return name
 
 
+def starts_and_stays(federation, tmp_path, site, name):
+    start_site(federation, tmp_path, site, name=name)
+    try:
+        federation.nodes[name].wait(20)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
 def times_asked(tmp_path, name):
     path = tmp_path / "nodes" / name / "asked.txt"
     return len(path.read_text().splitlines()) if path.exists() else 0
@@ -243,7 +252,8 @@ def test_a_superlink_that_is_killed_loses_no_upload_and_counts_none_twice(federa
 
     federation.start_superlink()
     federation.nodes.pop(slow).kill()
-    start_site(federation, tmp_path, 3, name=slow)
+    # As the unit does: it is turned away until its old heartbeat has lapsed.
+    assert until(lambda: starts_and_stays(federation, tmp_path, 3, slow), 150)
     run_app(federation.connection, app, values, None, lambda line: None)
     (result,) = load_results(tmp_path / "out")
     assert [(node.name, node.outcome) for node in result.nodes] == [

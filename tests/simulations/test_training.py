@@ -156,6 +156,7 @@ def digit(tmp_path_factory):
     return path
 
 
+@pytest.mark.xdist_group("fine-tuned")
 @pytest.mark.flower
 def test_fine_tuning_learns_from_real_images(fine_tuned):
     (result,) = load_results(fine_tuned)
@@ -165,6 +166,7 @@ def test_fine_tuning_learns_from_real_images(fine_tuned):
     assert 0 < second.worst_tenth_accuracy <= second.client_accuracy <= 1
 
 
+@pytest.mark.xdist_group("fine-tuned")
 @pytest.mark.flower
 def test_a_round_of_fine_tuning_costs_the_whole_network_both_ways(fine_tuned):
     model = timm.create_model("tf_efficientnet_lite0", num_classes=10)
@@ -179,6 +181,7 @@ def test_a_round_of_fine_tuning_costs_the_whole_network_both_ways(fine_tuned):
         assert network < traffic.downlink < 1.02 * network
 
 
+@pytest.mark.xdist_group("fine-tuned")
 @pytest.mark.flower
 def test_a_fine_tuned_run_predicts_and_its_backbone_is_another_runs_weights(fine_tuned, digit):
     (result,) = load_results(fine_tuned)
@@ -198,6 +201,7 @@ def transform_of(path):
     return transform(read_image(path))[None]
 
 
+@pytest.mark.xdist_group("fine-tuned")
 @pytest.mark.flower
 def test_plain_timm_loads_an_export_that_predicts_the_same(fedcof, fine_tuned, digit, tmp_path):
     assert fedcof("export", fine_tuned, "--format", "timm", "-o", tmp_path / "model") == (0, "")
@@ -211,6 +215,7 @@ def test_plain_timm_loads_an_export_that_predicts_the_same(fedcof, fine_tuned, d
         assert scores[name] == pytest.approx(score, rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.xdist_group("fine-tuned")
 @pytest.mark.flower
 def test_onnxruntime_loads_an_export_that_predicts_the_same(fedcof, fine_tuned, digit, tmp_path):
     import onnxruntime

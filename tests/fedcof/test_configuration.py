@@ -48,6 +48,25 @@ def test_a_bad_value_is_one_sentence(key, value, sentence):
     assert str(error.value).count("\n") == 0
 
 
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"bytes-per-client": 9000, "bytes-per-class": 300}, "there can be one budget"),
+        ({"bytes-per-client": 9000, "encoding": "int8"}, "encoding is int8, but a budget"),
+        ({"bytes-per-class": 300, "groups": 4}, "groups is 4, but a budget"),
+        ({"bytes-per-class": 300, "method": "fedncm"}, "must be 0 for fedncm"),
+        ({"bytes-per-class": -1}, "at least 0"),
+        ({"rounding-noise": 0.1}, "set encoding to coded"),
+        ({"rounding-noise": 0.0, "encoding": "coded"}, "above 0"),
+    ],
+)
+def test_a_budget_and_the_choices_that_it_makes_exclude_each_other(values, sentence):
+    with pytest.raises(UserError, match=sentence) as error:
+        RunConfig.from_mapping(values)
+    assert str(error.value).count("\n") == 0
+    assert RunConfig.from_mapping({"bytes-per-class": 300}).has_budget
+
+
 def test_shrinkage_is_a_number_or_a_name():
     assert RunConfig.from_mapping({"shrinkage": "0.5"}).shrinkage == 0.5
     assert RunConfig.from_mapping({"shrinkage": "oas"}).shrinkage == "oas"

@@ -1,14 +1,23 @@
 """Nodes with data of their own, in memory: names, hostile uploads, what is kept and what is screened."""
 
+import struct
+from zlib import crc32
+
 import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedcof import FedCOF, UserError
+from fedcof import ClassMeans, FedCOF, UserError
 from fedcof.configuration import RunConfig
-from fedcof.encoding import decode_class_means, decode_feature_moments, encode_feature_moments
+from fedcof.encoding import (
+    count_rows,
+    decode_class_means,
+    decode_feature_moments,
+    encode_class_means,
+    encode_feature_moments,
+)
 from fedcof.statistics import FeatureMoments, feature_moments
 from server import strategy
 from server.federation import Federation
@@ -48,6 +57,10 @@ def run(folder, misbehave=(), names=None, nodes=5, expected=5, quorum=0.5, confi
     fedcof = strategy.FedCOF(CLASSES, DIM, shrinkage=0.1, quorum=quorum, rules=rules)
     fedcof.start(federation, timeout=2.0, train_config=ConfigRecord({}))
     return fedcof, store
+
+
+def three_rows():
+    return torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5]), torch.rand(3, DIM)
 
 
 def weight_of(sites):
@@ -104,6 +117,22 @@ def test_a_hostile_upload_is_left_out_and_not_kept(tmp_path, how, reason):
 def test_the_first_of_all_may_be_the_hostile_one(tmp_path):
     fedcof, _ = run(tmp_path, {0: "scale"}.items())
     assert list(fedcof.rejected) == [0]
+
+
+def test_a_coded_upload_that_claims_many_rows_takes_no_memory_for_them(tmp_path):
+    stream = encode_class_means(ClassMeans(*three_rows()), "coded", 1, step=0.1)["coded"].copy()
+    content = bytearray(stream[:-4].tobytes())
+    at = struct.calcsize("<5Bh2fI")
+    content[at : at + 4] = struct.pack("<I", 10**9)
+    forged = np.frombuffer(bytes(content) + struct.pack("<I", crc32(bytes(content))), dtype=np.uint8)
+    assert count_rows({"coded": forged}) == 10**9
+    fedcof = strategy.FedCOF(CLASSES, DIM, rules=NodeRules(UploadStore(tmp_path, CONFIG), {}, "", 100, 1))
+    with pytest.raises(UserError, match="1000000000 rows, but may have 100"):
+        fedcof._read({"coded": forged})
+    with pytest.raises(UserError, match="damaged"):
+        decode_class_means({"coded": forged})
+    with pytest.raises(UserError, match="changed or cut"):
+        decode_class_means({"coded": stream[:-1]})
 
 
 def test_a_node_is_asked_once_however_often_the_run_is_started(tmp_path):

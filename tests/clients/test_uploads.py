@@ -1,0 +1,73 @@
+"""What a client's samples become: budgets that are kept, rows that a policy withholds, groups that are chosen."""
+
+import pytest
+import torch
+
+from clients.policy import NodePolicy
+from clients.uploads import class_means_to_send
+from fedcof import UserError, class_means
+from fedcof.configuration import RunConfig
+from fedcof.encoding import decode_class_means, num_bytes
+
+CLASSES, DIM = 8, 200
+
+
+def samples(held=(1, 4, 6), size=60, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.tensor(held).repeat_interleave(size)
+    centres = 3 * torch.randn(CLASSES, DIM, generator=generator)
+    return torch.randn(len(labels), DIM, generator=generator) + centres[labels], labels
+
+
+def sent(config, features, labels, policy=None):
+    arrays, withheld = class_means_to_send(config, CLASSES, features, labels, 7, policy)
+    return decode_class_means(arrays), num_bytes(arrays), withheld
+
+
+@pytest.mark.parametrize("values", [{"bytes_per_client": 3000}, {"bytes_per_class": 1000}])
+def test_a_budget_is_spent_and_not_exceeded(values):
+    upload, size, withheld = sent(RunConfig(**values), *samples())
+    assert 2700 < size <= 3000
+    assert withheld == 0
+    assert upload.num_rows > 3
+    truth = class_means(*samples())
+    for number, class_id in enumerate((1, 4, 6)):
+        own = upload.class_ids == class_id
+        weights = upload.counts[own].to(torch.float32) / upload.counts[own].sum()
+        torch.testing.assert_close(weights @ upload.means[own], truth.means[number], rtol=0, atol=0.3)
+
+
+def test_half_the_classes_have_half_the_budget():
+    config = RunConfig(bytes_per_class=1000)
+    assert sent(config, *samples(held=(2,)))[1] <= 1000
+    assert 1800 < sent(config, *samples(held=(2, 3)))[1] <= 2000
+
+
+def test_a_policy_withholds_rows_within_a_budget_too():
+    policy = NodePolicy("site", smallest_count=20)
+    upload, _, _ = sent(RunConfig(bytes_per_client=20_000), *samples(), policy)
+    assert upload.counts.min() >= 20
+    assert upload.num_rows <= 9
+    nothing, size, withheld = sent(RunConfig(bytes_per_client=2000), *samples(size=5), policy)
+    assert (nothing.num_rows, withheld) == (0, 3)
+    assert size <= 2000
+
+
+def test_a_budget_that_is_too_small_says_how_much_it_takes():
+    with pytest.raises(UserError, match="too few for this client's 3 classes: give at least"):
+        sent(RunConfig(bytes_per_client=100), *samples())
+
+
+def test_the_rounding_of_coded_is_the_share_that_was_asked_for():
+    features, labels = samples(size=400)
+    variance = torch.stack([features[labels == c].var(dim=0) for c in (1, 4, 6)]).mean()
+    for share in (0.02, 0.5):
+        upload, _, _ = sent(RunConfig(encoding="coded", rounding_noise=share), features, labels)
+        error = (upload.means - class_means(features, labels).means).square().mean() * 400
+        assert float(error / variance) == pytest.approx(share, rel=0.1)
+        assert float((upload.noise * upload.counts).mean() / variance) == pytest.approx(share, rel=0.01)
+
+
+def test_groups_are_chosen_where_there_is_one_class_a_client():
+    upload, _, _ = sent(RunConfig(groups=0, num_clients=8, encoding="int4"), *samples(held=(3,), size=200))
+    assert upload.num_rows == 64

@@ -21,13 +21,13 @@ from fedcof.covariance import (
     ClassTotals,
     FactoredScatter,
     ScatterSum,
-    check_shrinkage,
     class_totals,
     factored_scatter,
     shrunk_scatter,
     sum_scatter,
 )
 from fedcof.errors import UserError, unknown_name
+from fedcof.shrinkage import LEDOIT_WOLF, check_shrinkage
 from fedcof.statistics import ClassMeanRows, ClassMeans, FeatureMoments
 
 
@@ -235,7 +235,7 @@ class FedCOF(ClassMeansAggregator):
         Dimension d of the feature vectors.
     estimator : {"per-class", "pooled"}
         How the within-class scatter is put together; the paper's is ``per-class``.
-    shrinkage : float or {"ledoit-wolf", "oas"}
+    shrinkage : float or {"leave-one-out", "ledoit-wolf", "oas"}
         Gamma, in squared feature units (the paper: 1.0 for SqueezeNet and ViT-B/16, 0.1 for MobileNetV2), or how
         to estimate the amount.
     head : {"ridge", "lda"}
@@ -275,7 +275,7 @@ class FedCOF(ClassMeansAggregator):
         """Take one client's upload in; see :meth:`ClassMeansAggregator.add`."""
         super().add(upload, source)
         self._rows_kept += upload.num_rows
-        if self.estimator == "pooled" and self.shrinkage != "ledoit-wolf" and self._rows_kept >= ROWS_PER_BLOCK:
+        if self.estimator == "pooled" and self.shrinkage != LEDOIT_WOLF and self._rows_kept >= ROWS_PER_BLOCK:
             if self._streamed is None:
                 self._streamed = self._sum(self._kept())
             else:

@@ -289,7 +289,7 @@ def solve_positive_definite(matrix: Tensor, right_hand_side: Tensor) -> Tensor:
     if int(failed_at) or not bool(factor.diagonal().isfinite().all()):
         raise UserError(
             "The system is singular because there are fewer independent uploads than feature dimensions: "
-            "give a larger shrinkage (for fed3r a larger ridge-penalty), or ledoit-wolf."
+            "give a larger shrinkage (for fed3r a larger ridge-penalty), or leave-one-out."
         )
     return torch.cholesky_solve(right_hand_side, factor)
 

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
-from fedcof.covariance import check_shrinkage
 from fedcof.encoding import CODED, ENCODINGS
 from fedcof.errors import UserError, unknown_name
+from fedcof.shrinkage import check_shrinkage
 
 METHODS = ["fedncm", "fedcof", "fed3r", "random", "oracle"]
 NO_TRAINING, LINEAR_PROBE, FINE_TUNE = CONTINUATIONS = ["none", "linear-probe", "fine-tune"]
@@ -135,7 +135,7 @@ class RunConfig:
     batch_size: int = 64
     feature_cache: bool = True
     estimator: str = "per-class"
-    shrinkage: float | str = 0.1
+    shrinkage: float | str = "leave-one-out"
     head: str = "ridge"
     ridge_penalty: float = 0.01
     groups: int = 1

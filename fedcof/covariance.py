@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from fedcof.errors import UserError, unknown_name
+from fedcof.shrinkage import LEDOIT_WOLF, Evidence, check_shrinkage, shrinkage_amount
 from fedcof.statistics import ClassMeanRows
 
 ESTIMATORS = ["per-class", "pooled"]
-AUTOMATIC_SHRINKAGE = ["ledoit-wolf", "oas"]
 
 ROWS_PER_BLOCK = 4096
 COLUMNS_PER_TILE = 256
@@ -320,7 +320,7 @@ def within_class_scatter(
         The same rows added up by :func:`class_totals`.
     estimator : {"per-class", "pooled"}
         How the classes' scatter is put together.
-    shrinkage : float or {"ledoit-wolf", "oas"}
+    shrinkage : float or {"leave-one-out", "ledoit-wolf", "oas"}
         Gamma, in squared feature units; or an estimator of the amount from the rows themselves.
     device : str
         Where to compute, as PyTorch names it.
@@ -368,7 +368,7 @@ def sum_scatter(
         For :func:`shrunk_scatter`.
     """
     weights = _row_weights_of(estimator, _class_weights(class_counts(uploads, num_classes), estimator))
-    totals = class_totals(uploads, num_classes) if shrinkage == "ledoit-wolf" else None
+    totals = class_totals(uploads, num_classes) if shrinkage == LEDOIT_WOLF else None
     dim = uploads[0].feature_dim
     scatter_sum = ScatterSum(num_classes, dim, weights, totals, device).add(uploads)
     if _float32_suffices(scatter_sum, estimator, shrinkage):
@@ -462,26 +462,6 @@ def _noise_to_subtract(smallest_eigenvalue: float, amount: float) -> float:
     return 0.0
 
 
-def check_shrinkage(shrinkage: float | str) -> None:
-    """Check that a shrinkage is a number from 0 or the name of an estimator.
-
-    Parameters
-    ----------
-    shrinkage : float or str
-        What a user gave.
-
-    Raises
-    ------
-    UserError
-        If it is neither.
-    """
-    if isinstance(shrinkage, str):
-        if shrinkage not in AUTOMATIC_SHRINKAGE:
-            raise unknown_name("shrinkage", shrinkage, ["a number from 0", *AUTOMATIC_SHRINKAGE])
-    elif not 0 <= shrinkage < float("inf"):
-        raise UserError(f"The shrinkage is {shrinkage}, but it must be finite and at least 0: give such a number.")
-
-
 def _class_weights(totals: ClassCounts, estimator: str) -> Tensor:
     """Weight of the rows of each class, shape (C,): W = sum_r weight_c n_r (m_r - mu_c)(m_r - mu_c)^T."""
     row_degrees = totals.row_degrees_of_freedom
@@ -502,21 +482,23 @@ def _shrink(
     scatter: Tensor, totals: ClassTotals, shrinkage: float | str, class_weights: Tensor, fourth_moment: float
 ) -> None:
     """Add the multiple of the identity that the shrinkage asks for, in place."""
-    total_degrees = float(totals.sample_degrees_of_freedom.sum())
     if not isinstance(shrinkage, str):
-        scatter.diagonal().add_(shrinkage * total_degrees)
+        scatter.diagonal().add_(shrinkage * float(totals.sample_degrees_of_freedom.sum()))
         return
-    if float(totals.row_degrees_of_freedom.sum()) < 2:
+    row_degrees = totals.row_degrees_of_freedom
+    if float(row_degrees.sum()) < 2:
         raise UserError(
             f"The shrinkage {shrinkage} cannot be estimated because it takes two classes with two rows, or one "
             "with three: give a number, or let clients send more groups per class."
         )
-    degrees = _effective_degrees_of_freedom(totals, class_weights, total_degrees)
-    covariance_norms = _CovarianceNorms.of(scatter / total_degrees)
-    if shrinkage == "oas":
-        amount = _oas(covariance_norms, degrees)
-    else:
-        amount = _ledoit_wolf(covariance_norms, degrees, fourth_moment / total_degrees**2)
+    # Classes with one row have no part in the scatter.
+    total_weight = float(class_weights @ row_degrees)
+    evidence = Evidence(
+        degrees=float(row_degrees.sum()),
+        effective_degrees=total_weight**2 / float(class_weights.square() @ row_degrees),
+        fourth_moment=fourth_moment / total_weight**2,
+    )
+    amount = shrinkage_amount(scatter / total_weight, evidence, shrinkage)
     mean_eigenvalue = float(scatter.diagonal().mean())
     scatter.mul_(1 - amount).diagonal().add_(amount * mean_eigenvalue)
 
@@ -532,57 +514,6 @@ def _subtract_noise(scatter: Tensor, amount: float) -> None:
             scatter.diagonal().sub_(amount)
             return
         amount /= 2
-
-
-def _effective_degrees_of_freedom(totals: ClassTotals, class_weights: Tensor, total_degrees: float) -> float:
-    """Degrees of freedom of a weighted mean of the S_c: sum_c (K_c - 1) where all rows weigh the same."""
-    row_weights = class_weights / total_degrees
-    return float(1 / (row_weights.square() * totals.row_degrees_of_freedom).sum())
-
-
-@dataclass(frozen=True)
-class _CovarianceNorms:
-    """The two traces of a covariance that the shrinkage formulas need."""
-
-    dim: int
-    squared_norm: float
-    mean_eigenvalue: float
-
-    @staticmethod
-    def of(covariance: Tensor) -> _CovarianceNorms:
-        return _CovarianceNorms(
-            dim=len(covariance),
-            squared_norm=float(covariance.square().sum()),
-            mean_eigenvalue=float(covariance.diagonal().mean()),
-        )
-
-    @property
-    def squared_distance_to_sphere(self) -> float:
-        """Squared Frobenius distance to the multiple of the identity with the same trace."""
-        return max(self.squared_norm - self.dim * self.mean_eigenvalue**2, 0.0)
-
-
-def _ledoit_wolf(norms: _CovarianceNorms, degrees: float, sum_of_fourth_powers: float) -> float:
-    """Amount of shrinkage by Ledoit and Wolf (2004), Lemma 3.1 to 3.4; the rows stand for the samples.
-
-    ``sum_of_fourth_powers`` is the sum over rows of the squared norm of what the row adds to the covariance, each
-    divided by the 1 - n_r / N_c that its distance to its own class mean falls short by: as many as degrees.
-    """
-    spread = norms.squared_distance_to_sphere
-    if spread == 0.0:
-        return 1.0
-    error = sum_of_fourth_powers - norms.squared_norm / degrees
-    return min(max(error / spread, 0.0), 1.0)
-
-
-def _oas(norms: _CovarianceNorms, degrees: float) -> float:
-    """Amount of shrinkage by Chen et al. (2010), Equation 23, for real data as in scikit-learn."""
-    spread = norms.squared_distance_to_sphere
-    if spread == 0.0:
-        return 1.0
-    trace_squared = (norms.dim * norms.mean_eigenvalue) ** 2
-    numerator = norms.squared_norm + trace_squared
-    return min(numerator / ((degrees + 1) * spread), 1.0)
 
 
 Block = list[tuple[ClassMeanRows, slice]]

@@ -36,7 +36,7 @@ def test_every_key_survives_the_way_as_text(key):
         ("alpha", float("nan"), "above 0"),
         ("method", "fedsgd", "choose one of fedncm, fedcof"),
         ("encoding", "int3", "choose one of float32"),
-        ("shrinkage", "lots", "ledoit-wolf, oas"),
+        ("shrinkage", "lots", "leave-one-out, ledoit-wolf, oas"),
         ("quorum", 1.5, "at most 1"),
         ("dataset", [1], "takes a text"),
         ("seed", -1, "at least 0"),

@@ -123,7 +123,7 @@ def test_automatic_shrinkage_is_scikit_learns(name, reference):
     assert np.abs(theirs - np.cov(features.T)).max() > 5e-3
 
 
-@pytest.mark.parametrize("name", ["ledoit-wolf", "oas"])
+@pytest.mark.parametrize("name", ["leave-one-out", "ledoit-wolf", "oas"])
 @pytest.mark.parametrize("estimator", ["per-class", "pooled"])
 def test_automatic_shrinkage_keeps_the_trace_and_lifts_the_small_eigenvalues(name, estimator):
     upload = as_upload(random_rows(6, 5, 40, seed=4))
@@ -167,7 +167,7 @@ def test_what_cannot_be_estimated_or_is_unknown_is_refused():
         scatter_of(upload, 2, shrinkage="ledoit-wolf")
     with pytest.raises(UserError, match="two classes with two rows"):
         scatter_of(as_upload([(0, 3, np.ones(4)), (0, 2, np.zeros(4)), (1, 1, np.ones(4))]), 2, shrinkage="oas")
-    with pytest.raises(UserError, match="ledoit-wolf, oas"):
+    with pytest.raises(UserError, match="leave-one-out, ledoit-wolf, oas"):
         scatter_of(upload, 2, shrinkage="lw")
     with pytest.raises(UserError, match="per-class, pooled"):
         scatter_of(upload, 2, estimator="mean")
@@ -179,7 +179,7 @@ def uploads_of(rows, size, dtype=torch.float64):
     return [as_upload(rows[first : first + size], dtype) for first in range(0, len(rows), size)]
 
 
-@pytest.mark.parametrize("shrinkage", [0.3, "oas", "ledoit-wolf"])
+@pytest.mark.parametrize("shrinkage", [0.3, "oas", "ledoit-wolf", "leave-one-out"])
 @pytest.mark.parametrize("estimator", ["per-class", "pooled"])
 def test_one_pass_over_uploads_is_the_scatter_around_the_class_means(estimator, shrinkage, monkeypatch):
     rows = random_rows(7, 12, 300, seed=9, absent=(3,))

@@ -1,0 +1,142 @@
+r"""How much a covariance is shrunk towards the sphere of its own trace: by a number, or estimated from its rows.
+
+:math:`\Sigma_\delta = (1 - \delta) S + \delta\,\mathrm{tr}(S)/d\; I`. Ledoit and Wolf (2004) and OAS (Chen et al.,
+2010) choose the :math:`\delta` whose :math:`\Sigma_\delta` is nearest to the true covariance. A classifier needs
+the inverse, which errors in small eigenvalues spoil, so ``leave-one-out`` chooses the one under which each row is
+likeliest given the others (Hoffbeck and Landgrebe, 1996).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedcof.errors import UserError, unknown_name
+
+LEAVE_ONE_OUT, LEDOIT_WOLF, OAS = AUTOMATIC_SHRINKAGE = ["leave-one-out", "ledoit-wolf", "oas"]
+
+# What leave-one-out tries: from an amount of 6e-6 to as little short of 1, its odds 6 per cent apart.
+LARGEST_LOG_ODDS, NUM_AMOUNTS = 12.0, 400
+
+
+def check_shrinkage(shrinkage: float | str) -> None:
+    """Check that a shrinkage is a number from 0 or the name of an estimator.
+
+    Parameters
+    ----------
+    shrinkage : float or str
+        What a user gave.
+
+    Raises
+    ------
+    UserError
+        If it is neither.
+    """
+    if isinstance(shrinkage, str):
+        if shrinkage not in AUTOMATIC_SHRINKAGE:
+            raise unknown_name("shrinkage", shrinkage, ["a number from 0", *AUTOMATIC_SHRINKAGE])
+    elif not 0 <= shrinkage < float("inf"):
+        raise UserError(f"The shrinkage is {shrinkage}, but it must be finite and at least 0: give such a number.")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rows say about their covariance, beside the covariance itself.
+
+    Attributes
+    ----------
+    degrees : float
+        Degrees of freedom, sum_c (K_c - 1), at least 2.
+    effective_degrees : float
+        Those of as many rows of equal weight as tell as much.
+    fourth_moment : float
+        Sum over rows of the squared norm of what a row adds to the covariance, each divided by the 1 - n_r / N_c
+        that its distance to its own class mean falls short by; for ``ledoit-wolf``.
+    """
+
+    degrees: float
+    effective_degrees: float
+    fourth_moment: float
+
+
+def shrinkage_amount(covariance: Tensor, evidence: Evidence, shrinkage: str) -> float:
+    """Estimate the amount of shrinkage.
+
+    Parameters
+    ----------
+    covariance : Tensor of shape (d, d), float64
+        Estimate of the covariance, in squared feature units.
+    evidence : Evidence
+        What its rows say.
+    shrinkage : {"leave-one-out", "ledoit-wolf", "oas"}
+        Which estimator.
+
+    Returns
+    -------
+    float
+        Delta, from 0 to 1.
+    """
+    norms = _Norms.of(covariance)
+    if norms.squared_distance_to_sphere == 0.0:
+        return 1.0
+    if shrinkage == LEAVE_ONE_OUT:
+        return _leave_one_out(torch.linalg.eigvalsh(covariance).clamp_(min=0), evidence.degrees)
+    if shrinkage == OAS:
+        return _oas(norms, evidence.effective_degrees)
+    return _ledoit_wolf(norms, evidence.effective_degrees, evidence.fourth_moment)
+
+
+@dataclass(frozen=True)
+class _Norms:
+    """The two traces of a covariance that the formulas need."""
+
+    dim: int
+    squared_norm: float
+    mean_eigenvalue: float
+
+    @staticmethod
+    def of(covariance: Tensor) -> _Norms:
+        return _Norms(
+            dim=len(covariance),
+            squared_norm=float(covariance.square().sum()),
+            mean_eigenvalue=float(covariance.diagonal().mean()),
+        )
+
+    @property
+    def squared_distance_to_sphere(self) -> float:
+        """Squared Frobenius distance to the multiple of the identity with the same trace."""
+        return max(self.squared_norm - self.dim * self.mean_eigenvalue**2, 0.0)
+
+
+def _leave_one_out(eigenvalues: Tensor, degrees: float) -> float:
+    """Amount under which rows are likeliest given the others, with all distances at their mean (Theiler, 2012).
+
+    Without row x the estimate is G - b x x^T with b = (1 - delta) / D, so that the row's share of the negative
+    log-likelihood is, twice and with h = x^T G^-1 x, log det G + log(1 - b h) + h / (1 - b h). The mean of h over
+    rows is tr(G^-1 S), for which eigenvalues suffice.
+    """
+    mean = eigenvalues.mean()
+    log_odds = torch.linspace(-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS, NUM_AMOUNTS, dtype=torch.float64)
+    amounts = log_odds.sigmoid().to(eigenvalues.device)[:, None]
+    shrunk = (1 - amounts) * eigenvalues + amounts * mean
+    distance = (eigenvalues / shrunk).sum(dim=1)
+    remaining = 1 - (1 - amounts[:, 0]) / degrees * distance
+    loss = shrunk.log().sum(dim=1) + remaining.log() + distance / remaining
+    # A row that is all there is in some direction is infinitely unlikely given the others.
+    loss = torch.where(remaining > 0, loss, torch.inf).nan_to_num(nan=torch.inf)
+    return float(amounts[int(loss.argmin())])
+
+
+def _ledoit_wolf(norms: _Norms, degrees: float, sum_of_fourth_powers: float) -> float:
+    """Amount of shrinkage by Ledoit and Wolf (2004), Lemma 3.1 to 3.4; the rows stand for the samples."""
+    error = sum_of_fourth_powers - norms.squared_norm / degrees
+    return min(max(error / norms.squared_distance_to_sphere, 0.0), 1.0)
+
+
+def _oas(norms: _Norms, degrees: float) -> float:
+    """Amount of shrinkage by Chen et al. (2010), Equation 23, for real data as in scikit-learn."""
+    trace_squared = (norms.dim * norms.mean_eigenvalue) ** 2
+    numerator = norms.squared_norm + trace_squared
+    return min(numerator / ((degrees + 1) * norms.squared_distance_to_sphere), 1.0)

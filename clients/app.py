@@ -15,13 +15,15 @@ from clients.hosting import answer, introduce
 from clients.policy import CLASS_MEANS, DATA, GRAM, NodePolicy
 from clients.samples import features_here, images_here
 from clients.training import Inputs, LocalTraining, train
-from fedcof import LinearClassifier, UserError, class_means, feature_moments
-from fedcof.configuration import FINE_TUNE, RunConfig
+from fedcof import ClassMeans, FeatureMoments, LinearClassifier, UserError, class_means, feature_moments
+from fedcof.configuration import FINE_TUNE, NODES, RunConfig
 from fedcof.datasets import rgb_images
 from fedcof.encoding import encode_class_means, encode_feature_moments
 from fedcof.features import AUTO, chosen_device, chosen_precision, extract_features
 from fedcof.grouping import automatic_groups
 from fedcof.network import Network
+from fedcof.noise import NoiseSource, SecretNoise, SeededNoise
+from fedcof.privacy import Privacy, private_class_means, private_feature_moments
 from fedcof.protocol import (
     ARRAYS,
     CONFIG,
@@ -89,21 +91,24 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     if policy := _policy(context):
         policy.check_backbone(config.backbone)
         policy.check_statistics(GRAM if config.method == "fed3r" else CLASS_MEANS)
+        policy.check_privacy(config.epsilon, config.delta)
         policy.note_answer()
     features, labels = features_here(config, client, context)
-    withheld = 0
+    samples, withheld = len(labels), 0
     if config.method == "fed3r":
-        arrays = encode_feature_moments(feature_moments(features, labels))
+        moments = _feature_moments(config, client, features, labels)
+        samples = int(moments.counts.sum()) if config.epsilon else samples
+        arrays = encode_feature_moments(moments)
     else:
-        groups = _groups(config, labels)
-        upload = class_means(features, labels, groups, torch.Generator().manual_seed(seed))
+        upload = _class_means(config, client, features, labels)
+        samples = int(upload.counts.sum()) if config.epsilon else samples
         if policy:
             upload, withheld = policy.withhold(upload)
         arrays = encode_class_means(upload, config.encoding, seed)
     record = ArrayRecord({name: Array(array) for name, array in arrays.items()})
     if not policy:
         return RecordDict({STATISTICS: record})
-    node = ConfigRecord({SAMPLES: len(labels), WITHHELD: withheld, FINGERPRINT: backbone_of(config).fingerprint})
+    node = ConfigRecord({SAMPLES: samples, WITHHELD: withheld, FINGERPRINT: backbone_of(config).fingerprint})
     return RecordDict({STATISTICS: record, NODE: node})
 
 
@@ -170,9 +175,19 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
     Returns
     -------
     RecordDict
-        One MetricRecord ``metrics`` with ``accuracy`` (0 to 1) and ``num-examples``.
+        One MetricRecord ``metrics`` with ``accuracy`` (0 to 1) and ``num-examples``; both are 0 in a run with
+        privacy, because what is right on a client's samples would tell of them.
+
+    Raises
+    ------
+    UserError
+        If its node's policy does not allow it.
     """
     config = _run_config(content, context)
+    if policy := _policy(context):
+        policy.check_privacy(config.epsilon, config.delta)
+    if config.epsilon:
+        return RecordDict({METRICS: MetricRecord({"accuracy": 0.0, NUM_EXAMPLES: 0})})
     arrays = {name: array.numpy() for name, array in content.array_records[ARRAYS].items()}
     if "present" in arrays:
         features, labels = features_here(config, client, context, held_out=True)
@@ -216,6 +231,28 @@ def _features_of_network(
     images, labels = images_here(config, client, context, held_out=True)
     backbone = replace(backbone_of(config), module=network.backbone.eval().requires_grad_(False))
     return extract_features(backbone, images, config.batch_size), labels
+
+
+def _class_means(config: RunConfig, client: int, features: Tensor, labels: Tensor) -> ClassMeans:
+    if privacy := Privacy.of(config):
+        num_classes = problem_of(config).num_classes
+        return private_class_means(
+            features, labels, num_classes, privacy, _noise_source(config, client), config.groups
+        )
+    generator = torch.Generator().manual_seed(_client_seed(config.seed, client))
+    return class_means(features, labels, _groups(config, labels), generator)
+
+
+def _feature_moments(config: RunConfig, client: int, features: Tensor, labels: Tensor) -> FeatureMoments:
+    if privacy := Privacy.of(config):
+        num_classes = problem_of(config).num_classes
+        return private_feature_moments(features, labels, num_classes, privacy, _noise_source(config, client))
+    return feature_moments(features, labels)
+
+
+def _noise_source(config: RunConfig, client: int) -> NoiseSource:
+    """Choose the noise: the server knows the seed, so where the data is somebody's it must not decide the noise."""
+    return SecretNoise() if config.dataset == NODES else SeededNoise(config.seed, client)
 
 
 def _groups(config: RunConfig, labels: Tensor) -> int:

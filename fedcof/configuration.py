@@ -18,12 +18,14 @@ NODES = "nodes"
 OPTIMIZERS = ["sgd", "adamw"]
 SCHEDULES = ["constant", "cosine"]
 
+_PRIVACY = ["epsilon", "delta", "clip-norm", "subtract-noise"]
+
 IGNORED_KEYS = {
     "fedncm": ["estimator", "head", "groups"],
     "fedcof": [],
     "fed3r": ["estimator", "head", "groups", "encoding"],
-    "random": ["estimator", "head", "groups", "encoding", "init-rounds", "fraction"],
-    "oracle": ["estimator", "groups", "encoding", "init-rounds", "fraction", "dropout", "continue"],
+    "random": ["estimator", "head", "groups", "encoding", "init-rounds", "fraction", *_PRIVACY],
+    "oracle": ["estimator", "groups", "encoding", "init-rounds", "fraction", "dropout", "continue", *_PRIVACY],
 }
 """Keys that would change nothing for a method, and so must be left alone; a comparison leaves them by itself."""
 
@@ -64,6 +66,13 @@ class RunConfig:
         Class means that a client sends per class; 0 to choose by the number of clients.
     encoding : str
         How class means are written on the wire.
+    epsilon, delta : float
+        Differential privacy of every sample in its client's one upload; an epsilon of 0 for none. Who asks a client
+        in several runs spends the sum of what they cost.
+    clip_norm : float
+        Longest feature vector, in the backbone's units, that counts in full; goes with ``epsilon``.
+    subtract_noise : bool
+        Whether the server takes the known noise of privacy off its covariance and the lengths of its class means.
     init_rounds : int
         Rounds in which clients are asked for their statistics, each client once.
     fraction : float
@@ -135,6 +144,10 @@ class RunConfig:
     ridge_penalty: float = 0.01
     groups: int = 1
     encoding: str = "float32"
+    epsilon: float = 0.0
+    delta: float = 1e-5
+    clip_norm: float = 0.0
+    subtract_noise: bool = True
     init_rounds: int = 1
     fraction: float = 1.0
     dropout: float = 0.0
@@ -187,6 +200,21 @@ class RunConfig:
             _require(getattr(self, name) == default, name, f"{default} for {self.method}", getattr(self, name))
         self._check_continuation()
         self._check_nodes()
+        self._check_privacy()
+
+    def _check_privacy(self) -> None:
+        if (self.epsilon > 0) != (self.clip_norm > 0):
+            raise UserError(
+                f"The key epsilon is {self.epsilon:g} and clip-norm is {self.clip_norm:g}, but privacy needs both "
+                "above 0: set both or neither."
+            )
+        _require(0 < self.delta < 1, "delta", "above 0 and below 1", self.delta)
+        if not self.epsilon:
+            return
+        # Each of these depends on samples, or lets one sample move others, in a way that the noise does not cover.
+        for name, allowed in (("continue_", NO_TRAINING), ("client_test_share", 0)):
+            _require(getattr(self, name) == allowed, name, f"{allowed} with an epsilon", getattr(self, name))
+        _require(self.groups > 0, "groups", "at least 1 with an epsilon", self.groups)
 
     def _check_nodes(self) -> None:
         if (self.dataset == NODES) != bool(self.classes):
@@ -269,6 +297,7 @@ _CHOICES = {
 _AT_LEAST_1 = ["num_clients", "batch_size", "classes_per_client", "init_rounds", "num_cpus"]
 _AT_LEAST_1 += ["continue_rounds", "local_epochs"]
 _AT_LEAST_0 = ["groups", "image_size", "clients_per_node", "seed", "ridge_penalty"]
+_AT_LEAST_0 += ["epsilon", "clip_norm"]
 _AT_LEAST_0 += ["weight_decay", "gradient_clip", "server_learning_rate", "proximal_mu"]
 _ABOVE_0 = ["alpha", "node_timeout", "reply_timeout", "learning_rate", "backbone_learning_rate"]
 _SHARES = ["quorum", "fraction", "continue_fraction"]

@@ -15,11 +15,10 @@ from clients.hosting import answer, introduce
 from clients.policy import CLASS_MEANS, DATA, GRAM, NodePolicy
 from clients.samples import features_here, images_here
 from clients.training import Inputs, LocalTraining, train
-from clients.uploads import class_means_to_send
-from fedcof import LinearClassifier, UserError, feature_moments
+from clients.uploads import Client
+from fedcof import LinearClassifier, UserError
 from fedcof.configuration import FINE_TUNE, RunConfig
 from fedcof.datasets import rgb_images
-from fedcof.encoding import encode_feature_moments
 from fedcof.features import AUTO, chosen_device, chosen_precision, extract_features
 from fedcof.network import Network
 from fedcof.protocol import (
@@ -89,18 +88,15 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     if policy := _policy(context):
         policy.check_backbone(config.backbone)
         policy.check_statistics(GRAM if config.method == "fed3r" else CLASS_MEANS)
+        policy.check_privacy(config.epsilon, config.delta)
         policy.note_answer()
     features, labels = features_here(config, client, context)
-    withheld = 0
-    if config.method == "fed3r":
-        arrays = encode_feature_moments(feature_moments(features, labels))
-    else:
-        num_classes = problem_of(config).num_classes
-        arrays, withheld = class_means_to_send(config, num_classes, features, labels, seed, policy)
-    record = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+    upload = Client(config, client, seed, problem_of(config).num_classes, features, labels, policy).upload()
+    record = ArrayRecord({name: Array(array) for name, array in upload.arrays.items()})
     if not policy:
         return RecordDict({STATISTICS: record})
-    node = ConfigRecord({SAMPLES: len(labels), WITHHELD: withheld, FINGERPRINT: backbone_of(config).fingerprint})
+    fingerprint = backbone_of(config).fingerprint
+    node = ConfigRecord({SAMPLES: upload.samples, WITHHELD: upload.withheld, FINGERPRINT: fingerprint})
     return RecordDict({STATISTICS: record, NODE: node})
 
 
@@ -167,9 +163,19 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
     Returns
     -------
     RecordDict
-        One MetricRecord ``metrics`` with ``accuracy`` (0 to 1) and ``num-examples``.
+        One MetricRecord ``metrics`` with ``accuracy`` (0 to 1) and ``num-examples``; both are 0 in a run with
+        privacy, because what is right on a client's samples would tell of them.
+
+    Raises
+    ------
+    UserError
+        If its node's policy does not allow it.
     """
     config = _run_config(content, context)
+    if policy := _policy(context):
+        policy.check_privacy(config.epsilon, config.delta)
+    if config.epsilon:
+        return RecordDict({METRICS: MetricRecord({"accuracy": 0.0, NUM_EXAMPLES: 0})})
     arrays = {name: array.numpy() for name, array in content.array_records[ARRAYS].items()}
     if "present" in arrays:
         features, labels = features_here(config, client, context, held_out=True)

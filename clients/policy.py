@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ class NodePolicy:
         Fewest samples that a mean is sent of.
     answers_per_day : int
         Most uploads within any 24 hours; 0 for any number.
+    largest_epsilon, largest_delta : float
+        Least privacy with which it answers; an epsilon of 0 for any, and for none.
     folder : Path
         Where the uploads are noted.
     """
@@ -48,6 +51,8 @@ class NodePolicy:
     training: bool = False
     smallest_count: int = 1
     answers_per_day: int = 0
+    largest_epsilon: float = 0.0
+    largest_delta: float = 1e-5
     folder: Path = Path()
 
     @staticmethod
@@ -58,7 +63,8 @@ class NodePolicy:
         ----------
         node_config : mapping
             Keys ``name``, ``allow-backbones`` and ``allow-statistics`` (separated by commas), ``allow-training``,
-            ``smallest-count``, ``answers-per-day`` and ``state`` (a folder), as far as they are set.
+            ``smallest-count``, ``answers-per-day``, ``largest-epsilon``, ``largest-delta`` and ``state`` (a
+            folder), as far as they are set.
 
         Returns
         -------
@@ -85,6 +91,8 @@ class NodePolicy:
             training=_flag(node_config, "allow-training"),
             smallest_count=_count(node_config, "smallest-count", 1),
             answers_per_day=_count(node_config, "answers-per-day", 0),
+            largest_epsilon=_number(node_config, "largest-epsilon", 0.0),
+            largest_delta=_number(node_config, "largest-delta", 1e-5),
             folder=folder / quote(name, safe=""),
         )
 
@@ -102,6 +110,19 @@ class NodePolicy:
         """Refuse to train where that is not allowed; raises UserError."""
         if not self.training:
             raise self._refusal("training", "statistics and evaluation only")
+        self.check_privacy(0.0, 0.0)
+
+    def check_privacy(self, epsilon: float, delta: float) -> None:
+        """Refuse less privacy than is asked for; raises UserError. An epsilon of 0 is none at all."""
+        if not self.largest_epsilon:
+            return
+        allowed = (
+            f"an epsilon of at most {self.largest_epsilon:g} and a delta of at most {self.largest_delta:g} only"
+        )
+        if not epsilon:
+            raise self._refusal("an answer without privacy", allowed)
+        if epsilon > self.largest_epsilon or delta > self.largest_delta:
+            raise self._refusal(f"an epsilon of {epsilon:g} with a delta of {delta:g}", allowed)
 
     def note_answer(self) -> None:
         """Note an upload, which is about to be sent.
@@ -153,6 +174,17 @@ def _flag(node_config: Mapping[str, object], key: str) -> bool:
     if str(value).lower() not in ("true", "false"):
         raise UserError(f"The node's {key} is {value!r}: set it to true or false.")
     return str(value).lower() == "true"
+
+
+def _number(node_config: Mapping[str, object], key: str, default: float) -> float:
+    value = node_config.get(key, default)
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise UserError(f"The node's {key} is {value!r}: set it to a number from 0.")
+    return number
 
 
 def _count(node_config: Mapping[str, object], key: str, default: int) -> int:

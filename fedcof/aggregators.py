@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +31,22 @@ from fedcof.covariance import (
 from fedcof.errors import UserError, unknown_name
 from fedcof.shrinkage import LEDOIT_WOLF, check_shrinkage
 from fedcof.statistics import ClassMeanRows, ClassMeans, FeatureMoments
+
+
+class Aggregator(Protocol):
+    """What the server needs of each method."""
+
+    num_classes: int
+    feature_dim: int
+
+    def add(self, upload: Any, source: int | None = None) -> None:  # noqa: ANN401
+        """Take one client's upload in; raises UserError if it cannot be used."""
+
+    def solve(self) -> LinearClassifier:
+        """Solve for the classifier of all uploads so far."""
+
+    def class_means(self) -> Tensor:
+        """Mean feature vector of each class: shape (C, d), float64."""
 
 
 class ClassMeansAggregator(ABC):
@@ -125,6 +143,10 @@ class Fed3R:
         Dimension d of the feature vectors.
     penalty : float
         The ridge penalty lambda, in squared feature units, at least 0.
+    gram_noise : float
+        Standard deviation of the privacy noise on the diagonal of each upload's Gram matrix, in squared feature
+        units (:mod:`fedcof.privacy`). The eigenvalues of the sum of K of them reach sqrt(2 K d) times it
+        (Wigner); those of the Gram matrix that noise alone may have made are raised to that.
 
     Raises
     ------
@@ -132,7 +154,7 @@ class Fed3R:
         If a size is below 1 or the penalty negative.
     """
 
-    def __init__(self, num_classes: int, feature_dim: int, penalty: float = 0.01) -> None:
+    def __init__(self, num_classes: int, feature_dim: int, penalty: float = 0.01, gram_noise: float = 0.0) -> None:
         _check_sizes(num_classes, feature_dim)
         if not 0 <= penalty < float("inf"):
             raise UserError(
@@ -141,6 +163,7 @@ class Fed3R:
         self.num_classes = num_classes
         self.feature_dim = feature_dim
         self.penalty = penalty
+        self.gram_noise = gram_noise
         self._sources: set[int] = set()
         self._counts = torch.zeros(num_classes, dtype=torch.int64)
         self._sums = torch.zeros(num_classes, feature_dim, dtype=torch.float64)
@@ -194,6 +217,10 @@ class Fed3R:
         rows, columns = torch.triu_indices(self.feature_dim, self.feature_dim)
         gram[rows, columns] = self._gram
         gram[columns, rows] = self._gram
+        if self.gram_noise:
+            eigenvalues, vectors = torch.linalg.eigh(gram)
+            noise = self.gram_noise * math.sqrt(2 * self.num_uploads * self.feature_dim)
+            gram = (vectors * eigenvalues.clamp(min=noise)) @ vectors.T
         gram.diagonal().add_(self.penalty)
         return ridge_from_gram(gram, self._sums, self._counts > 0)
 

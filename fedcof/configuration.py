@@ -19,12 +19,14 @@ OPTIMIZERS = ["sgd", "adamw"]
 SCHEDULES = ["constant", "cosine"]
 
 _UPLOAD = ["groups", "encoding", "rounding-noise", "bytes-per-client", "bytes-per-class"]
+_PRIVACY = ["epsilon", "delta", "clip-norm", "subtract-noise"]
+
 IGNORED_KEYS = {
     "fedncm": ["estimator", "head", "groups", "bytes-per-client", "bytes-per-class"],
     "fedcof": [],
     "fed3r": ["estimator", "head", *_UPLOAD],
-    "random": ["estimator", "head", *_UPLOAD, "init-rounds", "fraction"],
-    "oracle": ["estimator", *_UPLOAD, "init-rounds", "fraction", "dropout", "continue"],
+    "random": ["estimator", "head", *_UPLOAD, *_PRIVACY, "init-rounds", "fraction"],
+    "oracle": ["estimator", *_UPLOAD, *_PRIVACY, "init-rounds", "fraction", "dropout", "continue"],
 }
 """Keys that would change nothing for a method, and so must be left alone; a comparison leaves them by itself."""
 
@@ -69,6 +71,13 @@ class RunConfig:
     bytes_per_client, bytes_per_class : int
         Most bytes of a client's upload, or for each class that the client holds; 0 for any number. A budget chooses
         groups and rounding by itself, for the encoding ``coded``.
+    epsilon, delta : float
+        Differential privacy of every sample in its client's one upload; an epsilon of 0 for none. Who asks a client
+        in several runs spends the sum of what they cost.
+    clip_norm : float
+        Longest feature vector, in the backbone's units, that counts in full; goes with ``epsilon``.
+    subtract_noise : bool
+        Whether the server takes the known noise of privacy off its covariance and the lengths of its class means.
     init_rounds : int
         Rounds in which clients are asked for their statistics, each client once.
     fraction : float
@@ -143,6 +152,10 @@ class RunConfig:
     rounding_noise: float = 0.02
     bytes_per_client: int = 0
     bytes_per_class: int = 0
+    epsilon: float = 0.0
+    delta: float = 1e-5
+    clip_norm: float = 0.0
+    subtract_noise: bool = True
     init_rounds: int = 1
     fraction: float = 1.0
     dropout: float = 0.0
@@ -196,6 +209,26 @@ class RunConfig:
         self._check_budget()
         self._check_continuation()
         self._check_nodes()
+        self._check_privacy()
+
+    def _check_privacy(self) -> None:
+        if (self.epsilon > 0) != (self.clip_norm > 0):
+            raise UserError(
+                f"The key epsilon is {self.epsilon:g} and clip-norm is {self.clip_norm:g}, but privacy needs both "
+                "above 0: set both or neither."
+            )
+        _require(0 < self.delta < 1, "delta", "above 0 and below 1", self.delta)
+        if not self.epsilon:
+            return
+        # Each of these depends on samples, or lets one sample move others, in a way that the noise does not cover.
+        for name, allowed in (("continue_", NO_TRAINING), ("client_test_share", 0)):
+            _require(getattr(self, name) == allowed, name, f"{allowed} with an epsilon", getattr(self, name))
+        _require(self.groups > 0, "groups", "at least 1 with an epsilon", self.groups)
+        if self.has_budget or self.encoding == CODED:
+            raise UserError(
+                "The encoding coded and a budget in bytes look at the samples to choose their step, which the "
+                "noise of an epsilon does not cover: choose another encoding, or no epsilon."
+            )
 
     def _check_budget(self) -> None:
         if self.encoding != CODED and self.rounding_noise != RunConfig.rounding_noise:
@@ -304,6 +337,7 @@ _AT_LEAST_1 = ["num_clients", "batch_size", "classes_per_client", "init_rounds",
 _AT_LEAST_1 += ["continue_rounds", "local_epochs"]
 _AT_LEAST_0 = ["groups", "image_size", "clients_per_node", "seed", "ridge_penalty"]
 _AT_LEAST_0 += ["bytes_per_client", "bytes_per_class"]
+_AT_LEAST_0 += ["epsilon", "clip_norm"]
 _AT_LEAST_0 += ["weight_decay", "gradient_clip", "server_learning_rate", "proximal_mu"]
 _ABOVE_0 = ["alpha", "rounding_noise", "node_timeout", "reply_timeout", "learning_rate", "backbone_learning_rate"]
 _SHARES = ["quorum", "fraction", "continue_fraction"]

@@ -242,7 +242,7 @@ def class_means(
     UserError
         If the shapes do not belong together, ``groups`` is below 1, or a feature is not finite.
     """
-    _check_samples(features, labels)
+    check_samples(features, labels)
     if groups < 1:
         raise UserError(f"groups is {groups}, but a class needs at least one: use groups=1 or more.")
     labels = labels.to(torch.int64)
@@ -274,7 +274,7 @@ def feature_moments(features: Tensor, labels: Tensor) -> FeatureMoments:
     UserError
         If the shapes do not belong together or a feature is not finite.
     """
-    _check_samples(features, labels)
+    check_samples(features, labels)
     exact = features.to(torch.float64)
     class_ids, row_of_sample, counts = torch.unique(labels.to(torch.int64), return_inverse=True, return_counts=True)
     sums = torch.zeros(len(class_ids), features.shape[1], dtype=torch.float64)
@@ -298,7 +298,21 @@ def _group_of_each_sample(labels: Tensor, groups: int, generator: torch.Generato
     return group
 
 
-def _check_samples(features: Tensor, labels: Tensor) -> None:
+def check_samples(features: Tensor, labels: Tensor) -> None:
+    """Check that features and labels belong together.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, d), floating point
+        Feature vectors.
+    labels : Tensor of shape (n,), integer
+        One number for each.
+
+    Raises
+    ------
+    UserError
+        If their shapes say otherwise.
+    """
     require(features.dim() == 2, "features", "the shape (samples, feature dimension)", features.shape)
     require(labels.shape == features.shape[:1], "labels", "one label per sample", labels.shape)
 

@@ -20,6 +20,7 @@ from fedcof.coded_means import BYTES_PER_ROW
 from fedcof.configuration import FINE_TUNE, NO_TRAINING, NODES, RunConfig
 from fedcof.grouping import ROWS_PER_CLASS
 from fedcof.network import Network
+from fedcof.privacy import Privacy
 from fedcof.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, NodeResult, RoundResult
 from fedcof.virtual_clients import backbone_of, labels_of, problem_of
 from server.checkpoint import (
@@ -144,6 +145,7 @@ class FederatedRun:
             most_rows=self._most_rows(),
             expected=self.config.num_clients,
             left_out=self._federation.left_out,
+            screened=not self.config.epsilon,
         )
 
     def _most_rows(self) -> int:
@@ -336,6 +338,7 @@ def strategy_of(
     """
     problem = problem_of(config)
     sizes = problem.num_classes, problem.feature_dim
+    privacy = Privacy.of(config)
     participation = Participation(
         quorum=config.quorum,
         fraction=config.fraction,
@@ -345,12 +348,13 @@ def strategy_of(
         then=then,
         init_rounds=min(config.init_rounds, math.ceil(1 / config.fraction)),
         backbone=backbone,
+        privacy=privacy if config.subtract_noise else None,
         rules=rules,
     )
     if config.method == "fedncm":
         return FedNCM(*sizes, **participation)
     if config.method == "fed3r":
-        return Fed3R(*sizes, config.ridge_penalty, **participation)
+        return Fed3R(*sizes, config.ridge_penalty, privacy.gram_noise if privacy else 0.0, **participation)
     return FedCOF(*sizes, config.estimator, config.shrinkage, config.head, **participation)
 
 

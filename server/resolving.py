@@ -18,7 +18,7 @@ from server.run import result_of
 from server.uploads import UploadStore, kept_configs
 
 # What is decided on the server after the uploads have come.
-FREE_KEYS = ["method", "shrinkage", "estimator", "head", "ridge-penalty", "test-data"]
+FREE_KEYS = ["method", "shrinkage", "estimator", "head", "ridge-penalty", "subtract-noise", "test-data"]
 
 
 def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> RunResult:

@@ -7,40 +7,27 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from logging import getLogger
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
-from torch import Tensor, nn
+from torch import nn
 
 import fedcof
 from fedcof import FeatureMoments, LinearClassifier, UserError
+from fedcof.aggregators import Aggregator
 from fedcof.encoding import count_rows, decode_class_means, decode_feature_moments, num_bytes
 from fedcof.network import Network
+from fedcof.noise_correction import NoiseCorrected, PrivateRows
+from fedcof.privacy import Privacy
 from fedcof.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
 from fedcof.statistics import ClassMeanRows
 from fedcof.temperature import softmax_start
 from server.intake import Arrays, Intake, NodeRules, Upload
 
 logger = getLogger("flwr")
-
-
-class Aggregator(Protocol):
-    """What the strategies need of the server's side of a method."""
-
-    num_classes: int
-    feature_dim: int
-
-    def add(self, upload: Any, source: int | None = None) -> None:  # noqa: ANN401
-        """Take one client's upload in; raises UserError if it cannot be used."""
-
-    def solve(self) -> LinearClassifier:
-        """Solve for the classifier of all uploads so far."""
-
-    def class_means(self) -> Tensor:
-        """Mean feature vector of each class: shape (C, d), float64."""
 
 
 EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]
@@ -66,6 +53,8 @@ class Participation(TypedDict, total=False):
         given) and trains a :class:`fedcof.network.Network`, starting from the classifier as a softmax.
     backbone : Module
         Trains with the head; without one, the head alone does.
+    privacy : Privacy
+        Whose noise the clients put on what they send, and is taken off again as far as it is known.
     rules : NodeRules
         How nodes with data of their own are dealt with, which one trusts less than one's own simulation.
     """
@@ -78,6 +67,7 @@ class Participation(TypedDict, total=False):
     then: Strategy | None
     init_rounds: int
     backbone: nn.Module | None
+    privacy: Privacy | None
     rules: NodeRules | None
 
 
@@ -112,6 +102,7 @@ class OneShotStrategy(Strategy):
         self.then = participation.get("then")
         self.init_rounds = participation.get("init_rounds", 1)
         self.backbone = participation.get("backbone")
+        self.privacy = participation.get("privacy")
         rules = participation.get("rules")
         self.intake = Intake(rules) if rules else None
         self.client_metrics: MetricRecord | None = None
@@ -264,6 +255,13 @@ class OneShotStrategy(Strategy):
             raise UserError("No client was asked, so there is no classifier: start the strategy on some clients.")
         return self._classifier
 
+    def _corrected(self, aggregator: Aggregator) -> Aggregator:
+        return NoiseCorrected(aggregator, self.privacy) if self.privacy else aggregator
+
+    def _read_class_means(self, arrays: Arrays) -> ClassMeanRows:
+        upload = decode_class_means(arrays)
+        return PrivateRows(upload, self.privacy) if self.privacy else upload
+
     def _fold_in(self, reply: Message) -> None:
         client = reply.metadata.src_node_id
         if reply.has_error():
@@ -333,16 +331,16 @@ class FedNCM(OneShotStrategy):
 
     def __init__(self, num_classes: int, feature_dim: int, **participation: Unpack[Participation]) -> None:
         super().__init__(**participation)
-        self._aggregator = fedcof.FedNCM(num_classes, feature_dim)
+        self._aggregator = self._corrected(fedcof.FedNCM(num_classes, feature_dim))
 
     @property
-    def aggregator(self) -> fedcof.FedNCM:
+    def aggregator(self) -> Aggregator:
         """The uploads so far."""
         return self._aggregator
 
     def read_upload(self, arrays: Arrays) -> ClassMeanRows:
         """Read class means."""
-        return decode_class_means(arrays)
+        return self._read_class_means(arrays)
 
 
 class FedCOF(OneShotStrategy):
@@ -368,16 +366,17 @@ class FedCOF(OneShotStrategy):
         **participation: Unpack[Participation],
     ) -> None:
         super().__init__(**participation)
-        self._aggregator = fedcof.FedCOF(num_classes, feature_dim, estimator, shrinkage, head)
+        aggregator = fedcof.FedCOF(num_classes, feature_dim, estimator, shrinkage, head)
+        self._aggregator = self._corrected(aggregator) if head == "ridge" else aggregator
 
     @property
-    def aggregator(self) -> fedcof.FedCOF:
+    def aggregator(self) -> Aggregator:
         """The uploads so far."""
         return self._aggregator
 
     def read_upload(self, arrays: Arrays) -> ClassMeanRows:
         """Read class means."""
-        return decode_class_means(arrays)
+        return self._read_class_means(arrays)
 
 
 class Fed3R(OneShotStrategy):
@@ -387,20 +386,25 @@ class Fed3R(OneShotStrategy):
     ----------
     num_classes, feature_dim : int
         Size of the classifier.
-    penalty : float
+    penalty, gram_noise
         See :class:`fedcof.Fed3R`.
     **participation
         See :class:`Participation`.
     """
 
     def __init__(
-        self, num_classes: int, feature_dim: int, penalty: float = 0.01, **participation: Unpack[Participation]
+        self,
+        num_classes: int,
+        feature_dim: int,
+        penalty: float = 0.01,
+        gram_noise: float = 0.0,
+        **participation: Unpack[Participation],
     ) -> None:
         super().__init__(**participation)
-        self._aggregator = fedcof.Fed3R(num_classes, feature_dim, penalty)
+        self._aggregator = self._corrected(fedcof.Fed3R(num_classes, feature_dim, penalty, gram_noise))
 
     @property
-    def aggregator(self) -> fedcof.Fed3R:
+    def aggregator(self) -> Aggregator:
         """The uploads so far."""
         return self._aggregator
 

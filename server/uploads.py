@@ -38,6 +38,7 @@ KEYS = [
     "client-test-share",
     "seed",
 ]
+PRIVACY_KEYS = ["epsilon", "delta", "clip-norm"]
 
 logger = getLogger("flwr")
 
@@ -58,6 +59,8 @@ class UploadStore:
     def __init__(self, folder: Path, config: RunConfig) -> None:
         classes = class_names_of(config.classes) if config.classes else ()
         values = [classes, *(config.to_mapping()[key] for key in KEYS)]
+        if config.epsilon:
+            values += [config.to_mapping()[key] for key in PRIVACY_KEYS]
         kind = "moments" if config.method == "fed3r" else "means"
         digest = hashlib.sha256(json.dumps([kind, values]).encode()).hexdigest()[:8]
         self.folder = folder / FOLDER_NAME / f"{kind}-{digest}"

@@ -147,3 +147,24 @@ def test_training_leaves_the_random_numbers_of_others_alone(dataset):
     train(config)
     assert random.getstate() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
+
+
+@pytest.mark.parametrize("method", ["fedcof", "fed3r"])
+def test_a_simulated_clients_noise_follows_the_seed_and_the_client(dataset, method):
+    config = config_of(dataset, method=method, epsilon=80.0, clip_norm=20.0)
+    name = "gram" if method == "fed3r" else "means"
+    first, again = upload_of(config), upload_of(config)
+    np.testing.assert_array_equal(first[name], again[name])
+    others = [
+        upload_of(config, client=1),
+        upload_of(config_of(dataset, method=method, epsilon=80.0, clip_norm=20.0, seed=1)),
+    ]
+    plain = upload_of(config_of(dataset, method=method))
+    for other in (*others, plain):
+        assert first[name].shape != other[name].shape or not np.allclose(first[name], other[name])
+
+
+def test_with_privacy_a_client_says_nothing_of_the_classifier(dataset):
+    config = config_of(dataset, epsilon=1.0, clip_norm=5.0)
+    metrics = evaluation_of_client(0, RecordDict(), context(config)).metric_records["metrics"]
+    assert dict(metrics) == {"accuracy": 0.0, "num-examples": 0}

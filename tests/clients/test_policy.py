@@ -9,7 +9,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
 from PIL import Image
 
-from clients.app import statistics_of_client, training_of_client
+from clients.app import evaluation_of_client, statistics_of_client, training_of_client
 from clients.policy import NodePolicy
 from fedcof import ClassMeans, UserError
 from fedcof.configuration import RunConfig
@@ -102,6 +102,48 @@ def test_only_so_many_uploads_a_day(node, tmp_path):
     assert len(json.loads(file.read_text())) == 2
 
 
+def private(**values):
+    return RunConfig.from_mapping({**CONFIG.to_mapping(), "epsilon": 4, "clip-norm": 5, **values})
+
+
+def test_only_runs_with_enough_privacy_are_answered(node):
+    limits = {"largest_epsilon": 4, "allow_training": True, "allow_statistics": "class-means,gram"}
+    ask(node(private(), **limits))
+    ask(node(private(method="fed3r"), **limits))
+    with pytest.raises(
+        UserError, match="does not allow an answer without privacy, an epsilon of at most 4 and a del"
+    ):
+        ask(node(**limits))
+    with pytest.raises(
+        UserError, match="does not allow an epsilon of 5 with a delta of 1e-05, an epsilon of at mos"
+    ):
+        ask(node(private(epsilon=5), **limits))
+    with pytest.raises(UserError, match="does not allow an epsilon of 4 with a delta of 0.001"):
+        ask(node(private(delta=1e-3), **limits))
+    ask(node(private(delta=1e-3), **limits, largest_delta=1e-3))
+    with pytest.raises(UserError, match="does not allow an answer without privacy"):
+        train(node, **limits)
+    with pytest.raises(UserError, match="does not allow an answer without privacy"):
+        evaluation_of_client(0, RecordDict(), node(**limits))
+
+
+def test_what_a_node_says_of_a_private_upload_is_noisy_too(node):
+    """Neither its samples, nor how many rows are withheld, nor their number is of the true counts."""
+    arrays, said = ask(node(private(epsilon=0.1)))
+    assert said["samples"] == arrays["counts"].sum()
+    assert said["withheld"] == 0
+    arrays, said = ask(node(private(epsilon=50), smallest_count=4))
+    assert arrays["counts"].tolist() == [count for count in arrays["counts"] if count >= 4]
+    assert said["samples"] >= arrays["counts"].sum()
+
+
+def test_noise_on_a_node_cannot_be_drawn_again(node):
+    """The server knows the run's seed, and so must not be able to make a node's noise of it."""
+    first, again = (ask(node(private(epsilon=50)))[0]["means"] for _ in range(2))
+    assert first.shape[0]
+    assert first.shape != again.shape or not np.allclose(first, again)
+
+
 def test_a_refused_upload_is_not_counted(node, tmp_path):
     with pytest.raises(UserError):
         ask(node(allow_backbones="resnet18", answers_per_day=1))
@@ -115,6 +157,8 @@ def test_a_refused_upload_is_not_counted(node, tmp_path):
         ({"allow_training": "maybe"}, "allow-training is 'maybe': set it to true or false"),
         ({"smallest_count": -1}, "smallest-count is -1: set it to a whole number"),
         ({"answers_per_day": "two"}, "answers-per-day is 'two'"),
+        ({"largest_epsilon": "little"}, "largest-epsilon is 'little': set it to a number from 0"),
+        ({"largest_delta": "inf"}, "largest-delta is 'inf': set it to a number from 0"),
         ({"data": "nowhere"}, "There are no images at nowhere"),
     ],
 )

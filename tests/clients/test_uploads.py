@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clients.policy import NodePolicy
-from clients.uploads import class_means_to_send
+from clients.uploads import Client
 from fedcof import UserError, class_means
 from fedcof.configuration import RunConfig
 from fedcof.encoding import decode_class_means, num_bytes
@@ -20,8 +20,8 @@ def samples(held=(1, 4, 6), size=60, seed=0):
 
 
 def sent(config, features, labels, policy=None):
-    arrays, withheld = class_means_to_send(config, CLASSES, features, labels, 7, policy)
-    return decode_class_means(arrays), num_bytes(arrays), withheld
+    upload = Client(config, 0, 7, CLASSES, features, labels, policy).upload()
+    return decode_class_means(upload.arrays), num_bytes(upload.arrays), upload.withheld
 
 
 @pytest.mark.parametrize("values", [{"bytes_per_client": 3000}, {"bytes_per_class": 1000}])

@@ -40,6 +40,11 @@ def test_every_key_survives_the_way_as_text(key):
         ("quorum", 1.5, "at most 1"),
         ("dataset", [1], "takes a text"),
         ("seed", -1, "at least 0"),
+        ("epsilon", -1.0, "at least 0"),
+        ("epsilon", 1.0, "epsilon is 1 and clip-norm is 0, but privacy needs both above 0"),
+        ("clip-norm", 1.0, "epsilon is 0 and clip-norm is 1, but privacy needs both above 0"),
+        ("delta", 0.0, "above 0 and below 1"),
+        ("delta", 1.0, "above 0 and below 1"),
     ],
 )
 def test_a_bad_value_is_one_sentence(key, value, sentence):
@@ -70,3 +75,18 @@ def test_a_budget_and_the_choices_that_it_makes_exclude_each_other(values, sente
 def test_shrinkage_is_a_number_or_a_name():
     assert RunConfig.from_mapping({"shrinkage": "0.5"}).shrinkage == 0.5
     assert RunConfig.from_mapping({"shrinkage": "oas"}).shrinkage == "oas"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("continue", "linear-probe", "The key continue is linear-probe, but it must be none with an epsilon"),
+        ("client-test-share", 0.2, "client-test-share is 0.2, but it must be 0 with an epsilon"),
+        ("groups", 0, "groups is 0, but it must be at least 1 with an epsilon"),
+        ("method", "oracle", "epsilon is 1.0, but it must be 0.0 for oracle"),
+    ],
+)
+def test_with_privacy_nothing_depends_on_samples_beside_the_release(key, value, sentence):
+    RunConfig.from_mapping({"epsilon": 1, "clip-norm": 5})
+    with pytest.raises(UserError, match=sentence):
+        RunConfig.from_mapping({"epsilon": 1, "clip-norm": 5, key: value})

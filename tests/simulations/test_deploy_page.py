@@ -142,7 +142,7 @@ def test_systemd_takes_the_units(name, tmp_path):
 
 def test_the_page_names_every_key_of_a_policy():
     policy = (ROOT / "clients" / "policy.py").read_text()
-    keys = set(re.findall(r'"((?:allow|smallest|answers)-[a-z-]+)"', policy)) | {"name", "data", "state"}
+    keys = set(re.findall(r'"((?:allow|smallest|answers|largest)-[a-z-]+)"', policy)) | {"name", "data", "state"}
     table = PAGE.partition("| in the node-config |")[2].partition("\n\n")[0]
     assert {key for key in keys if f"| `{key}` |" in table} == keys
 

@@ -1,0 +1,114 @@
+"""Whole runs with privacy in memory, with the real ClientApp: what the strategy makes is what the library makes."""
+
+import numpy as np
+import pytest
+import torch
+
+from clients.app import app as client_app
+from fedcof import Fed3R, FedCOF, FedNCM, UserError
+from fedcof.configuration import RunConfig
+from fedcof.encoding import decode_class_means, encode_class_means
+from fedcof.noise import SeededNoise
+from fedcof.noise_correction import NoiseCorrected, PrivateRows
+from fedcof.privacy import Privacy, private_class_means, private_feature_moments
+from fedcof.virtual_clients import client_samples
+from server.federated_run import FederatedRun
+from server.federation import Federation
+from server.uploads import UploadStore
+from tests.server.in_memory_grid import InMemoryGrid
+
+CLIENTS, CLASSES, DIM = 6, 4, 8
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """Features of four classes that overlap a little."""
+    monkeypatch.setenv("FEDCOF_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "features"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    centres = generator.standard_normal((CLASSES, DIM)) * 2
+    for split, count in (("train", 1200), ("test", 400)):
+        labels = np.arange(count) % CLASSES
+        features = centres[labels] + generator.standard_normal((count, DIM))
+        np.save(folder / f"{split}_features.npy", features.astype(np.float32))
+        np.save(folder / f"{split}_labels.npy", labels)
+    return f"features:{folder}"
+
+
+def config_of(dataset, **values):
+    privacy = {"epsilon": 4.0, "clip_norm": 5.0, "num_clients": CLIENTS, "partition": "iid"}
+    return RunConfig(dataset=dataset, **{**privacy, **values})
+
+
+def run(config, folder):
+    grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
+    federated = FederatedRun(Federation(grid, CLIENTS), config, folder, lambda: None)
+    return federated, federated.execute()
+
+
+def by_hand(config):
+    privacy = Privacy.of(config)
+    if config.method == "fed3r":
+        aggregator = Fed3R(CLASSES, DIM, gram_noise=privacy.gram_noise)
+    else:
+        aggregator = (
+            FedNCM(CLASSES, DIM) if config.method == "fedncm" else FedCOF(CLASSES, DIM, shrinkage=config.shrinkage)
+        )
+    corrected = NoiseCorrected(aggregator, privacy) if config.subtract_noise else aggregator
+    for client in range(CLIENTS):
+        samples = client_samples(config, client)
+        source = SeededNoise(config.seed, client)
+        if config.method == "fed3r":
+            corrected.add(private_feature_moments(*samples, CLASSES, privacy, source), client)
+            continue
+        sent = private_class_means(*samples, CLASSES, privacy, source, config.groups)
+        received = decode_class_means(encode_class_means(sent, config.encoding, client))
+        corrected.add(PrivateRows(received, privacy) if config.subtract_noise else received, client)
+    return corrected.solve()
+
+
+@pytest.mark.parametrize("subtract_noise", [True, False])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "fedncm"},
+        {"method": "fedcof"},
+        {"method": "fedcof", "encoding": "int8", "groups": 2},
+        {"method": "fed3r"},
+    ],
+)
+def test_a_private_run_is_the_librarys(dataset, tmp_path, values, subtract_noise):
+    config = config_of(dataset, subtract_noise=subtract_noise, **values)
+    federated, classifier = run(config, tmp_path)
+    assert federated.clients == CLIENTS
+    assert federated.rounds[-1].accuracy > 0.7
+    torch.testing.assert_close(classifier.weight, by_hand(config).weight, rtol=1e-4, atol=1e-4)
+
+
+def test_privacy_is_felt_and_little_of_it_less(dataset, tmp_path):
+    accuracies = [
+        run(config_of(dataset, epsilon=epsilon), tmp_path / str(epsilon))[0].rounds[-1].accuracy
+        for epsilon in (1.0, 8.0)
+    ]
+    assert accuracies[0] < accuracies[1]
+
+
+def test_clients_asked_in_several_rounds_release_once_each(dataset, tmp_path):
+    config = config_of(dataset, method="fedncm", init_rounds=2, fraction=0.5)
+    federated, classifier = run(config, tmp_path)
+    assert [entry.clients for entry in federated.rounds] == [3, 6]
+    torch.testing.assert_close(classifier.weight, by_hand(config).weight, rtol=1e-4, atol=1e-4)
+
+
+def test_noise_that_hides_every_class_is_one_sentence(dataset, tmp_path):
+    with pytest.raises(UserError, match="withheld every class, because at an epsilon of 0.05 the noise hides"):
+        run(config_of(dataset, epsilon=0.05), tmp_path)
+
+
+def test_uploads_of_other_privacy_are_kept_apart(dataset, tmp_path):
+    configs = [
+        RunConfig(dataset=dataset),
+        *(config_of(dataset, epsilon=e, clip_norm=c) for e, c in ((1, 5), (2, 5), (2, 6))),
+    ]
+    assert len({UploadStore(tmp_path, config).folder for config in configs}) == 4

@@ -32,6 +32,35 @@ IGNORED_KEYS = {
 
 Scalar = bool | int | float | str
 
+BUDGETS = ["bytes-per-client", "bytes-per-class"]
+
+
+def keys_without_effect(values: Mapping[str, object]) -> set[str]:
+    """Collect the keys that change nothing beside the values of the others.
+
+    Parameters
+    ----------
+    values : mapping
+        Keys of a run-config, the method among them.
+
+    Returns
+    -------
+    set of str
+        Those of :data:`IGNORED_KEYS`; what a budget chooses, or the budgets where there is none; and what goes with
+        an encoding or a privacy that is not chosen.
+    """
+    keys = set(IGNORED_KEYS[str(values["method"])])
+    budgets = [key for key in BUDGETS if key not in keys and values.get(key)]
+    if budgets:
+        keys |= {"groups", "encoding", "rounding-noise"} | (set(BUDGETS) - set(budgets))
+    else:
+        keys |= set(BUDGETS)
+    if values.get("encoding") != CODED:
+        keys.add("rounding-noise")
+    if not values.get("epsilon"):
+        keys |= {"delta", "clip-norm", "subtract-noise"}
+    return keys
+
 
 @dataclass(frozen=True)
 class RunConfig:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from itertools import product
 
-from fedcof.configuration import IGNORED_KEYS, METHODS, RunConfig, Scalar
+from fedcof.configuration import METHODS, RunConfig, Scalar, keys_without_effect
 from fedcof.errors import UserError, unknown_name
 from fedcof.results import RunResult
 from simulations.scenario import with_absolute_paths
@@ -19,8 +19,9 @@ Runs = dict[str, RunConfig]
 def comparison_runs(values: dict[str, object], methods: list[str], seeds: list[str]) -> Runs:
     """Lay a comparison out as runs, each with a folder of its own.
 
-    A key that would change nothing for a method keeps its default there, and runs that come out the same are run
-    once: with ``encoding=["float32", "int8"]`` there are two runs of FedCOF and one of Fed3R.
+    A key that would change nothing for a method, or beside other values, keeps its default there, and runs that
+    come out the same are run once: with ``encoding=["float32", "int8"]`` there are two runs of FedCOF and one of
+    Fed3R.
 
     Parameters
     ----------
@@ -52,7 +53,8 @@ def comparison_runs(values: dict[str, object], methods: list[str], seeds: list[s
     for seed, *choice in product(seeds, *lists.values()):
         for method in methods:
             chosen = {**values, **dict(zip(lists, choice, strict=True)), "method": method, "seed": seed}
-            kept = {key: value for key, value in chosen.items() if key not in IGNORED_KEYS[method]}
+            without_effect = keys_without_effect(chosen)
+            kept = {key: value for key, value in chosen.items() if key not in without_effect}
             config = with_absolute_paths(RunConfig.from_mapping(kept))
             runs[_folder_of(config, [key for key in lists if key in kept])] = config
     return runs

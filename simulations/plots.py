@@ -29,6 +29,8 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 INK = "#222222"
 SMALL = 8.5
 MOST_NAMED_CLASSES = 20
+# More points than this are named only where nothing else is as accurate for as few bytes.
+MOST_NAMED_POINTS = 14
 
 FloatArray = NDArray[np.float64]
 
@@ -49,13 +51,27 @@ def accuracy_against_bytes(settings: Sequence[Setting]) -> Figure:
     figure, axes = _figure(7, 4.8)
     sent = [setting for setting in settings if setting.average_of("uplink_bytes") > 0]
     labelled: set[str] = set()
+    named = sent if len(sent) <= MOST_NAMED_POINTS else best_for_their_bytes(sent)
+    if named is not sent:
+        axes.plot(*zip(*map(_point, named), strict=True), color=INK, lw=0.8, alpha=0.5, zorder=1)
     for setting in sent:
         colour, marker = STYLES[setting.method]
         label = None if setting.method in labelled else setting.method
         labelled.add(setting.method)
         deviation = None if setting.accuracy_deviation is None else setting.accuracy_deviation * 100
         x, y = _point(setting)
-        axes.errorbar(x, y, deviation, color=colour, marker=marker, ms=7, label=label, capsize=3, ls="")
+        axes.errorbar(
+            x,
+            y,
+            deviation,
+            color=colour,
+            marker=marker,
+            ms=7,
+            label=label,
+            capsize=3,
+            ls="",
+            alpha=1 if setting in named else 0.35,
+        )
     without = [setting for setting in settings if setting not in sent]
     for setting in without:
         axes.axhline(setting.accuracy * 100, color=STYLES[setting.method][0], ls="--", lw=1.2, zorder=1)
@@ -67,8 +83,28 @@ def accuracy_against_bytes(settings: Sequence[Setting]) -> Figure:
     if sent:
         figure.legend(loc="outside upper center", ncols=4, frameon=False)
     _name_lines(axes, without)
-    _name_points(axes, sent, [setting.accuracy * 100 for setting in without])
+    _name_points(axes, named, sent, [setting.accuracy * 100 for setting in without])
     return figure
+
+
+def best_for_their_bytes(settings: Sequence[Setting]) -> list[Setting]:
+    """Pick the settings than which none is as accurate on fewer bytes, or more accurate on as many.
+
+    Parameters
+    ----------
+    settings : sequence of Setting
+        Points.
+
+    Returns
+    -------
+    list of Setting
+        From fewest bytes to most.
+    """
+    best: list[Setting] = []
+    for setting in sorted(settings, key=lambda s: (s.average_of("uplink_bytes"), -s.accuracy)):
+        if not best or setting.accuracy > best[-1].accuracy:
+            best.append(setting)
+    return best
 
 
 def accuracy_over_rounds(settings: Sequence[Setting]) -> Figure:
@@ -304,7 +340,9 @@ def _name_lines(axes: Axes, settings: Sequence[Setting]) -> None:
         )
 
 
-def _name_points(axes: Axes, settings: Sequence[Setting], lines: Sequence[float]) -> None:
+def _name_points(
+    axes: Axes, settings: Sequence[Setting], points: Sequence[Setting], lines: Sequence[float]
+) -> None:
     """Write each point's values near it where nothing else is, with a line to it where that is not beside it."""
     figure = axes.get_figure(root=True)
     if figure is None:
@@ -313,7 +351,7 @@ def _name_points(axes: Axes, settings: Sequence[Setting], lines: Sequence[float]
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     scale = figure.dpi / 72
     frame = np.array(axes.get_window_extent(renderer).extents)
-    taken = [_extent_of_point(axes, setting, scale) for setting in settings]
+    taken = [_extent_of_point(axes, setting, scale) for setting in points]
     taken += [_extent_of_line(line, axes, frame) for line in lines]
     for setting in sorted((s for s in settings if s.values), key=_point):
         named: dict[str, Any] = {"fontsize": SMALL, "color": INK, "va": "center", "ha": "center"}

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fedcof.configuration import IGNORED_KEYS, METHODS, RunConfig
+from fedcof.configuration import BUDGETS, IGNORED_KEYS, METHODS, RunConfig, keys_without_effect
 from fedcof.errors import UserError
 from fedcof.results import RunResult, load_results, write_whole
 from simulations import plots
@@ -40,8 +40,8 @@ NAMES = {
 
 # Neither says what was run: the first two have a place of their own, the others are paths of one moment.
 UNSAID = ["method", "seed", "output", "plan"]
-ONLY_ON_THE_SERVER = ["shrinkage", "estimator", "head", "ridge-penalty"]
-ON_THE_WIRE = ["encoding", "groups"]
+ONLY_ON_THE_SERVER = ["shrinkage", "estimator", "head", "ridge-penalty", "subtract-noise"]
+ON_THE_WIRE = ["encoding", "groups", "rounding-noise", *BUDGETS]
 WITHOUT_EFFECT = ["batch-size", "feature-cache", "broadcast", "clients-per-node", "quorum"]
 TIMEOUTS = ["node-timeout", "reply-timeout"]
 
@@ -252,8 +252,9 @@ def _whole(value: float) -> float | int:
 def _values_by_key(results: Sequence[RunResult]) -> dict[str, list[object]]:
     """Collect the values of each key in the runs to which it means something, in the run-config's order."""
     found = {}
+    known = [(run, keys_without_effect(run.config)) for run in results]
     for key in RunConfig.defaults():
-        meant = [run.config[key] for run in results if key in run.config and key not in IGNORED_KEYS[run.method]]
+        meant = [run.config[key] for run, unused in known if key in run.config and key not in unused]
         if meant and key not in UNSAID:
             found[key] = list(dict.fromkeys(meant))
     return found
@@ -265,7 +266,8 @@ def _settings(results: Sequence[RunResult]) -> list[Setting]:
     settings = []
     for setting in settings_of(list(results)):
         config = setting.runs[0].config
-        meant = [key for key in varying if key in config and key not in IGNORED_KEYS[setting.method]]
+        unused = keys_without_effect(config)
+        meant = [key for key in varying if key in config and key not in unused]
         settings.append(replace(setting, values={key: _without_folders(key, config[key]) for key in meant}))
     return sorted(settings, key=lambda setting: METHODS.index(setting.method))
 

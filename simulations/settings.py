@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from fedcof.configuration import IGNORED_KEYS
+from fedcof.configuration import keys_without_effect
 from fedcof.results import RunResult
 from simulations.comparison import varying_keys
 
@@ -76,7 +76,8 @@ def settings_of(results: list[RunResult]) -> list[Setting]:
     groups: dict[tuple[str, ...], list[RunResult]] = {}
     for run in results:
         groups.setdefault((run.method, *(str(run.config[key]) for key in keys)), []).append(run)
-    return [
-        Setting(method, {key: runs[0].config[key] for key in keys if key not in IGNORED_KEYS[method]}, runs)
-        for (method, *_), runs in groups.items()
-    ]
+    settings = []
+    for (method, *_), runs in groups.items():
+        without_effect = keys_without_effect(runs[0].config)
+        settings.append(Setting(method, {k: runs[0].config[k] for k in keys if k not in without_effect}, runs))
+    return settings

@@ -75,6 +75,20 @@ def kill_all_with(marker):
             os.killpg(group, signal.SIGKILL)
 
 
+def test_one_grid_holds_hand_picked_uploads_and_budgets():
+    values = {"encoding": ["float32", "coded"], "groups": [1, 2], "rounding-noise": [0.1, 0.5]}
+    values["bytes-per-class"] = [0, 90]
+    runs = comparison_runs(values, ["fedcof", "fed3r"], ["0"]).values()
+    made = {(c.method, c.encoding, c.groups, c.rounding_noise, c.bytes_per_class) for c in runs}
+    assert len(runs) == len(made)
+    assert made == {
+        *(("fedcof", "float32", groups, 0.02, 0) for groups in (1, 2)),
+        *(("fedcof", "coded", groups, noise, 0) for groups in (1, 2) for noise in (0.1, 0.5)),
+        ("fedcof", "float32", 1, 0.02, 90),
+        ("fed3r", "float32", 1, 0.02, 0),
+    }
+
+
 @pytest.mark.flower
 def test_a_killed_comparison_goes_on_without_loss_or_repetition(fedcof, tmp_path):
     arguments = ["compare", "digits", "--methods", "fedncm,fedcof", "--seeds", ",".join(map(str, range(12)))]

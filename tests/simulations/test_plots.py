@@ -90,6 +90,25 @@ def test_points_are_where_the_numbers_are(crowded):
             assert (setting.average_of("uplink_bytes") / 1e6, round(setting.accuracy * 100, 6)) in points
 
 
+def test_of_many_points_only_those_are_named_that_nothing_beats():
+    places = list(zip(np.geomspace(1e5, 1e8, 20), np.linspace(0.3, 0.6, 20), strict=True))
+    runs = [run(uplink=int(size), accuracy=a, groups=i + 1) for i, (size, a) in enumerate(places)]
+    beaten = [run(uplink=int(size), accuracy=a - 0.01, groups=i + 101) for i, (size, a) in enumerate(places)]
+    settings = settings_of([*runs, *beaten])
+    best = plots.best_for_their_bytes(settings)
+    assert [s.values["groups"] for s in best] == list(range(1, 21))
+    (axes,) = drawn(plots.accuracy_against_bytes(settings)).axes
+    assert {text.get_text() for text in axes.texts} == {f"groups {i}" for i in range(1, 21)}
+    assert len(axes.containers) == 40
+
+
+def test_of_equally_good_points_the_shorter_upload_is_the_better():
+    settings = settings_of(
+        [run(uplink=5, groups=1), run(uplink=4, groups=2), run(uplink=4, accuracy=0.5, groups=3)]
+    )
+    assert [s.values["groups"] for s in plots.best_for_their_bytes(settings)] == [2]
+
+
 def test_what_sent_nothing_is_a_line_with_a_name():
     settings = settings_of([run(), run("oracle", accuracy=0.7, uplink=0), run("fedncm", accuracy=0.5, uplink=0)])
     axes = drawn(plots.accuracy_against_bytes(settings)).axes[0]

@@ -217,7 +217,7 @@ def test_nothing_is_compared_across_federations_or_seeds():
 def test_only_the_best_of_several_oracles_is_spoken_of():
     runs = [run("oracle", accuracy=a, uplink=0, shrinkage=s) for a, s in ((0.61, 0.1), (0.63, 0.2), (0.62, 0.3))]
     assert reading(settings_of([*runs, run()])) == [
-        "The oracle (shrinkage 0.2) is 3.0 points more accurate than FedCOF (shrinkage 0.1)."
+        "The oracle (shrinkage 0.2) is 3.0 points more accurate than FedCOF (shrinkage leave-one-out)."
     ]
 
 

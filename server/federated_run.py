@@ -338,7 +338,6 @@ def strategy_of(
     """
     problem = problem_of(config)
     sizes = problem.num_classes, problem.feature_dim
-    privacy = Privacy.of(config)
     participation = Participation(
         quorum=config.quorum,
         fraction=config.fraction,
@@ -348,13 +347,14 @@ def strategy_of(
         then=then,
         init_rounds=min(config.init_rounds, math.ceil(1 / config.fraction)),
         backbone=backbone,
-        privacy=privacy if config.subtract_noise else None,
+        privacy=Privacy.of(config),
+        subtract_noise=config.subtract_noise,
         rules=rules,
     )
     if config.method == "fedncm":
         return FedNCM(*sizes, **participation)
     if config.method == "fed3r":
-        return Fed3R(*sizes, config.ridge_penalty, privacy.gram_noise if privacy else 0.0, **participation)
+        return Fed3R(*sizes, config.ridge_penalty, **participation)
     return FedCOF(*sizes, config.estimator, config.shrinkage, config.head, **participation)
 
 

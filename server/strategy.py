@@ -20,7 +20,7 @@ from fedcof import FeatureMoments, LinearClassifier, UserError
 from fedcof.aggregators import Aggregator
 from fedcof.encoding import count_rows, decode_class_means, decode_feature_moments, num_bytes
 from fedcof.network import Network
-from fedcof.noise_correction import NoiseCorrected, PrivateRows
+from fedcof.noise_correction import NoiseCorrected, PrivateRows, check_plausible
 from fedcof.privacy import Privacy
 from fedcof.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
 from fedcof.statistics import ClassMeanRows
@@ -54,7 +54,9 @@ class Participation(TypedDict, total=False):
     backbone : Module
         Trains with the head; without one, the head alone does.
     privacy : Privacy
-        Whose noise the clients put on what they send, and is taken off again as far as it is known.
+        The promise that clients were asked to send with: uploads that it cannot have made are refused.
+    subtract_noise : bool
+        Whether its noise is taken off again, as far as it is known; True unless given.
     rules : NodeRules
         How nodes with data of their own are dealt with, which one trusts less than one's own simulation.
     """
@@ -68,6 +70,7 @@ class Participation(TypedDict, total=False):
     init_rounds: int
     backbone: nn.Module | None
     privacy: Privacy | None
+    subtract_noise: bool
     rules: NodeRules | None
 
 
@@ -103,6 +106,7 @@ class OneShotStrategy(Strategy):
         self.init_rounds = participation.get("init_rounds", 1)
         self.backbone = participation.get("backbone")
         self.privacy = participation.get("privacy")
+        self.subtract_noise = participation.get("subtract_noise", True)
         rules = participation.get("rules")
         self.intake = Intake(rules) if rules else None
         self.client_metrics: MetricRecord | None = None
@@ -256,11 +260,14 @@ class OneShotStrategy(Strategy):
         return self._classifier
 
     def _corrected(self, aggregator: Aggregator) -> Aggregator:
-        return NoiseCorrected(aggregator, self.privacy) if self.privacy else aggregator
+        return NoiseCorrected(aggregator, self.privacy) if self.privacy and self.subtract_noise else aggregator
 
     def _read_class_means(self, arrays: Arrays) -> ClassMeanRows:
         upload = decode_class_means(arrays)
-        return PrivateRows(upload, self.privacy) if self.privacy else upload
+        if not self.privacy:
+            return upload
+        check_plausible(upload, self.privacy, self.aggregator.num_classes)
+        return PrivateRows(upload, self.privacy) if self.subtract_noise else upload
 
     def _fold_in(self, reply: Message) -> None:
         client = reply.metadata.src_node_id
@@ -386,21 +393,17 @@ class Fed3R(OneShotStrategy):
     ----------
     num_classes, feature_dim : int
         Size of the classifier.
-    penalty, gram_noise
+    penalty : float
         See :class:`fedcof.Fed3R`.
     **participation
         See :class:`Participation`.
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        penalty: float = 0.01,
-        gram_noise: float = 0.0,
-        **participation: Unpack[Participation],
+        self, num_classes: int, feature_dim: int, penalty: float = 0.01, **participation: Unpack[Participation]
     ) -> None:
         super().__init__(**participation)
+        gram_noise = self.privacy.gram_noise if self.privacy else 0.0
         self._aggregator = self._corrected(fedcof.Fed3R(num_classes, feature_dim, penalty, gram_noise))
 
     @property
@@ -410,7 +413,10 @@ class Fed3R(OneShotStrategy):
 
     def read_upload(self, arrays: Arrays) -> FeatureMoments:
         """Read a Gram matrix and class sums."""
-        return decode_feature_moments(arrays)
+        upload = decode_feature_moments(arrays)
+        if self.privacy:
+            check_plausible(upload, self.privacy, self.aggregator.num_classes)
+        return upload
 
 
 def classifier_to_arrays(classifier: LinearClassifier) -> ArrayRecord:

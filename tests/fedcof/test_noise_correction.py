@@ -9,7 +9,7 @@ from fedcof import ClassMeans, Fed3R, FedCOF, FedNCM, UserError
 from fedcof.covariance import class_totals, within_class_scatter
 from fedcof.encoding import decode_class_means, encode_class_means
 from fedcof.noise import SeededNoise
-from fedcof.noise_correction import NoiseCorrected, PrivateRows, signal_share
+from fedcof.noise_correction import NoiseCorrected, PrivateRows, check_plausible, signal_share
 from fedcof.privacy import Privacy, private_class_means, private_feature_moments
 
 
@@ -63,9 +63,21 @@ def test_only_rows_that_nobody_can_have_sent_are_refused(clip_norm, encoding):
         labels = torch.randint(0, 40, (2000,), generator=torch.Generator().manual_seed(seed))
         features = torch.ones(2000, 64) * 100
         sent = private_class_means(features, labels, 40, privacy, SeededNoise(seed, 0))
-        PrivateRows(decode_class_means(encode_class_means(sent, encoding, seed)), privacy)
-    with pytest.raises(UserError, match="longer than clipping and privacy noise"):
-        PrivateRows(replace(sent, means=sent.means * 50, noise=None), privacy)
+        check_plausible(decode_class_means(encode_class_means(sent, encoding, seed)), privacy, 40)
+    with pytest.raises(UserError, match="larger than clipping and privacy noise can make it"):
+        check_plausible(replace(sent, means=sent.means * 50, noise=None), privacy, 40)
+
+
+@pytest.mark.parametrize("epsilon", [0.3, 30.0])
+def test_only_moments_that_nobody_can_have_sent_are_refused(epsilon):
+    privacy = Privacy(epsilon, 1e-5, 3.0, with_gram=True)
+    for seed in range(10):
+        labels = torch.randint(0, 40, (4000,), generator=torch.Generator().manual_seed(seed))
+        sent = private_feature_moments(torch.ones(4000, 32), labels, 40, privacy, SeededNoise(seed, 0))
+        check_plausible(sent, privacy, 40)
+    for field in ("sums", "gram"):
+        with pytest.raises(UserError, match="larger than clipping and privacy noise can make it"):
+            check_plausible(replace(sent, **{field: getattr(sent, field) * 1e3 + 1e9}), privacy, 40)
 
 
 def test_the_share_of_the_signal_is_right_on_average():

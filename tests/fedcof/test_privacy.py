@@ -7,7 +7,7 @@ import torch
 from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fedcof import UserError, class_means
@@ -68,6 +68,8 @@ def whitened_distance(one, other, privacy, means=True):
     st.sampled_from([1, 2]),
     st.integers(0, 9),
 )
+@example([0.0, 0.0, -7.0, 0.0, 0.0], 1, 1, 0)
+@example([2.0, 2.0, 2.0, 2.0, 2.0], 0, 2, 1)
 def test_one_sample_more_moves_the_release_by_at_most_the_sensitivity(sample, label, groups, seed):
     """With enough samples in every row that none is withheld; measured on what is really released."""
     generator = torch.Generator().manual_seed(seed)

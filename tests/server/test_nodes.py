@@ -18,6 +18,7 @@ from fedcof.encoding import (
     encode_class_means,
     encode_feature_moments,
 )
+from fedcof.privacy import Privacy
 from fedcof.statistics import FeatureMoments, feature_moments
 from server import strategy
 from server.federation import Federation
@@ -43,7 +44,18 @@ def node_config(folder, misbehave=(), names=None):
     return of
 
 
-def run(folder, misbehave=(), names=None, nodes=5, expected=5, quorum=0.5, config=CONFIG, seed=0, **grid_settings):
+def run(
+    folder,
+    misbehave=(),
+    names=None,
+    nodes=5,
+    expected=5,
+    quorum=0.5,
+    config=CONFIG,
+    seed=0,
+    privacy=None,
+    **grid_settings,
+):
     store = UploadStore(folder / "out", config)
     grid = InMemoryGrid(
         hostile_client.app,
@@ -53,8 +65,8 @@ def run(folder, misbehave=(), names=None, nodes=5, expected=5, quorum=0.5, confi
         **grid_settings,
     )
     federation = Federation(grid, expected, 1.0, [name for name in store.names() if store.read(name)])
-    rules = NodeRules(store, federation.names, FINGERPRINT, CLASSES, expected, federation.left_out)
-    fedcof = strategy.FedCOF(CLASSES, DIM, shrinkage=0.1, quorum=quorum, rules=rules)
+    rules = NodeRules(store, federation.names, FINGERPRINT, CLASSES, expected, federation.left_out, not privacy)
+    fedcof = strategy.FedCOF(CLASSES, DIM, shrinkage=0.1, quorum=quorum, rules=rules, privacy=privacy)
     fedcof.start(federation, timeout=2.0, train_config=ConfigRecord({}))
     return fedcof, store
 
@@ -112,6 +124,13 @@ def test_a_hostile_upload_is_left_out_and_not_kept(tmp_path, how, reason):
     for site in honest:
         expected.add(decode_class_means(hostile_client.upload(site)), site)
     assert torch.equal(fedcof.solved().weight, expected.solve().weight)
+
+
+def test_with_privacy_uploads_are_measured_by_what_clipping_and_noise_can_make(tmp_path):
+    """And not by one another, because noise makes those of few samples long."""
+    fedcof, _ = run(tmp_path, {2: "scale"}.items(), privacy=Privacy(30.0, 1e-5, 2.5 * DIM**0.5))
+    assert list(fedcof.rejected) == [2]
+    assert "larger than clipping and privacy noise can make it" in fedcof.rejected[2]
 
 
 def test_the_first_of_all_may_be_the_hostile_one(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedcof import UserError, class_means
@@ -62,6 +62,7 @@ def whitened_distance(one, other, privacy, means=True):
     return float(squares.sqrt())
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-40, 40, width=32), min_size=DIM, max_size=DIM),
     st.integers(0, CLASSES - 1),

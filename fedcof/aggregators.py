@@ -319,6 +319,35 @@ class FedCOF(ClassMeansAggregator):
         """Average the uploads' means; see :meth:`ClassMeansAggregator.class_means`."""
         return super().class_means() if self._streamed is None else self._summed().totals().means
 
+    def covariance(self, shrunk: bool = True) -> Tensor:
+        """Rebuild the within-class covariance, mean over classes weighted by their samples.
+
+        Parameters
+        ----------
+        shrunk : bool
+            Whether with the aggregator's shrinkage, or with none.
+
+        Returns
+        -------
+        Tensor of shape (d, d), float64
+            W / sum_c (N_c - 1) over the classes with samples, in squared feature units.
+
+        Raises
+        ------
+        UserError
+            If there is no upload, or the shrinkage cannot be estimated.
+        """
+        if not self._kept() and self._streamed is None:
+            raise _nothing_to_solve()
+        whole = self._summed()
+        scatter = shrunk_scatter(whole, self.estimator, self.shrinkage if shrunk else 0.0)
+        return scatter / whole.totals().sample_degrees_of_freedom.sum().clamp(min=1)
+
+    def rows_per_class(self) -> float:
+        """Count the rows per class that has any."""
+        totals = self._summed().totals()
+        return float(totals.rows.sum() / totals.present.sum())
+
     def _scatter(self) -> tuple[Tensor | FactoredScatter, ClassTotals]:
         uploads = self._kept()
         if self._streamed is None:

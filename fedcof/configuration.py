@@ -22,11 +22,11 @@ _UPLOAD = ["groups", "encoding", "rounding-noise", "bytes-per-client", "bytes-pe
 _PRIVACY = ["epsilon", "delta", "clip-norm", "subtract-noise"]
 
 IGNORED_KEYS = {
-    "fedncm": ["estimator", "head", "groups", "bytes-per-client", "bytes-per-class"],
+    "fedncm": ["estimator", "head", "groups", "bytes-per-client", "bytes-per-class", "diagnose"],
     "fedcof": [],
-    "fed3r": ["estimator", "head", *_UPLOAD],
-    "random": ["estimator", "head", *_UPLOAD, *_PRIVACY, "init-rounds", "fraction"],
-    "oracle": ["estimator", *_UPLOAD, *_PRIVACY, "init-rounds", "fraction", "dropout", "continue"],
+    "fed3r": ["estimator", "head", "diagnose", *_UPLOAD],
+    "random": ["estimator", "head", "diagnose", *_UPLOAD, *_PRIVACY, "init-rounds", "fraction"],
+    "oracle": ["estimator", "diagnose", *_UPLOAD, *_PRIVACY, "init-rounds", "fraction", "dropout", "continue"],
 }
 """Keys that would change nothing for a method, and so must be left alone; a comparison leaves them by itself."""
 
@@ -141,6 +141,8 @@ class RunConfig:
         memory that the backbone takes. It does not cap the memory that is used.
     ray_address : str
         HOST:PORT of an existing Ray cluster to simulate on; empty for a Ray of one's own on this machine.
+    diagnose : bool
+        Whether a simulated run of FedCOF puts its covariance beside the oracle's.
     quorum : float
         Share of the clients, from 0 to 1, whose upload must be accepted.
     node_timeout, reply_timeout : float
@@ -207,6 +209,7 @@ class RunConfig:
     num_cpus: int = 1
     num_gpus: float = -1.0
     ray_address: str = ""
+    diagnose: bool = False
     quorum: float = 0.8
     node_timeout: float = 120.0
     reply_timeout: float = 3600.0
@@ -287,6 +290,11 @@ class RunConfig:
             )
         if self.dataset == NODES and self.method == "oracle":
             raise UserError("The oracle needs all images in one place, but with the dataset nodes nobody has them.")
+        if self.dataset == NODES and self.diagnose:
+            raise UserError(
+                "The key diagnose compares with all images in one place, but with the dataset nodes nobody has "
+                "them: set it to false."
+            )
 
     def _check_continuation(self) -> None:
         if self.method == "random" and self.continue_ == NO_TRAINING:

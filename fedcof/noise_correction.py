@@ -49,6 +49,11 @@ class NoiseCorrected:
         self._rows += torch.bincount(upload.class_ids, minlength=self.num_classes)
         self._counts.index_add_(0, upload.class_ids, upload.counts)
 
+    @property
+    def of_method(self) -> Aggregator:
+        """The method's own aggregator."""
+        return self._aggregator
+
     def class_means(self) -> Tensor:
         """Average the uploads' means; see the method's own aggregator."""
         return self._aggregator.class_means()

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedcof.diagnostics import CovarianceDiagnostic
 from fedcof.errors import UserError
 
 FILE_NAME = "results.json"
@@ -114,6 +115,8 @@ class RunResult:
         Its round.
     nodes : list of NodeResult
         What became of every node with data of its own; empty for a simulation.
+    covariance : CovarianceDiagnostic or None
+        How good the covariance was, where the run was asked to say.
     format : int
         Version of these fields.
     """
@@ -136,6 +139,7 @@ class RunResult:
     best_accuracy: float | None = None
     best_round: int | None = None
     nodes: list[NodeResult] = field(default_factory=list)
+    covariance: CovarianceDiagnostic | None = None
     format: int = FORMAT
 
 
@@ -175,7 +179,8 @@ def load_results(folder: Path) -> list[RunResult]:
 def _run_result(run: dict[str, Any]) -> RunResult:
     rounds = [RoundResult(**_with_known_accuracy(entry)) for entry in run.get("rounds", [])]
     nodes = [NodeResult(**entry) for entry in run.get("nodes", [])]
-    return RunResult(**{**_with_known_accuracy(run), "rounds": rounds, "nodes": nodes})
+    covariance = CovarianceDiagnostic(**run["covariance"]) if run.get("covariance") else None
+    return RunResult(**{**_with_known_accuracy(run), "rounds": rounds, "nodes": nodes, "covariance": covariance})
 
 
 def _with_known_accuracy(values: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fedcof import LinearClassifier
 from fedcof.coded_means import BYTES_PER_ROW
 from fedcof.configuration import FINE_TUNE, NO_TRAINING, NODES, RunConfig
+from fedcof.diagnostics import CovarianceDiagnostic
 from fedcof.grouping import ROWS_PER_CLASS
 from fedcof.network import Network
 from fedcof.privacy import Privacy
@@ -31,6 +32,7 @@ from server.checkpoint import (
     strategy_state,
 )
 from server.continuation import ACCURACY, WORST_TENTH, Continuation, training_strategy
+from server.diagnosis import diagnose
 from server.evaluation import rightly_classified, share
 from server.federation import Federation
 from server.intake import NodeRules
@@ -126,6 +128,12 @@ class FederatedRun:
     def best(self) -> RoundResult | None:
         """The first of the rounds of training with the highest accuracy; None without any."""
         return max((r for r in self.rounds if r.phase == TRAIN), key=lambda r: r.accuracy, default=None)
+
+    def diagnosis(self) -> CovarianceDiagnostic | None:
+        """Put the covariance beside the oracle's, where that was asked for and the uploads are at hand."""
+        if not self.config.diagnose or self._strategy is None:
+            return None
+        return diagnose(self._strategy.aggregator, self.config)
 
     def _collect_and_train(self) -> None:
         backbone = self._backbone()

@@ -83,6 +83,7 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
         best_accuracy=best.accuracy if best else None,
         best_round=best.round if best else None,
         nodes=run.nodes,
+        covariance=run.diagnosis(),
     )
 
 

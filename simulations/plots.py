@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
@@ -31,6 +32,8 @@ SMALL = 8.5
 MOST_NAMED_CLASSES = 20
 # More points than this are named only where nothing else is as accurate for as few bytes.
 MOST_NAMED_POINTS = 14
+# A smaller share of the largest eigenvalue is rounding.
+SMALLEST_DRAWN = 1e-9
 
 FloatArray = NDArray[np.float64]
 
@@ -105,6 +108,41 @@ def best_for_their_bytes(settings: Sequence[Setting]) -> list[Setting]:
         if not best or setting.accuracy > best[-1].accuracy:
             best.append(setting)
     return best
+
+
+def spectra(settings: Sequence[Setting]) -> Figure:
+    """Draw the spectra of rebuilt covariances beside the oracle's.
+
+    Parameters
+    ----------
+    settings : sequence of Setting
+        At least one, each with a diagnostic; a line each, and one of the oracle's.
+
+    Returns
+    -------
+    Figure
+        Eigenvalue in squared feature units against its rank, both on logarithmic scales.
+    """
+    figure, axes = _figure(7, 4.6)
+    known = [(setting, setting.diagnostic) for setting in settings if setting.diagnostic]
+    largest = max(max(diagnostic.oracle_spectrum) for _, diagnostic in known)
+    colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(known)))
+    for (setting, diagnostic), colour in zip(known, colours, strict=True):
+        axes.plot(diagnostic.ranks, _above(diagnostic.spectrum, largest), color=colour, lw=1, alpha=0.4)
+        axes.plot(diagnostic.ranks, diagnostic.shrunk_spectrum, color=colour, label=_plain(setting.label, 60))
+    _, diagnostic = known[0]
+    axes.plot(diagnostic.ranks, _above(diagnostic.oracle_spectrum, largest), color=INK, ls="--", label="the oracle")
+    axes.set(xscale="log", yscale="log", xlabel="rank", ylabel="eigenvalue")
+    axes.xaxis.set_major_formatter(_as_number)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=SMALL, loc="lower left")
+    return figure
+
+
+def _above(spectrum: Sequence[float], largest: float) -> FloatArray:
+    """Leave out what a logarithmic scale has no room for: a covariance of few rows has eigenvalues of zero."""
+    values = np.array(spectrum)
+    return np.where(values > SMALLEST_DRAWN * largest, values, np.nan)
 
 
 def accuracy_over_rounds(settings: Sequence[Setting]) -> Figure:

@@ -288,6 +288,10 @@ def _figures(results: Sequence[RunResult], settings: list[Setting], folder: Path
     if any(len(run.rounds) > 1 for run in results):
         caption = "Accuracy after every round, over rounds and over bytes; means over seeds."
         figures["rounds"] = (plots.accuracy_over_rounds(settings), caption)
+    if any(setting.diagnostic for setting in settings):
+        caption = "Eigenvalues of the within-class covariance, largest first: rebuilt from class means, as it is "
+        caption += "(faint) and shrunk, beside the oracle's; means over seeds."
+        figures["spectra"] = (plots.spectra([s for s in settings if s.diagnostic]), caption)
     names = next((run.class_names for run in results if run.class_accuracy), [])
     known = [
         s for s in settings if all(r.class_names == names and len(r.class_accuracy) == len(names) for r in s.runs)
@@ -346,6 +350,7 @@ def _page(results: list[RunResult], settings: list[Setting], pictures: dict[str,
         pictures=pictures,
         reading=reading(settings),
         starts=_starts(settings),
+        diagnosed=[(s.label, s.diagnostic, s.accuracy) for s in settings if s.diagnostic],
         rejected=_rejections(settings),
         nodes=[(s.label, run.seed, node) for s in settings for run in s.runs for node in run.nodes],
         num_runs=len(results),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import mean, stdev
+from typing import Any
 
 from fedcof.configuration import keys_without_effect
+from fedcof.diagnostics import CovarianceDiagnostic
 from fedcof.results import RunResult
 from simulations.comparison import varying_keys
 
@@ -42,6 +44,15 @@ class Setting:
     def accuracy_deviation(self) -> float | None:
         """Sample standard deviation of the accuracy over the seeds; None for one seed."""
         return stdev(run.accuracy for run in self.runs) if len(self.runs) > 1 else None
+
+    @property
+    def diagnostic(self) -> CovarianceDiagnostic | None:
+        """Mean of the runs' covariance diagnostics; None unless all have one."""
+        found = [run.covariance for run in self.runs if run.covariance]
+        if not found or len(found) < len(self.runs):
+            return None
+        values = [asdict(diagnostic) for diagnostic in found]
+        return CovarianceDiagnostic(**{name: _mean([value[name] for value in values]) for name in values[0]})
 
     def average_of(self, field: str) -> float:
         """Average a number over the seeds.
@@ -81,3 +92,13 @@ def settings_of(results: list[RunResult]) -> list[Setting]:
         without_effect = keys_without_effect(runs[0].config)
         settings.append(Setting(method, {k: runs[0].config[k] for k in keys if k not in without_effect}, runs))
     return settings
+
+
+def _mean(values: list[Any]) -> Any:  # noqa: ANN401
+    """Average numbers, or lists of them place by place; None where one of them is."""
+    if isinstance(values[0], list):
+        return [_mean(list(place)) for place in zip(*values, strict=True)]
+    if any(value is None for value in values):
+        return None
+    # Ranks stay whole numbers.
+    return values[0] if len(set(values)) == 1 else mean(values)

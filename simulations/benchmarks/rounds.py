@@ -188,7 +188,11 @@ def num_messages(num_clients: int, nodes: int) -> int:
 def fedcof_round(federation: Federation, folder: Path) -> tuple[Cost, float, int]:
     """Run FedCOF; gives its cost, the classifier's accuracy and the bytes that went up."""
     config = RunConfig(
-        dataset=federation.dataset, partition="natural", num_clients=federation.num_clients, broadcast=False
+        dataset=federation.dataset,
+        partition="natural",
+        num_clients=federation.num_clients,
+        shrinkage=0.1,
+        broadcast=False,
     )
     started = time.perf_counter()
     with peak_memory() as memory:

@@ -72,6 +72,21 @@ def test_a_budget_and_the_choices_that_it_makes_exclude_each_other(values, sente
     assert RunConfig.from_mapping({"bytes-per-class": 300}).has_budget
 
 
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"diagnose": True, "dataset": "nodes", "classes": "a,b"}, "nobody has them"),
+        ({"diagnose": True, "method": "fedncm"}, "must be False for fedncm"),
+        ({"bytes-per-class": 300, "epsilon": 1.0, "clip-norm": 5.0}, "or no epsilon"),
+        ({"encoding": "coded", "epsilon": 1.0, "clip-norm": 5.0}, "or no epsilon"),
+    ],
+)
+def test_keys_that_cannot_be_together_are_one_sentence(values, sentence):
+    with pytest.raises(UserError, match=sentence) as error:
+        RunConfig.from_mapping(values)
+    assert str(error.value).count("\n") == 0
+
+
 def test_shrinkage_is_a_number_or_a_name():
     assert RunConfig.from_mapping({"shrinkage": "0.5"}).shrinkage == 0.5
     assert RunConfig.from_mapping({"shrinkage": "oas"}).shrinkage == "oas"

@@ -9,7 +9,7 @@ import torch
 from clients.app import app as client_app
 from fedcof import LinearClassifier, UserError
 from fedcof.configuration import STRATEGIES, RunConfig
-from fedcof.results import START, TRAIN
+from fedcof.results import START, TRAIN, append_result, load_results
 from server.federated_run import BEST_FOLDER_NAME, FederatedRun
 from server.federation import Federation
 from server.run import execute
@@ -154,3 +154,23 @@ def test_a_checkpoint_of_another_configuration_is_refused(dataset, tmp_path):
     run(config_of(dataset), tmp_path)
     with pytest.raises(UserError, match="its local-epochs is 1, and not 2"):
         run(config_of(dataset, local_epochs=2), tmp_path)
+
+
+@pytest.mark.parametrize("values", [{}, {"encoding": "coded", "groups": 3}, {"epsilon": 50.0, "clip_norm": 6.0}])
+def test_a_run_puts_its_covariance_beside_the_oracles(dataset, tmp_path, values):
+    config = config_of(dataset, continue_="none", continue_rounds=20, diagnose=True, **values)
+    grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
+    result = execute(Federation(grid, CLIENTS), config, tmp_path, "run", lambda: None)
+    oracle = RunConfig(dataset=dataset, method="oracle")
+    ceiling = execute(Federation(grid, CLIENTS), oracle, tmp_path, "oracle", lambda: None)
+    assert result.covariance.oracle_accuracy == ceiling.accuracy
+    assert result.covariance.rows_per_class == CLIENTS * values.get("groups", 1)
+    assert 0 < result.covariance.relative_error < 2
+    append_result(tmp_path, result)
+    assert load_results(tmp_path) == [result]
+
+
+def test_a_run_that_was_not_asked_has_no_diagnostic(dataset, tmp_path):
+    config = config_of(dataset, continue_="none", continue_rounds=20)
+    grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
+    assert execute(Federation(grid, CLIENTS), config, tmp_path, "run", lambda: None).covariance is None

@@ -5,7 +5,7 @@ import io
 import json
 import re
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 
 from fedcof import UserError
 from fedcof.configuration import RunConfig
+from fedcof.diagnostics import CovarianceDiagnostic
 from fedcof.results import RoundResult, RunResult, append_result, load_results
 from simulations.comparison import comparison_runs
 from simulations.report import command_of, compare_command, reading, write_report
@@ -292,3 +293,28 @@ def test_starts_say_how_soon_they_are_as_good_as_another_ends(tmp_path):
 
 def test_one_start_is_compared_with_nothing(folder):
     assert 'id="starts"' not in write_report(folder).read_text()
+
+
+def diagnostic(**values):
+    spectrum = {"ranks": [1, 2, 4], "spectrum": [3.0, 1.0, 0.0], "shrunk_spectrum": [2.9, 1.0, 0.1]}
+    numbers = {"relative_error": 0.25, "shrunk_error": 0.2, "effective_rank": 12.0, "oracle_effective_rank": 14.0}
+    numbers |= {"condition": 29.0, "captured": 0.9, "rows_per_class": 20.0, "oracle_accuracy": 0.61}
+    return CovarianceDiagnostic(**{**numbers, **spectrum, "oracle_spectrum": [3.1, 1.1, 0.2], **values})
+
+
+def test_the_covariance_has_a_section_where_runs_were_asked_for_it(tmp_path, folder):
+    assert "How good the covariance is" not in write_report(folder).read_text()
+    for seed, error in ((0, 0.2), (1, 0.3)):
+        append_result(tmp_path, replace(run(seed=seed, diagnose=True), covariance=diagnostic(relative_error=error)))
+    page = write_report(tmp_path).read_text()
+    ((label, rows, error, *_),) = page_rows(page, "covariance")
+    assert (label, rows, error) == ("fedcof", "20.0", "25.0")
+    assert (tmp_path / "spectra.png").stat().st_size > 10_000
+
+
+def test_a_setting_of_which_one_run_has_no_diagnostic_has_none(tmp_path):
+    (setting,) = settings_of([replace(run(), covariance=diagnostic()), run(seed=1)])
+    assert setting.diagnostic is None
+    (setting,) = settings_of([replace(run(seed=s), covariance=diagnostic(condition=None)) for s in (0, 1)])
+    assert setting.diagnostic.condition is None
+    assert setting.diagnostic.ranks == [1, 2, 4]

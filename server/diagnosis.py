@@ -1,0 +1,44 @@
+"""A simulated run's covariance beside the oracle's, which sees all training features."""
+
+from __future__ import annotations
+
+import torch
+
+from fedcof import FedCOF, Oracle
+from fedcof.aggregators import Aggregator
+from fedcof.configuration import RunConfig
+from fedcof.diagnostics import CovarianceDiagnostic, compare_covariances
+from fedcof.noise_correction import NoiseCorrected
+from fedcof.virtual_clients import split_features
+from server.evaluation import rightly_classified, share
+
+
+def diagnose(aggregator: Aggregator, config: RunConfig) -> CovarianceDiagnostic:
+    """Compare the covariance that a run has rebuilt with that of all training samples.
+
+    Parameters
+    ----------
+    aggregator : FedCOF
+        Holds all uploads of the run; or corrects one that does for privacy's noise.
+    config : RunConfig
+        The run, of a simulation.
+
+    Returns
+    -------
+    CovarianceDiagnostic
+        With as many leading directions as there are classes.
+    """
+    if isinstance(aggregator, NoiseCorrected):
+        aggregator = aggregator.of_method
+    assert isinstance(aggregator, FedCOF)
+    table = split_features(config, "train")
+    oracle = Oracle(aggregator.num_classes, aggregator.feature_dim, config.shrinkage, config.head)
+    oracle.add_samples(torch.tensor(table.features[:]), torch.tensor(table.labels[:]))
+    return compare_covariances(
+        aggregator.covariance(shrunk=False),
+        aggregator.covariance(),
+        oracle.covariance(shrunk=False),
+        num_directions=min(aggregator.num_classes, aggregator.feature_dim),
+        rows_per_class=aggregator.rows_per_class(),
+        oracle_accuracy=share(rightly_classified(oracle.solve(), config)),
+    )

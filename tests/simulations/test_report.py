@@ -307,8 +307,8 @@ def test_the_covariance_has_a_section_where_runs_were_asked_for_it(tmp_path, fol
     for seed, error in ((0, 0.2), (1, 0.3)):
         append_result(tmp_path, replace(run(seed=seed, diagnose=True), covariance=diagnostic(relative_error=error)))
     page = write_report(tmp_path).read_text()
-    ((label, rows, error, *_),) = page_rows(page, "covariance")
-    assert (label, rows, error) == ("fedcof", "20.0", "25.0")
+    (row,) = page_rows(page, "covariance")
+    assert (row["setting"], row["rows per class"], row["error, %"]) == ("fedcof", "20.0", "25.0")
     assert (tmp_path / "spectra.png").stat().st_size > 10_000
 
 

@@ -305,11 +305,12 @@ def diagnostic(**values):
 def test_the_covariance_has_a_section_where_runs_were_asked_for_it(tmp_path, folder):
     assert "How good the covariance is" not in write_report(folder).read_text()
     for seed, error in ((0, 0.2), (1, 0.3)):
-        append_result(tmp_path, replace(run(seed=seed, diagnose=True), covariance=diagnostic(relative_error=error)))
-    page = write_report(tmp_path).read_text()
+        diagnosed = replace(run(seed=seed, diagnose=True), covariance=diagnostic(relative_error=error))
+        append_result(tmp_path / "diagnosed", diagnosed)
+    page = write_report(tmp_path / "diagnosed").read_text()
     (row,) = page_rows(page, "covariance")
     assert (row["setting"], row["rows per class"], row["error, %"]) == ("fedcof", "20.0", "25.0")
-    assert (tmp_path / "spectra.png").stat().st_size > 10_000
+    assert (tmp_path / "diagnosed" / "spectra.png").stat().st_size > 10_000
 
 
 def test_a_setting_of_which_one_run_has_no_diagnostic_has_none(tmp_path):

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fedcof.configuration import keys_without_effect
 from fedcof.results import NodeResult, RunResult
 from simulations.settings import settings_of
 
@@ -50,9 +51,10 @@ def results_table(results: list[RunResult], keys: list[str]) -> Table:
     for heading in ("accuracy %", "uplink MB", "downlink MB", "clients", "time s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for run in results:
+        unused = keys_without_effect(run.config)
         table.add_row(
             run.method,
-            *(str(run.config[key]) for key in keys),
+            *("-" if key in unused else str(run.config[key]) for key in keys),
             str(run.seed),
             f"{run.accuracy * 100:.2f}",
             f"{run.uplink_bytes / 1e6:.2f}",

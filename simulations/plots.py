@@ -33,7 +33,7 @@ MOST_NAMED_CLASSES = 20
 # More points than this are named only where nothing else is as accurate for as few bytes.
 MOST_NAMED_POINTS = 14
 # A smaller share of the largest eigenvalue is rounding.
-SMALLEST_DRAWN = 1e-9
+SMALLEST_DRAWN = 1e-6
 
 FloatArray = NDArray[np.float64]
 

@@ -350,7 +350,11 @@ def _page(results: list[RunResult], settings: list[Setting], pictures: dict[str,
         pictures=pictures,
         reading=reading(settings),
         starts=_starts(settings),
-        diagnosed=[(s.label, s.diagnostic, s.accuracy) for s in settings if s.diagnostic],
+        diagnosed=[
+            (", ".join(s.label.split(", ")[1:]) or s.method, s.diagnostic, s.accuracy)
+            for s in settings
+            if s.diagnostic
+        ],
         rejected=_rejections(settings),
         nodes=[(s.label, run.seed, node) for s in settings for run in s.runs for node in run.nodes],
         num_runs=len(results),

@@ -93,7 +93,7 @@ def test_one_grid_holds_hand_picked_uploads_and_budgets():
 def test_a_killed_comparison_goes_on_without_loss_or_repetition(fedcof, tmp_path):
     arguments = ["compare", "digits", "--methods", "fedncm,fedcof", "--seeds", ",".join(map(str, range(12)))]
     arguments += ["-c", "image-size=32", "-c", "backbone=test_efficientnet", "-c", "weights=none"]
-    arguments += ["-c", "num-clients=100", "--output", str(tmp_path / "run")]
+    arguments += ["-c", "num-clients=30", "--output", str(tmp_path / "run")]
     environment = {**os.environ, "FEDCOF_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", "from simulations.cli import main; main()", *arguments]
     process = subprocess.Popen(

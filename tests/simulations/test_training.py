@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
@@ -138,15 +139,23 @@ def test_wrong_input_is_one_sentence(fedcof, arguments, sentence, tmp_path, monk
 
 @pytest.fixture(scope="module")
 def fine_tuned(tmp_path_factory):
-    """Digits on four clients, with the real weights of a real backbone."""
-    folder = tmp_path_factory.mktemp("fine-tuned")
+    """Digits on four clients, with the real weights of a real backbone; made once for all test processes."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "fine-tuned"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not load_results(folder / "run"):
+            fine_tune(folder)
+    return folder / "run"
+
+
+def fine_tune(folder):
     arguments = ["simulate", "digits", "-o", str(folder / "run"), "-c", "continue=fine-tune", "-c", "num-clients=4"]
     arguments += ["-c", "partition=iid", "-c", "image-size=32", "-c", "continue-rounds=2", "-c", "batch-size=32"]
     arguments += ["-c", "local-epochs=2", "-c", "client-test-share=0.1"]
     environment = {**os.environ, "FEDCOF_CACHE": str(folder / "cache")}
     command = [sys.executable, "-c", "from simulations.cli import main; main()", *arguments]
     subprocess.run(command, env=environment, check=True)
-    return folder / "run"
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +165,6 @@ def digit(tmp_path_factory):
     return path
 
 
-@pytest.mark.xdist_group("fine-tuned")
 @pytest.mark.flower
 def test_fine_tuning_learns_from_real_images(fine_tuned):
     (result,) = load_results(fine_tuned)
@@ -166,7 +174,6 @@ def test_fine_tuning_learns_from_real_images(fine_tuned):
     assert 0 < second.worst_tenth_accuracy <= second.client_accuracy <= 1
 
 
-@pytest.mark.xdist_group("fine-tuned")
 @pytest.mark.flower
 def test_a_round_of_fine_tuning_costs_the_whole_network_both_ways(fine_tuned):
     model = timm.create_model("tf_efficientnet_lite0", num_classes=10)
@@ -181,7 +188,6 @@ def test_a_round_of_fine_tuning_costs_the_whole_network_both_ways(fine_tuned):
         assert network < traffic.downlink < 1.02 * network
 
 
-@pytest.mark.xdist_group("fine-tuned")
 @pytest.mark.flower
 def test_a_fine_tuned_run_predicts_and_its_backbone_is_another_runs_weights(fine_tuned, digit):
     (result,) = load_results(fine_tuned)
@@ -201,7 +207,6 @@ def transform_of(path):
     return transform(read_image(path))[None]
 
 
-@pytest.mark.xdist_group("fine-tuned")
 @pytest.mark.flower
 def test_plain_timm_loads_an_export_that_predicts_the_same(fedcof, fine_tuned, digit, tmp_path):
     assert fedcof("export", fine_tuned, "--format", "timm", "-o", tmp_path / "model") == (0, "")
@@ -215,7 +220,6 @@ def test_plain_timm_loads_an_export_that_predicts_the_same(fedcof, fine_tuned, d
         assert scores[name] == pytest.approx(score, rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.xdist_group("fine-tuned")
 @pytest.mark.flower
 def test_onnxruntime_loads_an_export_that_predicts_the_same(fedcof, fine_tuned, digit, tmp_path):
     import onnxruntime

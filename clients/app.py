@@ -17,11 +17,12 @@ from clients.samples import features_here, images_here
 from clients.training import Inputs, LocalTraining, train
 from clients.uploads import Client
 from fedcof import LinearClassifier, UserError
-from fedcof.configuration import FINE_TUNE, RunConfig
-from fedcof.datasets import rgb_images
-from fedcof.features import AUTO, chosen_device, chosen_precision, extract_features
-from fedcof.network import Network
-from fedcof.protocol import (
+from fedcof.data.virtual_clients import backbone_of, problem_of
+from fedcof.embedding.features import AUTO, chosen_device, chosen_precision, extract_features
+from fedcof.embedding.images import rgb_images
+from fedcof.heads.trainable import Network
+from fedcof.run.config import FINE_TUNE, RunConfig
+from fedcof.run.protocol import (
     ARRAYS,
     CONFIG,
     FINGERPRINT,
@@ -34,7 +35,6 @@ from fedcof.protocol import (
     STATISTICS,
     WITHHELD,
 )
-from fedcof.virtual_clients import backbone_of, problem_of
 
 app = ClientApp()
 app.query(INTRODUCTION)(introduce)

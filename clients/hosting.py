@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from clients.policy import DATA
 from fedcof import UserError
-from fedcof.protocol import CLIENTS, ERROR, HOSTED, NAME, NODE, NUM_PARTITIONS, PARTITION_ID, REASON, hosted_key
+from fedcof.run.protocol import CLIENTS, ERROR, HOSTED, NAME, NODE, NUM_PARTITIONS, PARTITION_ID, REASON, hosted_key
 
 logger = getLogger(__name__)
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from clients.policy import DATA
 from fedcof import UserError
-from fedcof.configuration import NODES, RunConfig
-from fedcof.datasets import column_values
-from fedcof.feature_cache import cached_features, feature_cache_dir
-from fedcof.features import extract_features
-from fedcof.node_data import class_names_of, load_node_images
-from fedcof.virtual_clients import backbone_of, client_images, client_samples, held_out_part
+from fedcof.data.node_data import class_names_of, load_node_images
+from fedcof.data.virtual_clients import backbone_of, client_images, client_samples, held_out_part
+from fedcof.embedding.feature_cache import cached_features, feature_cache_dir
+from fedcof.embedding.features import extract_features
+from fedcof.embedding.images import column_values
+from fedcof.run.config import NODES, RunConfig
 
 
 def features_here(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedcof import UserError
-from fedcof.configuration import RunConfig
-from fedcof.network import Network
+from fedcof.heads.trainable import Network
+from fedcof.run.config import RunConfig
 
 logger = getLogger(__name__)
 

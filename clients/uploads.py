@@ -9,12 +9,14 @@ from torch import Tensor
 
 from clients.policy import NodePolicy
 from fedcof import ClassMeans, FeatureMoments, class_means, feature_moments
-from fedcof.budget import step_of, within_class_deviation, write_within_budget
-from fedcof.configuration import NODES, RunConfig
-from fedcof.encoding import CODED, Arrays, encode_class_means, encode_feature_moments
-from fedcof.grouping import automatic_groups
-from fedcof.noise import NoiseSource, SecretNoise, SeededNoise
-from fedcof.privacy import Privacy, private_class_means, private_feature_moments
+from fedcof.privacy.mechanism import Privacy
+from fedcof.privacy.noise import NoiseSource, SecretNoise, SeededNoise
+from fedcof.privacy.release import private_class_means, private_feature_moments
+from fedcof.run.config import NODES, RunConfig
+from fedcof.statistics.groups import automatic_groups
+from fedcof.wire.arrays import CODED, Arrays
+from fedcof.wire.budget import step_of, within_class_deviation, write_within_budget
+from fedcof.wire.encoding import encode_class_means, encode_feature_moments
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,13 @@
 """Training-free federated learning: class means in, a closed-form classifier out."""
 
-from fedcof.aggregators import Fed3R, FedCOF, FedNCM, Oracle
-from fedcof.classifiers import LinearClassifier
 from fedcof.errors import UserError
-from fedcof.statistics import ClassMeans, FeatureMoments, class_means, feature_moments
+from fedcof.heads.linear import LinearClassifier
+from fedcof.methods.fed3r import Fed3R
+from fedcof.methods.fedcof import FedCOF
+from fedcof.methods.fedncm import FedNCM
+from fedcof.methods.oracle import Oracle
+from fedcof.statistics.class_means import ClassMeans, class_means
+from fedcof.statistics.moments import FeatureMoments, feature_moments
 
 __all__ = [
     "ClassMeans",

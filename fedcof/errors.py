@@ -27,3 +27,8 @@ def unknown_name(kind: str, name: object, known: list[str]) -> UserError:
         To be raised by the caller.
     """
     return UserError(f"Unknown {kind} {name!r}: choose one of {', '.join(known)}.")
+
+
+def first_line(error: BaseException) -> str:
+    """Give the first line of what an exception says, without its full stop, to be put into a sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")

@@ -14,12 +14,12 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedcof import UserError
-from fedcof.configuration import NODES, RunConfig
-from fedcof.node_data import class_names_of
-from fedcof.results import append_result, write_whole
+from fedcof.data.node_data import class_names_of
+from fedcof.run.config import NODES, RunConfig
+from fedcof.run.results import append_result, write_whole
 from server.federation import Federation
 from server.run import execute
-from server.uploads import UploadStore
+from server.upload_store import UploadStore
 
 FAILURE_FILE_NAME = "failure.txt"
 PROGRESS = "Run %d of %d, reply %d of %d"

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedcof import UserError
-from fedcof.configuration import RunConfig
+from fedcof.run.config import RunConfig
 
 FILE_NAME = "checkpoint.safetensors"
 FILE_FORMAT = "fedcof-checkpoint-1"

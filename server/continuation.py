@@ -15,9 +15,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Result, Strategy
 
 from fedcof import UserError
-from fedcof.configuration import RunConfig
-from fedcof.network import check_shapes
-from fedcof.protocol import ARRAYS, METRICS, NUM_EXAMPLES
+from fedcof.heads.trainable import check_shapes
+from fedcof.run.config import RunConfig
+from fedcof.run.protocol import ARRAYS, METRICS, NUM_EXAMPLES
 
 ACCURACY, WORST_TENTH = "accuracy", "worst-tenth-accuracy"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from fedcof import FedCOF, Oracle
-from fedcof.aggregators import Aggregator
-from fedcof.configuration import RunConfig
-from fedcof.diagnostics import CovarianceDiagnostic, compare_covariances
-from fedcof.noise_correction import NoiseCorrected
-from fedcof.virtual_clients import split_features
+from fedcof.covariance.diagnosis import CovarianceDiagnostic, compare_covariances
+from fedcof.data.virtual_clients import split_features
+from fedcof.methods.base import Aggregator
+from fedcof.methods.noise_corrected import NoiseCorrected
+from fedcof.run.config import RunConfig
 from server.evaluation import rightly_classified, share
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fedcof import LinearClassifier
-from fedcof.configuration import FINE_TUNE, RunConfig
-from fedcof.features import extract_features
-from fedcof.network import Network
-from fedcof.virtual_clients import backbone_of, dataset_of, labels_of, split_features
+from fedcof.data.virtual_clients import backbone_of, dataset_of, labels_of, split_features
+from fedcof.embedding.features import extract_features
+from fedcof.heads.trainable import Network
+from fedcof.run.config import FINE_TUNE, RunConfig
 
 
 def rightly_classified(classifier: LinearClassifier, config: RunConfig, network: Network | None = None) -> Tensor:

@@ -16,14 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedcof import LinearClassifier
-from fedcof.coded_means import BYTES_PER_ROW
-from fedcof.configuration import FINE_TUNE, NO_TRAINING, NODES, RunConfig
-from fedcof.diagnostics import CovarianceDiagnostic
-from fedcof.grouping import ROWS_PER_CLASS
-from fedcof.network import Network
-from fedcof.privacy import Privacy
-from fedcof.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, NodeResult, RoundResult
-from fedcof.virtual_clients import backbone_of, labels_of, problem_of
+from fedcof.covariance.diagnosis import CovarianceDiagnostic
+from fedcof.data.virtual_clients import backbone_of, labels_of, problem_of
+from fedcof.heads.trainable import Network
+from fedcof.privacy.mechanism import Privacy
+from fedcof.run.config import FINE_TUNE, NO_TRAINING, NODES, RunConfig
+from fedcof.run.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, NodeResult, RoundResult
+from fedcof.statistics.groups import ROWS_PER_CLASS
+from fedcof.wire.coded_header import BYTES_PER_ROW
 from server.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -37,7 +37,7 @@ from server.evaluation import rightly_classified, share
 from server.federation import Federation
 from server.intake import NodeRules
 from server.strategy import Fed3R, FedCOF, FedNCM, OneShotStrategy, Participation, network_to_arrays
-from server.uploads import UploadStore
+from server.upload_store import UploadStore
 
 BEST_FOLDER_NAME = "best"
 HEAD_ARRAY = "head.weight"

@@ -21,8 +21,8 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.run import Run
 
 from fedcof import UserError
-from fedcof.communication import Ledger, Occasion
-from fedcof.protocol import (
+from fedcof.run.ledger import Ledger, Occasion
+from fedcof.run.protocol import (
     CLIENTS,
     CONFIG,
     ERROR,

@@ -10,11 +10,11 @@ from flwr.app import ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedcof import FeatureMoments, UserError
-from fedcof.protocol import FINGERPRINT, NODE, SAMPLES, WITHHELD
-from fedcof.results import NodeResult
-from fedcof.statistics import ClassMeanRows
+from fedcof.run.protocol import FINGERPRINT, NODE, SAMPLES, WITHHELD
+from fedcof.run.results import NodeResult
+from fedcof.statistics.base import ClassMeanRows
 from server.screening import feature_scale, implausible
-from server.uploads import UploadStore
+from server.upload_store import UploadStore
 
 Arrays = Mapping[str, NDArray[Any]]
 Upload = ClassMeanRows | FeatureMoments

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedcof import LinearClassifier, UserError
-from fedcof.configuration import NO_TRAINING, RunConfig
-from fedcof.results import HEAD_FILE_NAME, NodeResult, RunResult
-from fedcof.virtual_clients import labels_of, problem_of
+from fedcof.data.virtual_clients import labels_of, problem_of
+from fedcof.run.config import NO_TRAINING, RunConfig
+from fedcof.run.results import HEAD_FILE_NAME, NodeResult, RunResult
 from server.evaluation import rightly_classified, share
 from server.federated_run import strategy_of
 from server.intake import KEPT
 from server.run import result_of
-from server.uploads import UploadStore, kept_configs
+from server.upload_store import UploadStore, kept_configs
 
 # What is decided on the server after the uploads have come.
 FREE_KEYS = ["method", "shrinkage", "estimator", "head", "ridge-penalty", "subtract-noise", "test-data"]

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from fedcof import LinearClassifier, Oracle
-from fedcof.communication import Ledger
-from fedcof.configuration import NODES, RunConfig
-from fedcof.partitioning import describe_partition
-from fedcof.results import HEAD_FILE_NAME, RunResult, write_whole
-from fedcof.virtual_clients import client_indices, labels_of, problem_of, split_features
+from fedcof.data.partitioning import describe_partition
+from fedcof.data.virtual_clients import client_indices, labels_of, problem_of, split_features
+from fedcof.run.config import NODES, RunConfig
+from fedcof.run.ledger import Ledger
+from fedcof.run.results import HEAD_FILE_NAME, RunResult, write_whole
 from server.evaluation import accuracy_by_class, rightly_classified, share
 from server.federated_run import FederatedRun, Watcher
 from server.federation import Federation

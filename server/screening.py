@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 from fedcof import FeatureMoments
-from fedcof.statistics import ClassMeanRows
+from fedcof.statistics.base import ClassMeanRows
 
 # Class means of one backbone on very different images (digits, CIFAR-100) differ in length by less than a third.
 LARGEST_RATIO = 10.0

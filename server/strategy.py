@@ -17,14 +17,17 @@ from torch import nn
 
 import fedcof
 from fedcof import FeatureMoments, LinearClassifier, UserError
-from fedcof.aggregators import Aggregator
-from fedcof.encoding import count_rows, decode_class_means, decode_feature_moments, num_bytes
-from fedcof.network import Network
-from fedcof.noise_correction import NoiseCorrected, PrivateRows, check_plausible
-from fedcof.privacy import Privacy
-from fedcof.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
-from fedcof.statistics import ClassMeanRows
-from fedcof.temperature import softmax_start
+from fedcof.heads.temperature import softmax_start
+from fedcof.heads.trainable import Network
+from fedcof.methods.base import Aggregator
+from fedcof.methods.noise_corrected import NoiseCorrected
+from fedcof.privacy.correction import PrivateRows
+from fedcof.privacy.mechanism import Privacy
+from fedcof.privacy.plausibility import check_plausible
+from fedcof.run.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
+from fedcof.statistics.base import ClassMeanRows
+from fedcof.wire.arrays import num_bytes
+from fedcof.wire.encoding import count_rows, decode_class_means, decode_feature_moments
 from server.intake import Arrays, Intake, NodeRules, Upload
 
 logger = getLogger("flwr")

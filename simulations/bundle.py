@@ -11,8 +11,8 @@ from typing import Any
 
 import tomli_w
 
-from fedcof.configuration import Scalar
 from fedcof.errors import UserError, unknown_name
+from fedcof.run.config import Scalar
 
 PACKAGES = ("fedcof", "clients", "server")
 DESCRIPTION_IN_WHEEL = "flower_app.toml"

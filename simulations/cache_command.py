@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from fedcof.feature_cache import clear_cache, feature_cache_dir, list_cache
-from fedcof.virtual_clients import partition_cache_dir
+from fedcof.data.virtual_clients import partition_cache_dir
+from fedcof.embedding.feature_cache import clear_cache, feature_cache_dir, list_cache
 from simulations.display import console
 
 

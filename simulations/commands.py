@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedcof.configuration import NODES
 from fedcof.errors import UserError
-from fedcof.results import FILE_NAME, RunResult, append_result, load_results
+from fedcof.run.config import NODES
+from fedcof.run.results import FILE_NAME, RunResult, append_result, load_results
 from server.resolving import solve_again
 from simulations import deployment
 from simulations.comparison import comparison_runs, unfinished, varying_keys

@@ -6,9 +6,9 @@ import hashlib
 import json
 from itertools import product
 
-from fedcof.configuration import METHODS, RunConfig, Scalar, keys_without_effect
 from fedcof.errors import UserError, unknown_name
-from fedcof.results import RunResult
+from fedcof.run.config import METHODS, RunConfig, Scalar, keys_without_effect
+from fedcof.run.results import RunResult
 from simulations.scenario import with_absolute_paths
 
 NO_LISTS = {"method": "--methods", "seed": "--seeds", "output": "--output", "plan": "nothing"}

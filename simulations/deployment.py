@@ -11,11 +11,12 @@ from tempfile import TemporaryDirectory
 
 import datasets
 
-from fedcof.configuration import NODES, RunConfig, Scalar
-from fedcof.datasets import ImageDataset, rgb_images
+from fedcof.data.image_dataset import ImageDataset
+from fedcof.data.virtual_clients import client_indices, dataset_of
+from fedcof.embedding.images import rgb_images
 from fedcof.errors import UserError
-from fedcof.results import RunResult, load_results
-from fedcof.virtual_clients import client_indices, dataset_of
+from fedcof.run.config import NODES, RunConfig, Scalar
+from fedcof.run.results import RunResult, load_results
 from server.app import FAILURE_FILE_NAME
 from simulations.bundle import stage_app
 from simulations.credentials import AUTHORITY, SERVER, SERVER_KEY, write_certificates, write_node_key

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fedcof.configuration import keys_without_effect
-from fedcof.results import NodeResult, RunResult
-from simulations.settings import settings_of
+from fedcof.run.config import keys_without_effect
+from fedcof.run.results import NodeResult, RunResult
+from simulations.runs_over_seeds import settings_of
 
 WIDTH_OF_A_FILE = 160
 

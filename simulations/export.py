@@ -14,10 +14,10 @@ from timm.data.config import resolve_model_data_config
 from timm.models import save_for_hf
 from torch import nn
 
-from fedcof.backbones import Backbone
-from fedcof.classifiers import LinearClassifier
+from fedcof.embedding.backbones import Backbone
 from fedcof.errors import UserError, unknown_name
-from fedcof.results import RunResult
+from fedcof.heads.linear import LinearClassifier
+from fedcof.run.results import RunResult
 from simulations.prediction import backbone_of_run, best_run
 
 FORMATS = ["timm", "onnx"]

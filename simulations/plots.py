@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from simulations.settings import Setting
-from simulations.starts import course_of, is_trained
+from simulations.runs_over_seeds import Setting
+from simulations.training_courses import course_of, is_trained
 
 # Okabe and Ito's colours, which people who cannot tell red from green tell apart.
 STYLES = {

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from fedcof.backbones import Backbone
-from fedcof.classifiers import LinearClassifier
-from fedcof.configuration import FINE_TUNE, RunConfig
+from fedcof.data.virtual_clients import backbone_of
+from fedcof.embedding.backbones import Backbone
 from fedcof.errors import UserError
-from fedcof.results import BACKBONE_FILE_NAME, RunResult, load_results
-from fedcof.virtual_clients import backbone_of
+from fedcof.heads.linear import LinearClassifier
+from fedcof.run.config import FINE_TUNE, RunConfig
+from fedcof.run.results import BACKBONE_FILE_NAME, RunResult, load_results
 
 
 @dataclass(frozen=True)

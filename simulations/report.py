@@ -18,14 +18,14 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fedcof.configuration import BUDGETS, IGNORED_KEYS, METHODS, RunConfig, keys_without_effect
 from fedcof.errors import UserError
-from fedcof.results import RunResult, load_results, write_whole
+from fedcof.run.config import BUDGETS, IGNORED_KEYS, METHODS, RunConfig, keys_without_effect
+from fedcof.run.results import RunResult, load_results, write_whole
 from simulations import plots
 from simulations.comparison import comparison_runs
+from simulations.runs_over_seeds import Setting, settings_of
 from simulations.scenario import DEFAULT_SCENARIO, scenario_values
-from simulations.settings import Setting, settings_of
-from simulations.starts import Reached, how_soon
+from simulations.training_courses import Reached, how_soon
 
 CSV_FILE_NAME = "comparison.csv"
 PAGE_FILE_NAME = "report.html"

@@ -10,10 +10,10 @@ import datasets
 import torch
 from PIL import Image
 
-from fedcof.backbones import shared_backbone
-from fedcof.configuration import RunConfig
-from fedcof.features import extract_features
-from fedcof.precomputed import is_precomputed
+from fedcof.data.precomputed import is_precomputed
+from fedcof.embedding.backbones import shared_backbone
+from fedcof.embedding.features import extract_features
+from fedcof.run.config import RunConfig
 from simulations.runtime import Resources
 
 DERIVED = -1

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import tomli_w
 
-from fedcof.configuration import RunConfig
 from fedcof.errors import UserError
-from fedcof.results import write_whole
+from fedcof.run.config import RunConfig
+from fedcof.run.results import write_whole
 from server.checkpoint import FILE_NAME as CHECKPOINT_FILE_NAME
 from server.checkpoint import NOT_THE_RUN
 

@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 
 from rich.progress import Progress
 
-from fedcof.configuration import RunConfig, Scalar
+from fedcof.data.virtual_clients import client_indices, images_to_embed, split_features
 from fedcof.errors import UserError
-from fedcof.results import RunResult, load_results, write_whole
-from fedcof.virtual_clients import client_indices, images_to_embed, split_features
+from fedcof.run.config import RunConfig, Scalar
+from fedcof.run.results import RunResult, load_results, write_whole
 from server.app import FAILURE_FILE_NAME, PROGRESS
 from server.checkpoint import load_checkpoint
 from simulations.bundle import stage_app

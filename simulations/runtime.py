@@ -23,8 +23,8 @@ from pathlib import Path
 
 import tomli_w
 
-from fedcof.configuration import Scalar
 from fedcof.errors import UserError
+from fedcof.run.config import Scalar
 from simulations.processes import guarded, signals_ignored, signals_raise, stop
 
 CONNECTION_NAME = "simulation"

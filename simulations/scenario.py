@@ -6,9 +6,9 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
-from fedcof.backbones import PRETRAINED, RANDOM
-from fedcof.configuration import RunConfig
+from fedcof.embedding.backbones import PRETRAINED, RANDOM
 from fedcof.errors import UserError, unknown_name
+from fedcof.run.config import RunConfig
 
 DEFAULT_SCENARIO = "digits"
 FOLDER = Path(__file__).parent / "scenarios"

@@ -14,10 +14,11 @@ from datasets import Dataset
 from rich.table import Table
 from torch import Tensor, nn
 
-from fedcof.backbones import Backbone, shared_backbone
-from fedcof.configuration import RunConfig
-from fedcof.datasets import rgb_images, shared_dataset
-from fedcof.features import extract_features
+from fedcof.data.datasets import shared_dataset
+from fedcof.embedding.backbones import Backbone, shared_backbone
+from fedcof.embedding.features import extract_features
+from fedcof.embedding.images import rgb_images
+from fedcof.run.config import RunConfig
 from simulations.display import console
 
 LARGEST_DIFFERENCE = 1e-4

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from fedcof.data.precomputed import PREFIX
 from fedcof.errors import UserError
-from fedcof.precomputed import PREFIX
 
 SIZES_VARIABLE = "FEDCOF_INAT_SIZES"
 

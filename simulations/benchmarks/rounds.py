@@ -23,8 +23,8 @@ from pathlib import Path
 import tomli_w
 from rich.table import Table
 
-from fedcof.configuration import RunConfig
 from fedcof.errors import UserError
+from fedcof.run.config import RunConfig
 from server.federation import CLIENTS_PER_MESSAGE
 from simulations.benchmarks.federations import Federation, chosen_clients, client_sizes, write_federation
 from simulations.display import console

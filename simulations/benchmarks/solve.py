@@ -22,7 +22,8 @@ import torch
 from rich.table import Table
 
 from fedcof import FedCOF
-from fedcof.encoding import COUNTS, DITHER, MEANS, STEPS, Arrays, decode_class_means, num_bytes
+from fedcof.wire.arrays import COUNTS, DITHER, MEANS, STEPS, Arrays, num_bytes
+from fedcof.wire.encoding import decode_class_means
 from simulations.display import console
 
 MEGABYTE = 1e6

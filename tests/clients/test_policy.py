@@ -12,9 +12,9 @@ from PIL import Image
 from clients.app import evaluation_of_client, statistics_of_client, training_of_client
 from clients.policy import NodePolicy
 from fedcof import ClassMeans, UserError
-from fedcof.configuration import RunConfig
-from fedcof.network import Network
-from fedcof.virtual_clients import problem_of
+from fedcof.data.virtual_clients import problem_of
+from fedcof.heads.trainable import Network
+from fedcof.run.config import RunConfig
 
 VALUES = {"dataset": "nodes", "classes": "a,b,c", "backbone": "test_efficientnet", "weights": "none"}
 CONFIG = RunConfig.from_mapping({**VALUES, "image-size": 32})

@@ -7,8 +7,8 @@ from torch import nn
 
 from clients.training import LocalTraining, train
 from fedcof import UserError
-from fedcof.configuration import RunConfig
-from fedcof.network import Network
+from fedcof.heads.trainable import Network
+from fedcof.run.config import RunConfig
 
 
 def problem(samples=40, dim=6, classes=3):

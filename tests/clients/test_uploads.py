@@ -6,8 +6,9 @@ import torch
 from clients.policy import NodePolicy
 from clients.uploads import Client
 from fedcof import UserError, class_means
-from fedcof.configuration import RunConfig
-from fedcof.encoding import decode_class_means, num_bytes
+from fedcof.run.config import RunConfig
+from fedcof.wire.arrays import num_bytes
+from fedcof.wire.encoding import decode_class_means
 
 CLASSES, DIM = 8, 200
 

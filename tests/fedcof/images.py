@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fedcof.backbones import load_backbone
+from fedcof.embedding.backbones import load_backbone
 
 NAME = "test_resnet"
 NUM_IMAGES = 21

@@ -6,7 +6,7 @@ from collections import Counter
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedcof.protocol import NUM_PARTITIONS, PARTITION_ID
+from fedcof.run.protocol import NUM_PARTITIONS, PARTITION_ID
 
 
 class InMemoryGrid(Grid):

@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import FedAvg
 from safetensors.numpy import save_file
 
 from fedcof import UserError
-from fedcof.configuration import STRATEGIES, RunConfig
+from fedcof.run.config import STRATEGIES, RunConfig
 from server.checkpoint import (
     FILE_NAME,
     Checkpoint,

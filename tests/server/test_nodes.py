@@ -10,21 +10,21 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedcof import ClassMeans, FedCOF, UserError
-from fedcof.configuration import RunConfig
-from fedcof.encoding import (
+from fedcof.privacy.mechanism import Privacy
+from fedcof.run.config import RunConfig
+from fedcof.statistics.moments import FeatureMoments, feature_moments
+from fedcof.wire.encoding import (
     count_rows,
     decode_class_means,
     decode_feature_moments,
     encode_class_means,
     encode_feature_moments,
 )
-from fedcof.privacy import Privacy
-from fedcof.statistics import FeatureMoments, feature_moments
 from server import strategy
 from server.federation import Federation
 from server.intake import NodeRules
 from server.screening import feature_scale, implausible
-from server.uploads import UploadStore, kept_configs
+from server.upload_store import UploadStore, kept_configs
 from tests.server.in_memory_grid import InMemoryGrid
 from tests.simulations import hostile_client
 from tests.simulations.hostile_client import CLASSES, DIM

@@ -6,15 +6,17 @@ import torch
 
 from clients.app import app as client_app
 from fedcof import Fed3R, FedCOF, FedNCM, UserError
-from fedcof.configuration import RunConfig
-from fedcof.encoding import decode_class_means, encode_class_means
-from fedcof.noise import SeededNoise
-from fedcof.noise_correction import NoiseCorrected, PrivateRows
-from fedcof.privacy import Privacy, private_class_means, private_feature_moments
-from fedcof.virtual_clients import client_samples
+from fedcof.data.virtual_clients import client_samples
+from fedcof.methods.noise_corrected import NoiseCorrected
+from fedcof.privacy.correction import PrivateRows
+from fedcof.privacy.mechanism import Privacy
+from fedcof.privacy.noise import SeededNoise
+from fedcof.privacy.release import private_class_means, private_feature_moments
+from fedcof.run.config import RunConfig
+from fedcof.wire.encoding import decode_class_means, encode_class_means
 from server.federated_run import FederatedRun
 from server.federation import Federation
-from server.uploads import UploadStore
+from server.upload_store import UploadStore
 from tests.server.in_memory_grid import InMemoryGrid
 
 CLIENTS, CLASSES, DIM = 6, 4, 8

@@ -8,7 +8,7 @@ from flwr.clientapp import ClientApp
 import fedcof
 from clients.hosting import answer, introduce
 from fedcof import UserError, class_means, feature_moments
-from fedcof.encoding import encode_class_means, encode_feature_moments
+from fedcof.wire.encoding import encode_class_means, encode_feature_moments
 from server.federation import Federation
 from server.strategy import Fed3R, FedCOF, FedNCM
 from tests.server.in_memory_grid import InMemoryGrid

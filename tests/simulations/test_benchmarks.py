@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fedcof.data.precomputed import load_features
 from fedcof.errors import UserError
-from fedcof.precomputed import load_features
 from server.federation import CLIENTS_PER_MESSAGE
 from simulations.benchmarks import embedding, rounds
 from simulations.benchmarks.federations import (

@@ -7,8 +7,8 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 from flwr.cli.utils import validate_project_name
 
-from fedcof.configuration import RunConfig
 from fedcof.errors import UserError
+from fedcof.run.config import RunConfig
 from simulations import bundle
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from fedcof import LinearClassifier
-from fedcof.results import load_results
+from fedcof.run.results import load_results
 
 TINY = ("-c", "backbone=test_efficientnet", "-c", "weights=none", "-c", "image-size=32")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedcof.results import load_results
+from fedcof.run.results import load_results
 
 TINY = ("-c", "backbone=test_efficientnet", "-c", "weights=none", "-c", "image-size=32", "-c", "partition=iid")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedcof import UserError
-from fedcof.results import RunResult, load_results
+from fedcof.run.results import RunResult, load_results
 from simulations.comparison import comparison_runs, unfinished, varying_keys
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from fedcof.results import load_results
+from fedcof.run.results import load_results
 from simulations.processes import stop_groups
 from simulations.runtime import reserved_port
 from tests.simulations.test_processes import until

@@ -18,14 +18,14 @@ import torch
 from PIL import Image
 
 from fedcof import FedCOF, LinearClassifier
-from fedcof.backbones import load_backbone
-from fedcof.configuration import RunConfig
-from fedcof.encoding import decode_class_means
+from fedcof.data.virtual_clients import client_indices, dataset_of
+from fedcof.embedding.backbones import load_backbone
 from fedcof.errors import UserError
-from fedcof.results import load_results
-from fedcof.virtual_clients import client_indices, dataset_of
+from fedcof.run.config import RunConfig
+from fedcof.run.results import load_results
+from fedcof.wire.encoding import decode_class_means
 from server.resolving import solve_again
-from server.uploads import UploadStore
+from server.upload_store import UploadStore
 from simulations.bundle import stage_app
 from simulations.deployment import local_federation
 from simulations.runtime import run_app

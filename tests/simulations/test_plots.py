@@ -9,10 +9,10 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
 
-from fedcof.configuration import RunConfig
-from fedcof.results import RoundResult, RunResult
+from fedcof.run.config import RunConfig
+from fedcof.run.results import RoundResult, RunResult
 from simulations import plots
-from simulations.settings import settings_of
+from simulations.runs_over_seeds import settings_of
 
 
 def run(method="fedcof", seed=0, accuracy=0.6, uplink=17_000_000, class_accuracy=(), rounds=(), **values):

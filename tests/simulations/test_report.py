@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from fedcof import UserError
-from fedcof.configuration import RunConfig
-from fedcof.diagnostics import CovarianceDiagnostic
-from fedcof.results import RoundResult, RunResult, append_result, load_results
+from fedcof.covariance.diagnosis import CovarianceDiagnostic
+from fedcof.run.config import RunConfig
+from fedcof.run.results import RoundResult, RunResult, append_result, load_results
 from simulations.comparison import comparison_runs
 from simulations.report import command_of, compare_command, reading, write_report
+from simulations.runs_over_seeds import settings_of
 from simulations.scenario import configure, scenario_values
-from simulations.settings import settings_of
 
 
 def run(method="fedcof", seed=0, accuracy=0.6, uplink=17_000_000, rounds=1, classes=10, **values):

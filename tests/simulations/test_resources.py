@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fedcof.configuration import RunConfig
 from fedcof.errors import UserError
+from fedcof.run.config import RunConfig
 from simulations.resources import GpuMemory, client_resources, gpu_share, measured_gpu_memory
 
 GIB = 2**30

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from fedcof import LinearClassifier
-from fedcof.communication import Ledger
-from fedcof.results import load_results
+from fedcof.run.ledger import Ledger
+from fedcof.run.results import load_results
 from simulations.prediction import best_run, predict, read_image
 from tests.simulations.test_processes import until
 

@@ -1,0 +1,1 @@
+"""The within-class covariance: totals, scatter, shrinkage, diagnosis."""

@@ -1,0 +1,97 @@
+"""The finished within-class scatter: weighed, shrunk, and without the noise that is known."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedcof.covariance.estimators import class_weights_of
+from fedcof.covariance.scatter import ScatterSum
+from fedcof.covariance.shrinkage import Evidence, shrinkage_amount
+from fedcof.covariance.totals import ClassTotals
+from fedcof.errors import UserError
+
+MOST_HALVINGS = 8
+
+
+def shrunk_scatter(scatter_sum: ScatterSum, estimator: str, shrinkage: float | str) -> Tensor:
+    """Finish the within-class scatter: weigh it, shrink it and take known noise off.
+
+    Parameters
+    ----------
+    scatter_sum : ScatterSum
+        All rows, weighted by class for ``per-class`` and unweighted for ``pooled``. For ``ledoit-wolf`` it must
+        have been centred on the class means.
+    estimator : {"per-class", "pooled"}
+        How the classes' scatter is put together: ``per-class`` is the paper's, W = sum_c (N_c - 1)(S_c + gamma I)
+        (arXiv 2412.14326); ``pooled`` takes one covariance for all classes, so that classes with many rows speak
+        for those with few. In both a class with one row adds no scatter of its own.
+    shrinkage : float or {"leave-one-out", "ledoit-wolf", "oas"}
+        Gamma, in squared feature units; or an estimator of the amount from the rows themselves.
+
+    Returns
+    -------
+    Tensor of shape (d, d), float64
+        The scatter W, symmetric.
+
+    Raises
+    ------
+    UserError
+        If the shrinkage cannot be estimated from so few rows.
+    """
+    totals = scatter_sum.totals()
+    class_weights = class_weights_of(totals, estimator)
+    scale = float(class_weights[0]) if estimator == "pooled" else 1.0
+    scatter = scatter_sum.scatter().mul_(scale)
+    _shrink(scatter, totals, shrinkage, class_weights, scatter_sum.fourth_moment * scale**2)
+    noise = scatter_sum.noise_on_diagonal(class_weights)
+    if noise > 0:
+        _subtract_noise(scatter, noise)
+    return scatter
+
+
+def noise_to_subtract(smallest_eigenvalue: float, amount: float) -> float:
+    """As :func:`_subtract_noise`, where the smallest eigenvalue is known."""
+    for _ in range(MOST_HALVINGS):
+        if smallest_eigenvalue > 2 * amount:
+            return amount
+        amount /= 2
+    return 0.0
+
+
+def _shrink(
+    scatter: Tensor, totals: ClassTotals, shrinkage: float | str, class_weights: Tensor, fourth_moment: float
+) -> None:
+    """Add the multiple of the identity that the shrinkage asks for, in place."""
+    if not isinstance(shrinkage, str):
+        scatter.diagonal().add_(shrinkage * float(totals.sample_degrees_of_freedom.sum()))
+        return
+    row_degrees = totals.row_degrees_of_freedom
+    if float(row_degrees.sum()) < 2:
+        raise UserError(
+            f"The shrinkage {shrinkage} cannot be estimated because it takes two classes with two rows, or one "
+            "with three: give a number, or let clients send more groups per class."
+        )
+    # Classes with one row have no part in the scatter.
+    total_weight = float(class_weights @ row_degrees)
+    evidence = Evidence(
+        degrees=float(row_degrees.sum()),
+        effective_degrees=total_weight**2 / float(class_weights.square() @ row_degrees),
+        fourth_moment=fourth_moment / total_weight**2,
+    )
+    amount = shrinkage_amount(scatter / total_weight, evidence, shrinkage)
+    mean_eigenvalue = float(scatter.diagonal().mean())
+    scatter.mul_(1 - amount).diagonal().add_(amount * mean_eigenvalue)
+
+
+def _subtract_noise(scatter: Tensor, amount: float) -> None:
+    """Take known noise off the diagonal, in place, or as much of it as leaves half of every eigenvalue.
+
+    Noise that is not small against the spectrum does less harm where it is, as shrinkage, than taken away.
+    """
+    identity = torch.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
+    for _ in range(MOST_HALVINGS):
+        if not int(torch.linalg.cholesky_ex(scatter - 2 * amount * identity).info):
+            scatter.diagonal().sub_(amount)
+            return
+        amount /= 2

@@ -1,0 +1,1 @@
+"""Whose samples: datasets, partitions, node data, virtual clients, precomputed features."""

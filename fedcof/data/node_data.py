@@ -1,0 +1,156 @@
+"""A node's own images: a folder of classes, or a table of paths and labels, read by the class names agreed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from PIL import Image
+
+from fedcof.data.image_dataset import ImageDataset
+from fedcof.errors import UserError
+
+PATH_COLUMN, LABEL_COLUMN = "path", "label"
+TABLES = {".csv": pa.csv.read_csv, ".parquet": pa.parquet.read_table}
+
+
+def class_names_of(classes: str) -> tuple[str, ...]:
+    """Read the names of the classes that a federation agrees on.
+
+    Parameters
+    ----------
+    classes : str
+        Names separated by commas or lines, or the path of a text file with them.
+
+    Returns
+    -------
+    tuple of str
+        In the order of their ids.
+
+    Raises
+    ------
+    UserError
+        If there are fewer than two, or one stands twice.
+    """
+    path = Path(classes)
+    text = path.read_text() if _is_file(path) else classes
+    lines = text.split("\n" if "\n" in text else ",")
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(
+            f"The key classes gives {len(names)} names, {len(set(names))} of them different: give at least two, "
+            "each once, separated by commas or as a text file with a name a line."
+        )
+    return names
+
+
+def load_node_images(data: str, class_names: tuple[str, ...]) -> datasets.Dataset:
+    """Read what images a node has, without decoding any.
+
+    Parameters
+    ----------
+    data : str
+        A folder with a folder of image files for each class; or a table, ``.csv`` or ``.parquet``, with the columns
+        ``path`` (relative to the table) and ``label`` (a class's name).
+    class_names : tuple of str
+        Names of the C classes in the order of their ids.
+
+    Returns
+    -------
+    datasets.Dataset
+        Columns ``image`` and ``label`` (its class's id), in the order of the files, or of the table's lines.
+
+    Raises
+    ------
+    UserError
+        If there is no such place, a table lacks a column, or a class is not one of those agreed on.
+    """
+    path = Path(data).expanduser()
+    if path.is_dir():
+        files, names = _files_of_folder(path)
+    elif path.suffix in TABLES and path.is_file():
+        files, names = _files_of_table(path)
+    else:
+        raise UserError(
+            f"There are no images at {data}: give a folder with a folder for each class, or a .csv or .parquet "
+            "table."
+        )
+    for name in sorted(set(names)):
+        if name not in class_names:
+            raise UserError(
+                f"The class {name!r} of {data} is not one of the {len(class_names)} that the federation agreed on "
+                f"({_some(class_names)}): rename or remove it."
+            )
+    ids = {name: number for number, name in enumerate(class_names)}
+    columns = {"image": files, "label": [ids[name] for name in names]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+@lru_cache(maxsize=2)
+def shared_node_dataset(classes: str, test_data: str) -> ImageDataset:
+    """Describe a federation whose training images lie on its nodes, once per process.
+
+    Parameters
+    ----------
+    classes : str
+        See :func:`class_names_of`.
+    test_data : str
+        The server's own test images, as for :func:`load_node_images`; empty for none.
+
+    Returns
+    -------
+    ImageDataset
+        With an empty training split.
+
+    Raises
+    ------
+    UserError
+        As the two functions.
+    """
+    names = class_names_of(classes)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    empty = datasets.Dataset.from_dict({"image": [], "label": []}, features=features)
+    test = load_node_images(test_data, names) if test_data else empty
+    return ImageDataset("nodes", empty, test, names)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # Many names make a text longer than a path may be.
+        return False
+
+
+def _files_of_folder(folder: Path) -> tuple[list[str], list[str]]:
+    suffixes = set(Image.registered_extensions())
+    files = [
+        file
+        for name in sorted(folder.iterdir())
+        if name.is_dir()
+        for file in sorted(name.rglob("*"))
+        if file.suffix.lower() in suffixes and file.is_file()
+    ]
+    return [str(file) for file in files], [file.relative_to(folder).parts[0] for file in files]
+
+
+def _files_of_table(path: Path) -> tuple[list[str], list[str]]:
+    try:
+        table = TABLES[path.suffix](path)
+        files, names = (table.column(column).to_pylist() for column in (PATH_COLUMN, LABEL_COLUMN))
+    except (pa.ArrowException, KeyError) as error:
+        raise UserError(
+            f"The table {path} cannot be read ({error}): it needs the columns {PATH_COLUMN} and {LABEL_COLUMN}."
+        ) from error
+    return [str(path.parent / str(file)) for file in files], [str(name) for name in names]
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")

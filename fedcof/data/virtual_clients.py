@@ -1,0 +1,353 @@
+"""The clients of a simulation: which samples of a dataset each one holds, and their features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedcof.data.datasets import shared_dataset
+from fedcof.data.image_dataset import ImageDataset
+from fedcof.data.node_data import shared_node_dataset
+from fedcof.data.partition_cache import kept_partition
+from fedcof.data.partitioning import partition_indices
+from fedcof.data.precomputed import OWNERS_FILE_NAME, is_precomputed, shared_features
+from fedcof.embedding.backbones import Backbone, shared_backbone
+from fedcof.embedding.feature_cache import FeatureTable, cached_features, feature_cache_dir
+from fedcof.embedding.features import extract_features
+from fedcof.errors import UserError
+from fedcof.run.config import NODES, RunConfig
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What there is to classify.
+
+    Attributes
+    ----------
+    num_classes : int
+        Number of classes C.
+    feature_dim : int
+        Dimension d of the features.
+    class_names : tuple of str
+        What each label stands for.
+    """
+
+    num_classes: int
+    feature_dim: int
+    class_names: tuple[str, ...]
+
+
+def problem_of(config: RunConfig) -> Problem:
+    """Find out what a run classifies, be it images or features that were computed elsewhere.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+
+    Returns
+    -------
+    Problem
+        Its classes and the dimension of its features.
+
+    Raises
+    ------
+    UserError
+        If the dataset or the backbone cannot be loaded.
+    """
+    if is_precomputed(config.dataset):
+        features = shared_features(config.dataset)
+        return Problem(features.num_classes, features.feature_dim, features.class_names)
+    dataset = dataset_of(config)
+    return Problem(dataset.num_classes, backbone_of(config).feature_dim, dataset.class_names)
+
+
+def labels_of(config: RunConfig, split: str) -> NDArray[np.int64]:
+    """Read the labels of a split, without an image or a feature.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    split : {"train", "test"}
+        Which part of the dataset.
+
+    Returns
+    -------
+    ndarray
+        Class of each sample (n,), int64.
+
+    Raises
+    ------
+    UserError
+        If the dataset cannot be loaded, or the split is neither.
+    """
+    if is_precomputed(config.dataset):
+        return shared_features(config.dataset).table(split).labels
+    return dataset_of(config).labels(split)
+
+
+def images_to_embed(config: RunConfig, split: str) -> int:
+    """Count the images that a run needs embedded before its clients start.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    split : {"train", "test"}
+        Which part of the dataset.
+
+    Returns
+    -------
+    int
+        All of the split; 0 if the features were computed elsewhere, or clients embed their own images.
+    """
+    if is_precomputed(config.dataset) or (split == "train" and not config.feature_cache):
+        return 0
+    dataset = dataset_of(config)
+    return len(dataset.train if split == "train" else dataset.test)
+
+
+def dataset_of(config: RunConfig) -> ImageDataset:
+    """Load a run's dataset, once per process.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+
+    Returns
+    -------
+    ImageDataset
+        Its training and test split.
+    """
+    if config.dataset == NODES:
+        return shared_node_dataset(config.classes, config.test_data)
+    return shared_dataset(config.dataset, config.image_column, config.label_column)
+
+
+def backbone_of(config: RunConfig) -> Backbone:
+    """Load a run's backbone, once per process.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+
+    Returns
+    -------
+    Backbone
+        The frozen feature extractor.
+
+    Raises
+    ------
+    UserError
+        If the run has none, because its features were computed elsewhere.
+    """
+    if is_precomputed(config.dataset):
+        raise UserError(
+            f"The run's features come from {config.dataset!r} and not from a backbone, so it cannot be used on "
+            "images: use a run on images."
+        )
+    return shared_backbone(config.backbone, config.image_size, config.weights)
+
+
+def split_features(config: RunConfig, split: str, progress: Progress | None = None) -> FeatureTable:
+    """Features of a whole split, embedded by whoever asks first and read from the cache by all others.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    split : {"train", "test"}
+        Which part of the dataset.
+    progress : callable, optional
+        Called with the number of images embedded since the last call.
+
+    Returns
+    -------
+    FeatureTable
+        Features (n, d) float32 and labels (n,) int64.
+    """
+    if is_precomputed(config.dataset):
+        return shared_features(config.dataset).table(split)
+    dataset = dataset_of(config)
+    images = dataset.train if split == "train" else dataset.test
+    return cached_features(backbone_of(config), images, feature_cache_dir(), config.batch_size, progress=progress)
+
+
+def client_samples(config: RunConfig, client: int, held_out: bool = False) -> tuple[Tensor, Tensor]:
+    """Features and labels of the training samples that one client holds.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run; ``feature_cache`` says whether the client's images are embedded now or sliced from the cache.
+        Features that were computed elsewhere are always sliced.
+    client : int
+        Client number, from 0.
+    held_out : bool
+        Whether those that it keeps for evaluation are meant, and not all others.
+
+    Returns
+    -------
+    tuple of Tensor
+        Features (n, d) float32 and labels (n,) int64.
+    """
+    indices = samples_of_client(config, client, held_out)
+    if config.feature_cache or is_precomputed(config.dataset):
+        table = split_features(config, "train")
+        return torch.from_numpy(table.features[indices]), torch.from_numpy(table.labels[indices])
+    images, labels = client_images(config, client, held_out)
+    return extract_features(backbone_of(config), images, config.batch_size), labels
+
+
+def client_images(config: RunConfig, client: int, held_out: bool = False) -> tuple[datasets.Dataset, Tensor]:
+    """Images and labels of the training samples that one client holds.
+
+    Parameters
+    ----------
+    config, client, held_out
+        See :func:`client_samples`.
+
+    Returns
+    -------
+    tuple of (Dataset, Tensor)
+        The images, not yet read, and labels (n,) int64.
+    """
+    indices = samples_of_client(config, client, held_out)
+    dataset = dataset_of(config)
+    return dataset.train.select(indices), torch.from_numpy(dataset.labels("train")[indices])
+
+
+def samples_of_client(config: RunConfig, client: int, held_out: bool) -> NDArray[np.int64]:
+    """Which training samples a client learns from, or evaluates on.
+
+    Parameters
+    ----------
+    config, client, held_out
+        See :func:`client_samples`. With a ``client_test_share`` of 0 both are all that it holds.
+
+    Returns
+    -------
+    ndarray
+        Ascending sample numbers, int64.
+    """
+    return held_out_part(client_indices(config)[client], config, client, held_out)
+
+
+def held_out_part(indices: NDArray[np.int64], config: RunConfig, client: int, held_out: bool) -> NDArray[np.int64]:
+    """Divide a client's samples into those it learns from and those it evaluates on.
+
+    Parameters
+    ----------
+    indices : ndarray of shape (n,), int64
+        All its samples.
+    config, client, held_out
+        See :func:`samples_of_client`.
+
+    Returns
+    -------
+    ndarray
+        Ascending sample numbers, int64.
+    """
+    if not config.client_test_share:
+        return indices
+    mixed = np.random.default_rng([config.seed, client]).permutation(indices)
+    kept = round(config.client_test_share * len(indices))
+    return np.sort(mixed[:kept] if held_out else mixed[kept:])
+
+
+def partition_cache_dir() -> Path:
+    """Folder of the kept partitions, beside that of the features.
+
+    Returns
+    -------
+    Path
+        It need not exist.
+    """
+    return feature_cache_dir().with_name("partitions")
+
+
+def client_indices(config: RunConfig) -> list[NDArray[np.int64]]:
+    """Which training samples each client holds.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+
+    Returns
+    -------
+    list of ndarray
+        For each client the ascending sample numbers, int64; every sample is on exactly one client.
+
+    Raises
+    ------
+    UserError
+        If the dataset cannot be dealt like that.
+    """
+    return _client_indices(
+        (config.dataset, config.image_column, config.label_column),
+        config.num_clients,
+        config.partition,
+        config.alpha,
+        config.seed,
+        config.partition_column,
+        config.classes_per_client,
+    )
+
+
+@lru_cache(maxsize=8)
+def _client_indices(
+    dataset_key: tuple[str, str, str],
+    num_clients: int,
+    partition: str,
+    alpha: float,
+    seed: int,
+    column: str,
+    classes_per_client: int,
+) -> list[NDArray[np.int64]]:
+    if is_precomputed(dataset_key[0]):
+        labels = shared_features(dataset_key[0]).train.labels
+    else:
+        labels = shared_dataset(*dataset_key).labels("train")
+    owners = _owners(dataset_key, column) if partition == "natural" else None
+
+    def deal() -> list[NDArray[np.int64]]:
+        return partition_indices(labels, num_clients, partition, alpha, seed, owners, classes_per_client)
+
+    if partition == "natural":
+        return deal()
+    settings = f"{partition} {num_clients} {alpha} {seed} {classes_per_client}"
+    return kept_partition(partition_cache_dir(), labels, settings, deal)
+
+
+def _owners(dataset_key: tuple[str, str, str], column: str) -> NDArray[Any]:
+    """Who holds each training sample, for the natural partition."""
+    if is_precomputed(dataset_key[0]):
+        owners = shared_features(dataset_key[0]).owners
+        if owners is None:
+            raise UserError(
+                f"The natural partition needs to know each sample's owner, but {dataset_key[0]} has no "
+                f"{OWNERS_FILE_NAME}: save one number or text per training sample there."
+            )
+        return owners
+    train = shared_dataset(*dataset_key).train
+    if column not in train.column_names:
+        raise UserError(
+            f"The natural partition needs a column that names each sample's owner, but {column!r} is none: "
+            f"set partition-column to one of {', '.join(train.column_names)}."
+        )
+    return np.asarray(train.with_format(None)[column][:])

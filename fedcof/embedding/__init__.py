@@ -1,0 +1,1 @@
+"""Images to features: backbones, decoding, the feature cache."""

@@ -1,0 +1,1 @@
+"""Classifiers, and the closed forms that give them."""

@@ -1,0 +1,25 @@
+"""The nearest class mean, by angle."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import normalize
+
+from fedcof.covariance.totals import ClassTotals
+from fedcof.heads.linear import LinearClassifier, as_classifier
+
+
+def nearest_class_mean(totals: ClassTotals) -> LinearClassifier:
+    """Compare with the class means by angle (FedNCM, arXiv 2306.03937).
+
+    Parameters
+    ----------
+    totals : ClassTotals
+        Class means mu_c.
+
+    Returns
+    -------
+    LinearClassifier
+        weight_c = mu_c / |mu_c|, no bias.
+    """
+    return as_classifier(normalize(totals.means, dim=1), torch.zeros(len(totals.means)), totals.present)

@@ -1,0 +1,45 @@
+"""Symmetric positive definite systems, solved whole or in the space of few rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedcof.errors import UserError
+
+
+def solve_positive_definite(matrix: Tensor, right_hand_side: Tensor) -> Tensor:
+    """Solve a symmetric positive definite system by Cholesky's factorisation.
+
+    Parameters
+    ----------
+    matrix : Tensor of shape (d, d), float64
+        Left-hand side.
+    right_hand_side : Tensor of shape (d, C), float64
+        One column per class.
+
+    Returns
+    -------
+    Tensor of shape (d, C), float64
+        The solution.
+
+    Raises
+    ------
+    UserError
+        If the matrix is not positive definite.
+    """
+    factor, failed_at = torch.linalg.cholesky_ex(matrix)
+    if int(failed_at) or not bool(factor.diagonal().isfinite().all()):
+        raise UserError(
+            "The system is singular because there are fewer independent uploads than feature dimensions: "
+            "give a larger shrinkage (for fed3r a larger ridge-penalty), or leave-one-out."
+        )
+    return torch.cholesky_solve(right_hand_side, factor)
+
+
+def solve_factored(factor: Tensor, ridge: float, right_hand_side: Tensor) -> Tensor:
+    """Solve (Z^T Z + ridge I) A = B for A as (B - Z^T (Z Z^T + ridge I)^-1 Z B) / ridge, Woodbury's identity."""
+    small = factor @ factor.T
+    small.diagonal().add_(ridge)
+    inner = solve_positive_definite(small, factor @ right_hand_side)
+    return torch.addmm(right_hand_side, factor.T, inner, alpha=-1).div_(ridge)

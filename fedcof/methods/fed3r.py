@@ -1,0 +1,119 @@
+"""Fed3R: ridge regression on federated second-order statistics."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fedcof.errors import UserError
+from fedcof.heads.linear import LinearClassifier
+from fedcof.heads.ridge import ridge_from_gram
+from fedcof.methods.base import added_before, check_sizes
+from fedcof.statistics.moments import FeatureMoments
+
+
+class Fed3R:
+    """Ridge regression on federated second-order statistics (Fani et al., ICML 2024).
+
+    Uploads are added up as they come: one d x d matrix and C x d sums are kept, however many clients there are.
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of classes C of the whole federation.
+    feature_dim : int
+        Dimension d of the feature vectors.
+    penalty : float
+        The ridge penalty lambda, in squared feature units, at least 0.
+    gram_noise : float
+        Standard deviation of the privacy noise on the diagonal of each upload's Gram matrix, in squared feature
+        units (:mod:`fedcof.privacy`). The eigenvalues of the sum of K of them reach sqrt(2 K d) times it
+        (Wigner); those of the Gram matrix that noise alone may have made are raised to that.
+
+    Raises
+    ------
+    UserError
+        If a size is below 1 or the penalty negative.
+    """
+
+    def __init__(self, num_classes: int, feature_dim: int, penalty: float = 0.01, gram_noise: float = 0.0) -> None:
+        check_sizes(num_classes, feature_dim)
+        if not 0 <= penalty < float("inf"):
+            raise UserError(
+                f"The ridge penalty is {penalty}, but it must be finite and at least 0: give such a number."
+            )
+        self.num_classes = num_classes
+        self.feature_dim = feature_dim
+        self.penalty = penalty
+        self.gram_noise = gram_noise
+        self._sources: set[int] = set()
+        self._counts = torch.zeros(num_classes, dtype=torch.int64)
+        self._sums = torch.zeros(num_classes, feature_dim, dtype=torch.float64)
+        self._gram = torch.zeros(feature_dim * (feature_dim + 1) // 2, dtype=torch.float64)
+
+    def add(self, upload: FeatureMoments, source: int | None = None) -> None:
+        """Add one client's upload.
+
+        Parameters
+        ----------
+        upload : FeatureMoments
+            The client's class sums and Gram matrix.
+        source : int, optional
+            The client's number, so that none is added twice. Sums are taken in float64 in the order of the calls.
+
+        Raises
+        ------
+        UserError
+            If the upload does not fit the federation, or its source has been added before.
+        """
+        upload.check_fits(self.num_classes, self.feature_dim)
+        source = len(self._sources) if source is None else source
+        if source in self._sources:
+            raise added_before(source)
+        self._sources.add(source)
+        self._counts.index_add_(0, upload.class_ids, upload.counts)
+        self._sums.index_add_(0, upload.class_ids, upload.sums.to(torch.float64))
+        self._gram.add_(upload.gram)
+
+    @property
+    def num_uploads(self) -> int:
+        """Number of uploads taken in."""
+        return len(self._sources)
+
+    def solve(self) -> LinearClassifier:
+        """Solve for the classifier of all uploads so far.
+
+        Returns
+        -------
+        LinearClassifier
+            Unit-length weights (C, d), float32, no bias.
+
+        Raises
+        ------
+        UserError
+            If there is no sample in any upload, or the system has no solution.
+        """
+        if not self._counts.any():
+            raise UserError("No client has sent a sample's statistics: add an upload before solving.")
+        gram = torch.zeros(self.feature_dim, self.feature_dim, dtype=torch.float64)
+        rows, columns = torch.triu_indices(self.feature_dim, self.feature_dim)
+        gram[rows, columns] = self._gram
+        gram[columns, rows] = self._gram
+        if self.gram_noise:
+            eigenvalues, vectors = torch.linalg.eigh(gram)
+            noise = self.gram_noise * math.sqrt(2 * self.num_uploads * self.feature_dim)
+            gram = (vectors * eigenvalues.clamp(min=noise)) @ vectors.T
+        gram.diagonal().add_(self.penalty)
+        return ridge_from_gram(gram, self._sums, self._counts > 0)
+
+    def class_means(self) -> Tensor:
+        """Divide the class sums by their counts.
+
+        Returns
+        -------
+        Tensor of shape (C, d), float64
+            Mean feature vector of each class; zero for a class that nobody has.
+        """
+        return self._sums / self._counts.clamp(min=1)[:, None]

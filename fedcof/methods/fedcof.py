@@ -1,0 +1,146 @@
+"""FedCOF: covariances rebuilt from class means."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fedcof.covariance.blocks import ROWS_PER_BLOCK
+from fedcof.covariance.estimators import ESTIMATORS
+from fedcof.covariance.factored import FactoredScatter, factored_scatter
+from fedcof.covariance.scatter import ScatterSum, sum_scatter
+from fedcof.covariance.shrinkage import LEDOIT_WOLF, check_shrinkage
+from fedcof.covariance.shrunk import shrunk_scatter
+from fedcof.covariance.totals import ClassTotals, class_totals
+from fedcof.errors import unknown_name
+from fedcof.heads.lda import linear_discriminant
+from fedcof.heads.linear import LinearClassifier
+from fedcof.heads.registry import HEADS
+from fedcof.heads.ridge import ridge
+from fedcof.methods.base import ClassMeansAggregator, nothing_to_solve
+from fedcof.statistics.base import ClassMeanRows
+
+
+class FedCOF(ClassMeansAggregator):
+    """Covariances for free (Goswami et al., NeurIPS 2025, arXiv 2412.14326).
+
+    The estimator ``pooled`` is additive over clients: once a block of 4,096 rows is together it is summed up and
+    let go, so memory stays flat however many clients there are. Which uploads share a block then follows the order
+    of arrival, and with it the last bits of the classifier; add uploads in the order of their sources, as the
+    Flower strategy does, where they must be equal. ``per-class`` and ``ledoit-wolf``, whose weights and fourth
+    moments need all rows, keep the uploads in the form they have.
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of classes C of the whole federation.
+    feature_dim : int
+        Dimension d of the feature vectors.
+    estimator : {"per-class", "pooled"}
+        How the within-class scatter is put together; the paper's is ``per-class``.
+    shrinkage : float or {"leave-one-out", "ledoit-wolf", "oas"}
+        Gamma, in squared feature units (the paper: 1.0 for SqueezeNet and ViT-B/16, 0.1 for MobileNetV2), or how
+        to estimate the amount.
+    head : {"ridge", "lda"}
+        The closed-form classifier on top.
+    device : str
+        Where to compute, as PyTorch names it. A system smaller than d x d is solved on the CPU all the same.
+
+    Raises
+    ------
+    UserError
+        If a name is unknown or gamma is negative.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        estimator: str = "per-class",
+        shrinkage: float | str = 1.0,
+        head: str = "ridge",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(num_classes, feature_dim)
+        if estimator not in ESTIMATORS:
+            raise unknown_name("estimator", estimator, ESTIMATORS)
+        if head not in HEADS:
+            raise unknown_name("head", head, HEADS)
+        check_shrinkage(shrinkage)
+        self.estimator = estimator
+        self.shrinkage = shrinkage
+        self.head = head
+        self.device = device
+        self._streamed: ScatterSum | None = None
+        self._rows_kept = 0
+
+    def add(self, upload: ClassMeanRows, source: int | None = None) -> None:
+        """Take one client's upload in; see :meth:`ClassMeansAggregator.add`."""
+        super().add(upload, source)
+        self._rows_kept += upload.num_rows
+        if self.estimator == "pooled" and self.shrinkage != LEDOIT_WOLF and self._rows_kept >= ROWS_PER_BLOCK:
+            if self._streamed is None:
+                self._streamed = self._sum(self._kept())
+            else:
+                self._streamed.add(self._kept())
+            self._uploads.clear()
+            self._rows_kept = 0
+
+    def solve(self) -> LinearClassifier:
+        """Rebuild the covariance and solve the head; see :meth:`ClassMeansAggregator.solve`."""
+        scatter, totals = self._scatter()
+        return ridge(scatter, totals) if self.head == "ridge" else linear_discriminant(scatter, totals)
+
+    def class_means(self) -> Tensor:
+        """Average the uploads' means; see :meth:`ClassMeansAggregator.class_means`."""
+        return super().class_means() if self._streamed is None else self._summed().totals().means
+
+    def covariance(self, shrunk: bool = True) -> Tensor:
+        """Rebuild the within-class covariance, mean over classes weighted by their samples.
+
+        Parameters
+        ----------
+        shrunk : bool
+            Whether with the aggregator's shrinkage, or with none.
+
+        Returns
+        -------
+        Tensor of shape (d, d), float64
+            W / sum_c (N_c - 1) over the classes with samples, in squared feature units.
+
+        Raises
+        ------
+        UserError
+            If there is no upload, or the shrinkage cannot be estimated.
+        """
+        if not self._kept() and self._streamed is None:
+            raise nothing_to_solve()
+        whole = self._summed()
+        scatter = shrunk_scatter(whole, self.estimator, self.shrinkage if shrunk else 0.0)
+        return scatter / whole.totals().sample_degrees_of_freedom.sum().clamp(min=1)
+
+    def rows_per_class(self) -> float:
+        """Count the rows per class that has any."""
+        totals = self._summed().totals()
+        return float(totals.rows.sum() / totals.present.sum())
+
+    def _scatter(self) -> tuple[Tensor | FactoredScatter, ClassTotals]:
+        uploads = self._kept()
+        if self._streamed is None:
+            if not uploads:
+                raise nothing_to_solve()
+            if self._rows_kept < self.feature_dim:
+                totals = class_totals(uploads, self.num_classes)
+                factored = factored_scatter(uploads, totals, self.estimator, self.shrinkage)
+                if factored is not None:
+                    return factored, totals
+        whole = self._summed()
+        return shrunk_scatter(whole, self.estimator, self.shrinkage), whole.totals()
+
+    def _summed(self) -> ScatterSum:
+        uploads = self._kept()
+        if self._streamed is None:
+            return self._sum(uploads)
+        return self._streamed.copy().add(uploads) if uploads else self._streamed
+
+    def _sum(self, uploads: list[ClassMeanRows]) -> ScatterSum:
+        return sum_scatter(uploads, self.num_classes, self.estimator, self.shrinkage, self.device)

@@ -1,0 +1,1 @@
+"""Differential privacy: the mechanism, its noise, and taking it off."""

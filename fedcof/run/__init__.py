@@ -1,0 +1,1 @@
+"""What a run is told and what it comes to: run-config, results, ledger, the names of the protocol."""

@@ -1,0 +1,228 @@
+"""results.json: one object a run, always whole on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedcof.covariance.diagnosis import CovarianceDiagnostic
+from fedcof.errors import UserError
+
+FILE_NAME = "results.json"
+HEAD_FILE_NAME = "head.safetensors"
+BACKBONE_FILE_NAME = "backbone.safetensors"
+FORMAT = 1
+
+START, TRAIN = "start", "train"
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """How far a run was after one of its rounds.
+
+    Attributes
+    ----------
+    round : int
+        Number of the round, from 1.
+    clients : int
+        Clients whose upload was used: so far at the start, in this round of training.
+    accuracy : float
+        Accuracy on the test split, from 0 to 1.
+    uplink_bytes, downlink_bytes : int
+        Bytes of all messages so far.
+    phase : str
+        ``start`` for the classifier of the uploads (or of round 0, one drawn at random), ``train`` after a round of
+        training.
+    loss : float or None
+        Mean cross-entropy of the clients that trained, in nats.
+    client_accuracy, worst_tenth_accuracy : float or None
+        Mean accuracy of the clients on the samples that they keep for it, and that of the worst tenth of them.
+    """
+
+    round: int
+    clients: int
+    accuracy: float
+    uplink_bytes: int
+    downlink_bytes: int
+    phase: str = START
+    loss: float | None = None
+    client_accuracy: float | None = None
+    worst_tenth_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """What became of a node with data of its own.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    outcome : str
+        A clause: accepted, or why not.
+    samples, rows, withheld : int
+        Samples that it has (those behind its rows, where an earlier run asked it), rows that it sent, and rows that
+        its policy withheld.
+    """
+
+    name: str
+    outcome: str
+    samples: int = 0
+    rows: int = 0
+    withheld: int = 0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What one run came to.
+
+    Attributes
+    ----------
+    method : str
+        The method's name.
+    seed : int
+        The run's seed.
+    accuracy : float
+        Share of the test split classified rightly, from 0 to 1; of the clients' samples, where the server has no
+        test split; NaN where nobody knows.
+    uplink_bytes, downlink_bytes : int
+        Bytes of all clients' messages as Flower serialises them.
+    clients, clients_rejected : int
+        Clients whose upload was used, and clients that failed or did not answer.
+    seconds : float
+        Time from the first message to the classifier.
+    config : dict
+        The whole run-config.
+    rejected : dict
+        Why each client was left out, by client number.
+    head : str
+        The classifier's file, relative to results.json.
+    class_names : list of str
+        Names of the classes.
+    class_accuracy : list of float or None
+        Accuracy on the test samples of each class; None for a class without any.
+    rounds : list of RoundResult
+        How the run went, round by round.
+    expected_uplink_bytes : int
+        What a formula says the uploads weigh: the arrays' own bytes, without any overhead.
+    best_accuracy : float or None
+        The highest accuracy after any round of training; the network is kept beside the last.
+    best_round : int or None
+        Its round.
+    nodes : list of NodeResult
+        What became of every node with data of its own; empty for a simulation.
+    covariance : CovarianceDiagnostic or None
+        How good the covariance was, where the run was asked to say.
+    format : int
+        Version of these fields.
+    """
+
+    method: str
+    seed: int
+    accuracy: float
+    uplink_bytes: int
+    downlink_bytes: int
+    clients: int
+    clients_rejected: int
+    seconds: float
+    config: dict[str, Any]
+    rejected: dict[str, str] = field(default_factory=dict)
+    head: str = HEAD_FILE_NAME
+    class_names: list[str] = field(default_factory=list)
+    class_accuracy: list[float | None] = field(default_factory=list)
+    rounds: list[RoundResult] = field(default_factory=list)
+    expected_uplink_bytes: int = 0
+    best_accuracy: float | None = None
+    best_round: int | None = None
+    nodes: list[NodeResult] = field(default_factory=list)
+    covariance: CovarianceDiagnostic | None = None
+    format: int = FORMAT
+
+
+def load_results(folder: Path) -> list[RunResult]:
+    """Read the results of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of one or several runs.
+
+    Returns
+    -------
+    list of RunResult
+        In the order in which the runs ended; empty where none has.
+
+    Raises
+    ------
+    UserError
+        If the file is not a results file of this version.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return []
+    try:
+        runs = json.loads(path.read_text())
+        if any(run["format"] != FORMAT for run in runs):
+            raise UserError(
+                f"The file {path} was written by another version of fedcof: "
+                "name a new output folder, or run its runs again."
+            )
+        return [_run_result(run) for run in runs]
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise UserError(f"The file {path} is not a results file of fedcof: name another output folder.") from error
+
+
+def _run_result(run: dict[str, Any]) -> RunResult:
+    rounds = [RoundResult(**_with_known_accuracy(entry)) for entry in run.get("rounds", [])]
+    nodes = [NodeResult(**entry) for entry in run.get("nodes", [])]
+    covariance = CovarianceDiagnostic(**run["covariance"]) if run.get("covariance") else None
+    return RunResult(**{**_with_known_accuracy(run), "rounds": rounds, "nodes": nodes, "covariance": covariance})
+
+
+def _with_known_accuracy(values: dict[str, Any]) -> dict[str, Any]:
+    return {**values, "accuracy": math.nan if values["accuracy"] is None else values["accuracy"]}
+
+
+def append_result(folder: Path, result: RunResult) -> None:
+    """Add one run to the results of a folder, so that a crash leaves either the old file or the new one.
+
+    A run of the same configuration takes the older one's place.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the runs; made if missing.
+    result : RunResult
+        The run to add.
+    """
+    results = [run for run in load_results(folder) if run.config != result.config]
+    results.append(result)
+    write_whole(folder / FILE_NAME, json.dumps([_as_json(run) for run in results], indent=1))
+
+
+def _as_json(run: RunResult) -> dict[str, Any]:
+    """Write an accuracy that nobody knows as null, because JSON has no NaN."""
+    values = asdict(run)
+    for entry in (values, *values["rounds"]):
+        entry["accuracy"] = None if math.isnan(entry["accuracy"]) else entry["accuracy"]
+    return values
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file in one step, so that no reader ever sees half of it.
+
+    Parameters
+    ----------
+    path : Path
+        File to write or to replace; its folder is made if missing.
+    text : str
+        The whole content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text)
+    unfinished.replace(path)

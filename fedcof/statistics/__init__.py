@@ -1,0 +1,1 @@
+"""What a client knows of its features: class means, moments, groups."""

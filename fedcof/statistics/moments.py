@@ -1,0 +1,85 @@
+"""Feature moments: class sums and the Gram matrix of all features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedcof.statistics.validation import check_class_range, check_classes, check_samples, check_vectors, require
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMoments:
+    """The second-order statistics of one client (Fed3R, ICML 2024): class sums and the Gram matrix.
+
+    Parameters
+    ----------
+    class_ids : Tensor of shape (R,), int64
+        Classes that the client holds, counted from 0, each once.
+    counts : Tensor of shape (R,), int64
+        Number of samples of each, at least 1.
+    sums : Tensor of shape (R, d), floating point
+        Sum of the feature vectors of each class.
+    gram : Tensor of shape (d (d + 1) / 2,), floating point
+        Upper triangle, row by row, of the Gram matrix F^T F of all the client's feature vectors.
+
+    Raises
+    ------
+    UserError
+        If a field has the wrong shape or type or holds what it cannot. The message names the field.
+    """
+
+    class_ids: Tensor
+    counts: Tensor
+    sums: Tensor
+    gram: Tensor
+
+    def __post_init__(self) -> None:
+        check_classes(self.class_ids, self.counts)
+        check_vectors("sums", self.sums, len(self.class_ids))
+        require(self.gram.is_floating_point(), "gram", "a floating-point type", self.gram.dtype)
+        entries = self.feature_dim * (self.feature_dim + 1) // 2
+        require(self.gram.shape == (entries,), "gram", f"{entries} entries", self.gram.shape)
+        require(bool(self.gram.isfinite().all()), "gram", "finite numbers", "NaN or infinity")
+
+    @property
+    def feature_dim(self) -> int:
+        """Dimension d of the feature vectors."""
+        return self.sums.shape[1]
+
+    def check_fits(self, num_classes: int, feature_dim: int) -> None:
+        """Check the statistics against the problem they are meant for; see :meth:`ClassMeans.check_fits`."""
+        require(self.feature_dim == feature_dim, "sums", f"dimension {feature_dim}", self.feature_dim)
+        check_class_range(self.class_ids, num_classes)
+
+
+def feature_moments(features: Tensor, labels: Tensor) -> FeatureMoments:
+    """Compute a client's class sums and Gram matrix (Fed3R, Fani et al., ICML 2024).
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, d), floating point
+        Feature vectors of the client's samples.
+    labels : Tensor of shape (n,), integer
+        Class of each sample, counted from 0.
+
+    Returns
+    -------
+    FeatureMoments
+        In float32, summed in float64.
+
+    Raises
+    ------
+    UserError
+        If the shapes do not belong together or a feature is not finite.
+    """
+    check_samples(features, labels)
+    exact = features.to(torch.float64)
+    class_ids, row_of_sample, counts = torch.unique(labels.to(torch.int64), return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(class_ids), features.shape[1], dtype=torch.float64)
+    sums.index_add_(0, row_of_sample, exact)
+    rows, columns = torch.triu_indices(features.shape[1], features.shape[1])
+    gram = (exact.T @ exact)[rows, columns]
+    return FeatureMoments(class_ids, counts, sums.to(torch.float32), gram.to(torch.float32))

@@ -1,0 +1,1 @@
+"""Statistics to bytes and back: codecs, entropy coding, dither, rotation, budget."""

@@ -1,0 +1,77 @@
+"""Virtual clients on features from elsewhere: who holds what, and what a run needs to know of the problem."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedcof import UserError
+from fedcof.data.virtual_clients import (
+    backbone_of,
+    client_indices,
+    client_samples,
+    images_to_embed,
+    labels_of,
+    problem_of,
+    split_features,
+)
+from fedcof.run.config import RunConfig
+
+
+@pytest.fixture
+def features_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDCOF_CACHE", str(tmp_path / "cache"))
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 60), ("test", 9)):
+        np.save(tmp_path / f"{split}_features.npy", generator.standard_normal((count, 4), dtype=np.float32))
+        np.save(tmp_path / f"{split}_labels.npy", np.arange(count) % 3)
+    np.save(tmp_path / "train_owners.npy", generator.permutation(60) % 7)
+    return tmp_path
+
+
+@pytest.mark.parametrize("feature_cache", [True, False])
+@pytest.mark.parametrize(("partition", "num_clients"), [("natural", 7), ("iid", 5), ("inner-dirichlet", 5)])
+def test_clients_hold_every_sample_once(features_folder, partition, num_clients, feature_cache):
+    config = RunConfig(
+        dataset=f"features:{features_folder}",
+        partition=partition,
+        num_clients=num_clients,
+        feature_cache=feature_cache,
+    )
+    held = client_indices(config)
+    assert np.array_equal(np.sort(np.concatenate(held)), np.arange(60))
+    features, labels = (np.load(features_folder / f"train_{kind}.npy") for kind in ("features", "labels"))
+    for client, indices in enumerate(held):
+        samples, classes = client_samples(config, client)
+        assert torch.equal(samples, torch.from_numpy(features[indices]))
+        assert torch.equal(classes, torch.from_numpy(labels[indices]))
+
+
+def test_the_natural_partition_is_by_owner(features_folder):
+    config = RunConfig(dataset=f"features:{features_folder}", partition="natural", num_clients=7)
+    owners = np.load(features_folder / "train_owners.npy")
+    assert [set(owners[indices]) for indices in client_indices(config)] == [{owner} for owner in range(7)]
+
+
+def test_without_owners_there_is_no_natural_partition(features_folder):
+    (features_folder / "train_owners.npy").unlink()
+    with pytest.raises(UserError, match="has no train_owners.npy"):
+        client_indices(RunConfig(dataset=f"features:{features_folder}", partition="natural", num_clients=7))
+
+
+def test_the_problem_needs_no_backbone(features_folder):
+    config = RunConfig(dataset=f"features:{features_folder}", backbone="there is none")
+    problem = problem_of(config)
+    assert (problem.num_classes, problem.feature_dim, problem.class_names) == (3, 4, ("0", "1", "2"))
+    assert np.array_equal(labels_of(config, "test"), np.arange(9) % 3)
+    assert split_features(config, "test").features.shape == (9, 4)
+    assert images_to_embed(config, "train") == images_to_embed(config, "test") == 0
+    with pytest.raises(UserError, match="not from a backbone"):
+        backbone_of(config)
+
+
+def test_images_have_a_problem_too():
+    config = RunConfig(feature_cache=False)
+    problem = problem_of(config)
+    assert (problem.num_classes, problem.feature_dim) == (10, 1280)
+    assert len(labels_of(config, "test")) == images_to_embed(config, "test")
+    assert images_to_embed(config, "train") == 0

@@ -75,7 +75,7 @@ def test_digits_are_split_by_class_into_images_with_the_full_range_of_grey():
 
 def test_digits_are_the_same_bytes_in_every_process():
     program = (
-        "import hashlib; import datasets as d; from fedcof.datasets import load_image_dataset\n"
+        "import hashlib; import datasets as d; from fedcof.data.datasets import load_image_dataset\n"
         "s = load_image_dataset('digits').train\n"
         "t = s.cast_column('image', d.Image(decode=False)); print(hashlib.sha256(repr(t[:]).encode()).hexdigest())"
     )
@@ -273,7 +273,7 @@ def test_an_unreadable_or_missing_image_without_a_file_is_named_by_its_row(tmp_p
 
 
 def test_a_hub_that_cannot_be_reached(tmp_path):
-    program = "from fedcof.datasets import *\ntry: load_image_dataset('hub:a/b')\nexcept UserError as e: print(e)"
+    program = "from fedcof.data.datasets import *\nfrom fedcof.errors import UserError\ntry: load_image_dataset('hub:a/b')\nexcept UserError as e: print(e)"
     closed_port = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
     ended = subprocess.run(
         [sys.executable, "-c", program],

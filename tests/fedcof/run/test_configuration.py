@@ -12,7 +12,7 @@ from fedcof.run.config import RunConfig
 
 
 def test_the_defaults_are_those_that_flower_is_told():
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     assert project["tool"]["flwr"]["app"]["config"] == RunConfig.defaults()
 
 

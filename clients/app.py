@@ -12,16 +12,17 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from clients.hosting import answer, introduce
-from clients.policy import CLASS_MEANS, DATA, GRAM, NodePolicy
+from clients.policy import DATA, NodePolicy
 from clients.samples import features_here, images_here
 from clients.training import Inputs, LocalTraining, train
-from clients.uploads import Client
+from clients.upload import samples_told, upload_of
 from fedcof import LinearClassifier, UserError
 from fedcof.data.virtual_clients import backbone_of, problem_of
 from fedcof.embedding.features import AUTO, chosen_device, chosen_precision, extract_features
 from fedcof.embedding.images import rgb_images
 from fedcof.heads.trainable import Network
-from fedcof.run.config import FINE_TUNE, RunConfig
+from fedcof.methods.method import Samples
+from fedcof.run.config import RunConfig
 from fedcof.run.protocol import (
     ARRAYS,
     CONFIG,
@@ -34,6 +35,7 @@ from fedcof.run.protocol import (
     SERVER_ROUND,
     STATISTICS,
     WITHHELD,
+    statistics_record,
 )
 
 app = ClientApp()
@@ -73,7 +75,8 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     Returns
     -------
     RecordDict
-        One ArrayRecord ``statistics`` with the arrays that :mod:`fedcof.encoding` makes of the method's statistics.
+        One ArrayRecord, named after how it is written (``statistics.class-means.float32``), with the arrays that
+        :mod:`fedcof.methods.chain` makes of the method's statistics.
         A node with data of its own adds a ``node`` record: its samples, the rows that its policy withheld, and the
         fingerprint of its backbone.
 
@@ -83,21 +86,24 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
         If the client is one of those that the run-config has drop out, or its node's policy does not allow it.
     """
     config = _run_config(content, context)
-    seed = _client_seed(config.seed, client)
+    seed = _client_seed(config.data.seed, client)
     _drop_out(config, seed)
     if policy := _policy(context):
-        policy.check_backbone(config.backbone)
-        policy.check_statistics(GRAM if config.method == "fed3r" else CLASS_MEANS)
-        policy.check_privacy(config.epsilon, config.delta)
+        policy.check_backbone(config.embedding.backbone)
+        policy.check_statistics(config.method.chosen.kind)
+        policy.check_privacy(config.privacy.epsilon, config.privacy.delta)
         policy.note_answer()
     features, labels = features_here(config, client, context)
-    upload = Client(config, client, seed, problem_of(config).num_classes, features, labels, policy).upload()
+    samples = Samples(features, labels, problem_of(config).num_classes, seed)
+    upload = upload_of(config, client, samples, policy)
     record = ArrayRecord({name: Array(array) for name, array in upload.arrays.items()})
+    name = statistics_record(upload.tag)
     if not policy:
-        return RecordDict({STATISTICS: record})
+        return RecordDict({name: record})
     fingerprint = backbone_of(config).fingerprint
-    node = ConfigRecord({SAMPLES: upload.samples, WITHHELD: upload.withheld, FINGERPRINT: fingerprint})
-    return RecordDict({STATISTICS: record, NODE: node})
+    samples_here = samples_told(config, upload)
+    node = ConfigRecord({SAMPLES: samples_here, WITHHELD: upload.withheld, FINGERPRINT: fingerprint})
+    return RecordDict({name: record, NODE: node})
 
 
 def training_of_client(client: int, content: RecordDict, context: Context) -> RecordDict:
@@ -125,10 +131,10 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
     """
     config = _run_config(content, context)
     training_round = int(str(content.config_records[CONFIG][SERVER_ROUND]))
-    seed = _training_seed(config.seed, training_round, client)
+    seed = _training_seed(config.data.seed, training_round, client)
     _drop_out(config, seed)
     if policy := _policy(context):
-        policy.check_backbone(config.backbone)
+        policy.check_backbone(config.embedding.backbone)
         policy.check_training()
         policy.note_answer()
     network = _network(config).load_arrays({name: a.numpy() for name, a in content.array_records[ARRAYS].items()})
@@ -138,7 +144,7 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
         network,
         inputs,
         labels,
-        LocalTraining.of(config, training_round),
+        LocalTraining.of(config.training, config.embedding.batch_size, training_round),
         torch.Generator().manual_seed(seed),
         device,
         chosen_precision(AUTO, device),
@@ -173,8 +179,8 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
     """
     config = _run_config(content, context)
     if policy := _policy(context):
-        policy.check_privacy(config.epsilon, config.delta)
-    if config.epsilon:
+        policy.check_privacy(config.privacy.epsilon, config.privacy.delta)
+    if config.privacy.epsilon:
         return RecordDict({METRICS: MetricRecord({"accuracy": 0.0, NUM_EXAMPLES: 0})})
     arrays = {name: array.numpy() for name, array in content.array_records[ARRAYS].items()}
     if "present" in arrays:
@@ -192,13 +198,13 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
 
 def _network(config: RunConfig) -> Network:
     problem = problem_of(config)
-    backbone = backbone_of(config).module if config.continue_ == FINE_TUNE else None
+    backbone = backbone_of(config).module if config.training.fine_tunes else None
     return Network(problem.num_classes, problem.feature_dim, backbone)
 
 
 def _training_samples(config: RunConfig, client: int, context: Context) -> tuple[Inputs, Tensor]:
     """Give what the network takes of sample numbers, and all labels: features, or images read when needed."""
-    if config.continue_ != FINE_TUNE:
+    if not config.training.fine_tunes:
         features, labels = features_here(config, client, context)
         return features.__getitem__, labels
     images, labels = images_here(config, client, context)
@@ -214,11 +220,11 @@ def _features_of_network(
     config: RunConfig, client: int, context: Context, network: Network
 ) -> tuple[Tensor, Tensor]:
     """Embed with the backbone that has been trained, where one has."""
-    if config.continue_ != FINE_TUNE:
+    if not config.training.fine_tunes:
         return features_here(config, client, context, held_out=True)
     images, labels = images_here(config, client, context, held_out=True)
     backbone = replace(backbone_of(config), module=network.backbone.eval().requires_grad_(False))
-    return extract_features(backbone, images, config.batch_size), labels
+    return extract_features(backbone, images, config.embedding.batch_size), labels
 
 
 def _policy(context: Context) -> NodePolicy | None:
@@ -227,15 +233,13 @@ def _policy(context: Context) -> NodePolicy | None:
 
 
 def _drop_out(config: RunConfig, seed: int) -> None:
-    if config.dropout and random.Random(seed).random() < config.dropout:
-        raise UserError(f"it dropped out, as every client does with probability {config.dropout:g}")
+    if config.participation.dropout and random.Random(seed).random() < config.participation.dropout:
+        raise UserError(f"it dropped out, as every client does with probability {config.participation.dropout:g}")
 
 
 def _run_config(content: RecordDict, context: Context) -> RunConfig:
-    """Take the keys that are ours: a strategy may put keys of its own beside them."""
-    values = {**context.run_config, **content.config_records.get(CONFIG, {})}
-    known = RunConfig.defaults()
-    return RunConfig.from_mapping({key: value for key, value in values.items() if key in known})
+    """Take the keys that act on clients: a strategy may put keys of its own beside them."""
+    return RunConfig.of_message({**context.run_config, **content.config_records.get(CONFIG, {})})
 
 
 def _client_seed(seed: int, client: int) -> int:

@@ -13,10 +13,9 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from fedcof import ClassMeans, UserError
+from fedcof.wire.registry import known_kinds
 
 DATA, NAME = "data", "name"
-CLASS_MEANS, GRAM = "class-means", "gram"
-STATISTICS = [CLASS_MEANS, GRAM]
 
 SECONDS_A_DAY = 24 * 60 * 60
 
@@ -32,7 +31,7 @@ class NodePolicy:
     backbones : tuple of str
         timm names of the backbones that may be used; any if empty.
     statistics : tuple of str
-        ``class-means``, and ``gram`` if second-order statistics may be sent.
+        Kinds that may be sent: ``class-means``, ``gram`` for second-order statistics, or another method's.
     training : bool
         Whether it trains, and so sends networks.
     smallest_count : int
@@ -47,7 +46,7 @@ class NodePolicy:
 
     name: str
     backbones: tuple[str, ...] = ()
-    statistics: tuple[str, ...] = (CLASS_MEANS,)
+    statistics: tuple[str, ...] = (ClassMeans.KIND,)
     training: bool = False
     smallest_count: int = 1
     answers_per_day: int = 0
@@ -76,11 +75,12 @@ class NodePolicy:
         UserError
             If a value is none that the key takes.
         """
-        statistics = _names(node_config.get("allow-statistics", CLASS_MEANS))
-        if not set(statistics) <= set(STATISTICS):
+        statistics = _names(node_config.get("allow-statistics", ClassMeans.KIND))
+        known = known_kinds()
+        if not set(statistics) <= set(known):
             raise UserError(
-                f"The node's allow-statistics is {','.join(statistics)}: set it to {' or '.join(STATISTICS)}, or "
-                "to both with a comma."
+                f"The node's allow-statistics is {','.join(statistics)}: set it to {' or '.join(known)}, or "
+                "to several with a comma."
             )
         name = str(node_config.get(NAME, "node"))
         folder = Path(str(node_config.get("state", Path.home() / ".fedcof" / "nodes"))).expanduser()
@@ -143,23 +143,6 @@ class NodePolicy:
             if len(recent) >= self.answers_per_day:
                 raise self._refusal("another upload", f"{self.answers_per_day} within 24 hours")
             file.write_text(json.dumps([*recent, now]))
-
-    def withhold(self, means: ClassMeans) -> tuple[ClassMeans, int]:
-        """Leave out means of few samples.
-
-        Parameters
-        ----------
-        means : ClassMeans
-            All rows.
-
-        Returns
-        -------
-        tuple of (ClassMeans, int)
-            The rows of at least ``smallest_count`` samples, and how many others there were.
-        """
-        enough = means.counts >= self.smallest_count
-        kept = ClassMeans(means.class_ids[enough], means.counts[enough], means.means[enough])
-        return kept, int((~enough).sum())
 
     def _refusal(self, asked: str, allowed: str) -> UserError:
         return UserError(f"the policy of {self.name} does not allow {asked}, {allowed}")

@@ -17,7 +17,7 @@ from fedcof.data.virtual_clients import backbone_of, client_images, client_sampl
 from fedcof.embedding.feature_cache import cached_features, feature_cache_dir
 from fedcof.embedding.features import extract_features
 from fedcof.embedding.images import column_values
-from fedcof.run.config import NODES, RunConfig
+from fedcof.run.config import RunConfig
 
 
 def features_here(
@@ -46,19 +46,19 @@ def features_here(
     UserError
         If the node has no data where it says, or an image cannot be read.
     """
-    if config.dataset != NODES:
+    if not config.data.on_nodes:
         return client_samples(config, client, held_out)
-    images = _node_images(_data_of(context), config.classes)
+    images = _node_images(_data_of(context), config.data.classes)
     labels = torch.from_numpy(column_values(images, "label").astype(np.int64))
     mine = held_out_part(np.arange(len(images)), config, client, held_out)
     backbone = backbone_of(config)
     if not len(images):
         return torch.empty(0, backbone.feature_dim), labels
-    if config.feature_cache:
+    if config.embedding.feature_cache:
         # A node starts a new process for every message: what it embedded is on disk.
-        table = cached_features(backbone, images, feature_cache_dir(), config.batch_size)
+        table = cached_features(backbone, images, feature_cache_dir(), config.embedding.batch_size)
         return torch.from_numpy(table.features[mine]), labels[mine]
-    return extract_features(backbone, images.select(mine), config.batch_size), labels[mine]
+    return extract_features(backbone, images.select(mine), config.embedding.batch_size), labels[mine]
 
 
 def images_here(
@@ -76,9 +76,9 @@ def images_here(
     tuple of (Dataset, Tensor)
         The images, not yet read, and labels (n,) int64.
     """
-    if config.dataset != NODES:
+    if not config.data.on_nodes:
         return client_images(config, client, held_out)
-    images = _node_images(_data_of(context), config.classes)
+    images = _node_images(_data_of(context), config.data.classes)
     mine = images.select(held_out_part(np.arange(len(images)), config, client, held_out))
     return mine, torch.from_numpy(column_values(mine, "label").astype(np.int64))
 

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fedcof import UserError
 from fedcof.heads.trainable import Network
-from fedcof.run.config import RunConfig
+from fedcof.run.training import ADAMW, COSINE, TrainingSection
 
 logger = getLogger(__name__)
 
@@ -50,13 +50,15 @@ class LocalTraining:
     proximal_mu: float = 0.0
 
     @staticmethod
-    def of(config: RunConfig, training_round: int) -> LocalTraining:
-        """Take the settings of a run-config.
+    def of(section: TrainingSection, batch_size: int, training_round: int) -> LocalTraining:
+        """Take the settings of a run.
 
         Parameters
         ----------
-        config : RunConfig
-            The run.
+        section : TrainingSection
+            The run's.
+        batch_size : int
+            Samples of a step.
         training_round : int
             Number of the round, from 1, for the schedule of the learning rates.
 
@@ -66,17 +68,17 @@ class LocalTraining:
             The round's.
         """
         factor = 1.0
-        if config.learning_rate_schedule == "cosine":
-            factor = (1 + math.cos(math.pi * (training_round - 1) / config.continue_rounds)) / 2
+        if section.learning_rate_schedule == COSINE:
+            factor = (1 + math.cos(math.pi * (training_round - 1) / section.rounds)) / 2
         return LocalTraining(
-            optimizer=config.optimizer,
-            learning_rate=config.learning_rate * factor,
-            backbone_learning_rate=config.backbone_learning_rate * factor,
-            weight_decay=config.weight_decay,
-            epochs=config.local_epochs,
-            batch_size=config.batch_size,
-            gradient_clip=config.gradient_clip,
-            proximal_mu=config.proximal_mu,
+            optimizer=section.optimizer,
+            learning_rate=section.learning_rate * factor,
+            backbone_learning_rate=section.backbone_learning_rate * factor,
+            weight_decay=section.weight_decay,
+            epochs=section.local_epochs,
+            batch_size=batch_size,
+            gradient_clip=section.gradient_clip,
+            proximal_mu=section.proximal_mu,
         )
 
 
@@ -190,6 +192,6 @@ def _optimizer(network: Network, settings: LocalTraining) -> torch.optim.Optimiz
     groups = [{"params": list(network.head.parameters()), "lr": settings.learning_rate}]
     if backbone := list(network.backbone.parameters()):
         groups.append({"params": backbone, "lr": settings.backbone_learning_rate})
-    if settings.optimizer == "adamw":
+    if settings.optimizer == ADAMW:
         return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     return torch.optim.SGD(groups, weight_decay=settings.weight_decay)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import count
 from logging import getLogger
 from pathlib import Path
@@ -15,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcof import UserError
 from fedcof.data.node_data import class_names_of
-from fedcof.run.config import NODES, RunConfig
+from fedcof.run.config import RunConfig
 from fedcof.run.results import append_result, write_whole
 from server.federation import Federation
 from server.run import execute
@@ -33,13 +32,13 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run what the run-config asks for: one run, or those that its plan lists."""
     base = RunConfig.from_mapping(context.run_config)
-    output = Path(base.output or Path.home() / ".fedcof" / "runs" / str(context.run_id))
+    output = Path(base.execution.output or Path.home() / ".fedcof" / "runs" / str(context.run_id))
     runs = planned_runs(base)
     federation = None
     try:
         for number, (folder, config) in enumerate(runs, start=1):
             _check_driver(base)
-            if federation is None or len(federation.get_node_ids()) != config.num_clients:
+            if federation is None or len(federation.get_node_ids()) != config.data.num_clients:
                 federation = _federation(grid, config, output / folder)
             watch = _progress_log(number, len(runs), config.num_replies)
             append_result(output, execute(federation, config, output, folder, watch))
@@ -52,8 +51,8 @@ def main(grid: Grid, context: Context) -> None:
 def _federation(grid: Grid, config: RunConfig, folder: Path) -> Federation:
     # A node whose upload is kept is not needed, so it is not waited for.
     store = UploadStore(folder, config)
-    known = [name for name in store.names() if store.read(name)] if config.dataset == NODES else []
-    return Federation(grid, config.num_clients, config.node_timeout, known)
+    known = [name for name in store.names() if store.read(name)] if config.data.on_nodes else []
+    return Federation(grid, config.data.num_clients, config.execution.node_timeout, known)
 
 
 def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:
@@ -69,21 +68,21 @@ def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:
     list of (str, RunConfig)
         For each run the folder of its files, relative to the output, and its configuration.
     """
-    if base.dataset == NODES:
+    if base.data.on_nodes:
         # The nodes cannot read the server's files.
-        base = replace(base, classes="\n".join(class_names_of(base.classes)))
-    if not base.plan:
+        base = base.replaced(classes="\n".join(class_names_of(base.data.classes)))
+    if not base.execution.plan:
         return [("", base)]
-    runs = json.loads(Path(base.plan).read_text())["runs"]
+    runs = json.loads(Path(base.execution.plan).read_text())["runs"]
     return [(run["folder"], RunConfig.from_mapping(run["config"])) for run in runs]
 
 
 def _check_driver(base: RunConfig) -> None:
     """Stop where the command that made the plan is gone: started again, it plans what is missing anew."""
-    if not base.plan:
+    if not base.execution.plan:
         return
     try:
-        os.kill(json.loads(Path(base.plan).read_text())["driver"], 0)
+        os.kill(json.loads(Path(base.execution.plan).read_text())["driver"], 0)
     except ProcessLookupError as error:
         raise UserError("The command that planned these runs was killed: start it again to go on.") from error
 

@@ -22,10 +22,6 @@ from fedcof.run.config import RunConfig
 FILE_NAME = "checkpoint.safetensors"
 FILE_FORMAT = "fedcof-checkpoint-1"
 
-# Where results go, and what only says where and how fast the same run is computed.
-NOT_THE_RUN = ["output", "plan", "clients-per-node", "num-cpus", "num-gpus", "ray-address", "node-timeout"]
-NOT_THE_RUN += ["reply-timeout"]
-
 Arrays = dict[str, NDArray[Any]]
 
 _ARRAY, _LIST, _MAPPING, _RECORD = "array", "list", "mapping", "record"
@@ -219,9 +215,9 @@ def _read(description: dict[str, Any], tensors: Arrays) -> Checkpoint:
 
 
 def _check_same_run(path: Path, found: Mapping[str, object], config: RunConfig) -> None:
-    for key, value in config.to_mapping().items():
-        if key not in NOT_THE_RUN and found.get(key) != value:
-            raise UserError(
-                f"The checkpoint {path} is of another run: its {key} is {found.get(key)!r}, and not {value!r}. "
-                "Name another output folder, or give the settings of that run."
-            )
+    key = config.differing_key(found)
+    if key:
+        raise UserError(
+            f"The checkpoint {path} is of another run: its {key.name} is {found.get(key.name)!r}, and not "
+            f"{config.value(key)!r}. Name another output folder, or give the settings of that run."
+        )

@@ -18,11 +18,12 @@ from fedcof import UserError
 from fedcof.heads.trainable import check_shapes
 from fedcof.run.config import RunConfig
 from fedcof.run.protocol import ARRAYS, METRICS, NUM_EXAMPLES
+from fedcof.run.training import FEDADAM, FEDAVG, FEDAVGM, FEDPROX, FEDYOGI
 
 ACCURACY, WORST_TENTH = "accuracy", "worst-tenth-accuracy"
 
 # Measured for linear probing on CIFAR-100; Flower's own default of 0.1 moves every weight further than it is long.
-SERVER_LEARNING_RATES = {"fedavgm": 1.0, "fedadam": 0.03, "fedyogi": 0.03}
+SERVER_LEARNING_RATES = {FEDAVGM: 1.0, FEDADAM: 0.03, FEDYOGI: 0.03}
 
 logger = getLogger("flwr")
 
@@ -204,22 +205,22 @@ def training_strategy(config: RunConfig) -> Strategy:
         Flower's own.
     """
     common: dict[str, Any] = {
-        "fraction_train": config.continue_fraction,
+        "fraction_train": config.training.fraction,
         # Flower rounds down; this rounds to the nearest.
-        "min_train_nodes": max(1, round(config.continue_fraction * config.num_clients)),
+        "min_train_nodes": max(1, round(config.training.fraction * config.data.num_clients)),
         "min_evaluate_nodes": 1,
         "min_available_nodes": 1,
         "evaluate_metrics_aggr_fn": client_accuracies,
     }
-    if config.continue_strategy == "fedprox":
-        return FedProx(proximal_mu=config.proximal_mu, **common)
-    if config.continue_strategy == "fedavg":
+    if config.training.strategy == FEDPROX:
+        return FedProx(proximal_mu=config.training.proximal_mu, **common)
+    if config.training.strategy == FEDAVG:
         return FedAvg(**common)
-    rate = config.server_learning_rate or SERVER_LEARNING_RATES[config.continue_strategy]
-    if config.continue_strategy == "fedavgm":
+    rate = config.training.server_learning_rate or SERVER_LEARNING_RATES[config.training.strategy]
+    if config.training.strategy == FEDAVGM:
         return FedAvgM(server_learning_rate=rate, server_momentum=0.9, **common)
-    adaptive = {"fedadam": FedAdam, "fedyogi": FedYogi}[config.continue_strategy]
-    return adaptive(eta=rate, eta_l=config.learning_rate, **common)
+    adaptive = {FEDADAM: FedAdam, FEDYOGI: FedYogi}[config.training.strategy]
+    return adaptive(eta=rate, eta_l=config.training.learning_rate, **common)
 
 
 def client_accuracies(contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:

@@ -32,7 +32,7 @@ def diagnose(aggregator: Aggregator, config: RunConfig) -> CovarianceDiagnostic:
         aggregator = aggregator.of_method
     assert isinstance(aggregator, FedCOF)
     table = split_features(config, "train")
-    oracle = Oracle(aggregator.num_classes, aggregator.feature_dim, config.shrinkage, config.head)
+    oracle = Oracle(aggregator.num_classes, aggregator.feature_dim, config.method.shrinkage, config.method.head)
     oracle.add_samples(torch.tensor(table.features[:]), torch.tensor(table.labels[:]))
     return compare_covariances(
         aggregator.covariance(shrunk=False),

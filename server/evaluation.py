@@ -11,7 +11,7 @@ from fedcof import LinearClassifier
 from fedcof.data.virtual_clients import backbone_of, dataset_of, labels_of, split_features
 from fedcof.embedding.features import extract_features
 from fedcof.heads.trainable import Network
-from fedcof.run.config import FINE_TUNE, RunConfig
+from fedcof.run.config import RunConfig
 
 
 def rightly_classified(classifier: LinearClassifier, config: RunConfig, network: Network | None = None) -> Tensor:
@@ -32,13 +32,13 @@ def rightly_classified(classifier: LinearClassifier, config: RunConfig, network:
         One mark a sample.
     """
     labels = torch.tensor(labels_of(config, "test"))
-    if network is None or config.continue_ != FINE_TUNE:
+    if network is None or not config.training.fine_tunes:
         features = torch.tensor(split_features(config, "test").features[:])
     else:
         module = network.eval().backbone
         backbone = replace(backbone_of(config), module=module)
         with torch.no_grad():
-            features = extract_features(backbone, dataset_of(config).test, config.batch_size)
+            features = extract_features(backbone, dataset_of(config).test, config.embedding.batch_size)
     return classifier.predict(features) == labels
 
 

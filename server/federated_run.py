@@ -19,11 +19,10 @@ from fedcof import LinearClassifier
 from fedcof.covariance.diagnosis import CovarianceDiagnostic
 from fedcof.data.virtual_clients import backbone_of, labels_of, problem_of
 from fedcof.heads.trainable import Network
-from fedcof.privacy.mechanism import Privacy
-from fedcof.run.config import FINE_TUNE, NO_TRAINING, NODES, RunConfig
+from fedcof.methods.chain import most_rows
+from fedcof.methods.method import FederatedMethod
+from fedcof.run.config import RunConfig
 from fedcof.run.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, NodeResult, RoundResult
-from fedcof.statistics.groups import ROWS_PER_CLASS
-from fedcof.wire.coded_header import BYTES_PER_ROW
 from server.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -36,7 +35,7 @@ from server.diagnosis import diagnose
 from server.evaluation import rightly_classified, share
 from server.federation import Federation
 from server.intake import NodeRules
-from server.strategy import Fed3R, FedCOF, FedNCM, OneShotStrategy, Participation, network_to_arrays
+from server.strategy import OneShotStrategy, network_to_arrays
 from server.upload_store import UploadStore
 
 BEST_FOLDER_NAME = "best"
@@ -112,12 +111,12 @@ class FederatedRun:
             If too few clients answer with something that can be used, or the checkpoint is another run's.
         """
         checkpoint = load_checkpoint(self.folder, self.config)
-        if self.config.continue_ != NO_TRAINING:
+        if self.config.training.follows:
             self.network = Network(self._problem.num_classes, self._problem.feature_dim, self._backbone())
             self._continuation = self._new_continuation(checkpoint)
         if checkpoint:
             self._take_up(checkpoint)
-        if checkpoint or self.config.method == "random":
+        if checkpoint or not self.config.method.chosen.asks_clients:
             self._train_only(checkpoint)
         else:
             self._collect_and_train()
@@ -131,54 +130,47 @@ class FederatedRun:
 
     def diagnosis(self) -> CovarianceDiagnostic | None:
         """Put the covariance beside the oracle's, where that was asked for and the uploads are at hand."""
-        if not self.config.diagnose or self._strategy is None:
+        if not self.config.method.diagnose or self._strategy is None:
             return None
         return diagnose(self._strategy.aggregator, self.config)
 
     def _collect_and_train(self) -> None:
         backbone = self._backbone()
         self._strategy = strategy_of(self.config, self._on_reply, self._continuation, backbone, self._rules())
-        training = self.config.continue_rounds if self._continuation else 0
+        training = self.config.training.rounds if self._continuation else 0
         self._strategy.start(
             self._federation, num_rounds=self._strategy.init_rounds + training, **self._common_arguments()
         )
 
     def _rules(self) -> NodeRules | None:
-        if self.config.dataset != NODES:
+        if not self.config.data.on_nodes:
             return None
         return NodeRules(
             store=UploadStore(self.folder, self.config),
             names=self._federation.names,
             fingerprint=backbone_of(self.config).fingerprint,
-            most_rows=self._most_rows(),
-            expected=self.config.num_clients,
+            most_rows=most_rows(self.config.wire, self._problem.num_classes),
+            expected=self.config.data.num_clients,
             left_out=self._federation.left_out,
-            screened=not self.config.epsilon,
+            screened=not self.config.privacy.epsilon,
         )
-
-    def _most_rows(self) -> int:
-        """Most rows of an upload; a budget bounds them by the few bytes that each takes beside its numbers."""
-        num_classes = self._problem.num_classes
-        if self.config.has_budget:
-            return max(self.config.bytes_per_client, self.config.bytes_per_class * num_classes) // BYTES_PER_ROW
-        return num_classes * (self.config.groups or ROWS_PER_CLASS)
 
     def _train_only(self, checkpoint: Checkpoint | None) -> None:
         assert self._continuation is not None
         assert self.network is not None
         done = checkpoint.rounds_done if checkpoint else 0
         if not checkpoint:
-            self.network.draw_head(self.config.seed)
+            self.network.draw_head(self.config.data.seed)
         start = network_to_arrays(self.network)
-        if done < self.config.continue_rounds:
-            rounds = self.config.continue_rounds - done
+        if done < self.config.training.rounds:
+            rounds = self.config.training.rounds - done
             self._continuation.start(self._federation, start, rounds, **self._common_arguments())
 
     def _common_arguments(self) -> dict[str, Any]:
         return {
-            "timeout": self.config.reply_timeout,
-            "train_config": ConfigRecord({**self.config.to_mapping()}),
-            "evaluate_config": ConfigRecord({**self.config.to_mapping()}),
+            "timeout": self.config.execution.reply_timeout,
+            "train_config": ConfigRecord({**self.config.for_message()}),
+            "evaluate_config": ConfigRecord({**self.config.for_message()}),
             "evaluate_fn": self._after_round,
         }
 
@@ -188,16 +180,16 @@ class FederatedRun:
             restore_strategy(strategy, checkpoint.strategy)
         return Continuation(
             strategy,
-            self.config.seed,
-            self.config.quorum,
+            self.config.data.seed,
+            self.config.participation.quorum,
             checkpoint.rounds_done if checkpoint else 0,
-            evaluate_always=self.config.client_test_share > 0 or not self._has_test_samples,
-            evaluate_finally=self.config.broadcast,
+            evaluate_always=self.config.data.client_test_share > 0 or not self._has_test_samples,
+            evaluate_finally=self.config.participation.broadcast,
             on_reply=self._on_reply,
         )
 
     def _backbone(self) -> nn.Module | None:
-        return backbone_of(self.config).module if self.config.continue_ == FINE_TUNE else None
+        return backbone_of(self.config).module if self.config.training.fine_tunes else None
 
     def _after_round(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Evaluate on the test split: nothing before the first round, then a classifier, then a network."""
@@ -266,7 +258,7 @@ class FederatedRun:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._classifier().save(folder / HEAD_FILE_NAME)
-        if self.network is not None and self.config.continue_ == FINE_TUNE:
+        if self.network is not None and self.config.training.fine_tunes:
             state: dict[str, Tensor] = self.network.backbone.state_dict()
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / BACKBONE_FILE_NAME)
 
@@ -344,26 +336,24 @@ def strategy_of(
     OneShotStrategy
         Ready to start.
     """
-    problem = problem_of(config)
-    sizes = problem.num_classes, problem.feature_dim
-    participation = Participation(
-        quorum=config.quorum,
-        fraction=config.fraction,
-        seed=config.seed,
-        broadcast=config.broadcast,
+    problem, method = problem_of(config), config.method.chosen
+    assert isinstance(method, FederatedMethod)
+    return OneShotStrategy(
+        config.method,
+        problem.num_classes,
+        problem.feature_dim,
+        quorum=config.participation.quorum,
+        fraction=config.participation.fraction,
+        seed=config.data.seed,
+        broadcast=config.participation.broadcast,
         on_reply=on_reply,
         then=then,
-        init_rounds=min(config.init_rounds, math.ceil(1 / config.fraction)),
+        init_rounds=config.participation.rounds_to_ask,
         backbone=backbone,
-        privacy=Privacy.of(config),
-        subtract_noise=config.subtract_noise,
+        privacy=method.promise(config.privacy),
+        subtract_noise=config.privacy.subtract_noise,
         rules=rules,
     )
-    if config.method == "fedncm":
-        return FedNCM(*sizes, **participation)
-    if config.method == "fed3r":
-        return Fed3R(*sizes, config.ridge_penalty, **participation)
-    return FedCOF(*sizes, config.estimator, config.shrinkage, config.head, **participation)
 
 
 def _number(value: object) -> float | None:

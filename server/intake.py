@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from flwr.app import ConfigRecord, RecordDict
-from numpy.typing import NDArray
 
-from fedcof import FeatureMoments, UserError
+from fedcof import UserError
 from fedcof.run.protocol import FINGERPRINT, NODE, SAMPLES, WITHHELD
 from fedcof.run.results import NodeResult
-from fedcof.statistics.base import ClassMeanRows
+from fedcof.statistics.base import Statistics
+from fedcof.wire.codec import Sent
 from server.screening import feature_scale, implausible
 from server.upload_store import UploadStore
-
-Arrays = Mapping[str, NDArray[Any]]
-Upload = ClassMeanRows | FeatureMoments
 
 ACCEPTED, KEPT, EMPTY = "accepted", "accepted, from an earlier run", "has nothing to send"
 NO_UPLOAD = "did not join"
@@ -71,15 +67,15 @@ class Intake:
     def __init__(self, rules: NodeRules) -> None:
         self.rules = rules
         self.nodes = {client: NodeResult(name, NO_UPLOAD) for client, name in rules.names.items()}
-        self._waiting: dict[int, tuple[Upload, Arrays]] = {}
+        self._waiting: dict[int, tuple[Statistics, Sent]] = {}
 
-    def take_kept(self, read: Callable[[Arrays], Upload]) -> list[int]:
+    def take_kept(self, read: Callable[[Sent], Statistics]) -> list[int]:
         """Take the uploads in that an earlier run has kept.
 
         Parameters
         ----------
         read : callable
-            Reads an upload's arrays, or raises UserError.
+            Reads an upload, or raises UserError.
 
         Returns
         -------
@@ -89,20 +85,20 @@ class Intake:
         taken = []
         kept = set(self.rules.store.names())
         for client, name in self.rules.names.items():
-            arrays = self.rules.store.read(name) if name in kept else None
-            if arrays is not None:
-                self._wait(client, read(arrays), arrays, KEPT)
+            sent = self.rules.store.read(name) if name in kept else None
+            if sent is not None:
+                self._wait(client, read(sent), sent, KEPT)
                 taken.append(client)
         return taken
 
-    def take(self, client: int, upload: Upload, arrays: Arrays, content: RecordDict) -> None:
+    def take(self, client: int, upload: Statistics, sent: Sent, content: RecordDict) -> None:
         """Take one upload in and keep it.
 
         Parameters
         ----------
         client : int
             Its client.
-        upload, arrays
+        upload, sent
             What it sent, read, and as it was sent.
         content : RecordDict
             The whole reply.
@@ -119,17 +115,17 @@ class Intake:
                 f"its backbone's weights or preprocessing ({found[:12] or 'unsaid'}) are not the server's "
                 f"({self.rules.fingerprint[:12]})"
             )
-        self.rules.store.keep(self.rules.names[client], arrays)
-        self._wait(client, upload, arrays, ACCEPTED)
+        self.rules.store.keep(self.rules.names[client], sent)
+        self._wait(client, upload, sent, ACCEPTED)
         samples, withheld = (_count(said.get(key, 0)) for key in (SAMPLES, WITHHELD))
         self.nodes[client] = replace(self.nodes[client], samples=samples, withheld=withheld)
 
-    def release(self) -> Iterator[tuple[int, Upload, Arrays, str]]:
+    def release(self) -> Iterator[tuple[int, Statistics, Sent, str]]:
         """Compare what was taken in.
 
         Yields
         ------
-        tuple of (int, upload, mapping, str)
+        tuple of (int, Statistics, Sent, str)
             Each client, in order, with its upload, and why that must not count; empty if it may.
         """
         waiting, self._waiting = self._waiting, {}
@@ -159,15 +155,15 @@ class Intake:
         missing = max(self.rules.expected - len(known), 0)
         return [*known, *(NodeResult("(unknown)", NO_UPLOAD) for _ in range(missing))]
 
-    def _wait(self, client: int, upload: Upload, arrays: Arrays, outcome: str) -> None:
+    def _wait(self, client: int, upload: Statistics, sent: Sent, outcome: str) -> None:
         rows = upload.counts.numel()
         outcome = outcome if rows else EMPTY
         node = replace(self.nodes[client], outcome=outcome, rows=rows, samples=int(upload.counts.sum()))
         self.nodes[client] = node
-        self._waiting[client] = upload, arrays
+        self._waiting[client] = upload, sent
 
 
-def _has_samples(upload: Upload) -> bool:
+def _has_samples(upload: Statistics) -> bool:
     return upload.counts.numel() > 0
 
 

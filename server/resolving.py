@@ -9,16 +9,14 @@ from pathlib import Path
 
 from fedcof import LinearClassifier, UserError
 from fedcof.data.virtual_clients import labels_of, problem_of
-from fedcof.run.config import NO_TRAINING, RunConfig
+from fedcof.run.config import RunConfig
 from fedcof.run.results import HEAD_FILE_NAME, NodeResult, RunResult
+from fedcof.run.training import NO_TRAINING
 from server.evaluation import rightly_classified, share
 from server.federated_run import strategy_of
 from server.intake import KEPT
 from server.run import result_of
 from server.upload_store import UploadStore, kept_configs
-
-# What is decided on the server after the uploads have come.
-FREE_KEYS = ["method", "shrinkage", "estimator", "head", "ridge-penalty", "subtract-noise", "test-data"]
 
 
 def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> RunResult:
@@ -43,21 +41,22 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
     UserError
         If the folder keeps no uploads of that kind, or a key is decided before the upload.
     """
+    free = [name for name, known in RunConfig.declared().items() if known.after_upload]
     for key in changes:
-        if key not in FREE_KEYS:
+        if key not in free:
             raise UserError(
                 f"The key {key} is decided before the uploads, so it cannot be changed for these: set one of "
-                f"{', '.join(FREE_KEYS)}, or run again."
+                f"{', '.join(free)}, or run again."
             )
     config, store = _kept(folder, changes)
     strategy = strategy_of(config)
     started = time.perf_counter()
     nodes = []
     for number, name in enumerate(store.names()):
-        arrays = store.read(name)
-        if arrays is None:
+        sent = store.read(name)
+        if sent is None:
             raise UserError(f"The kept upload of {name} in {store.folder} is damaged: run the federation again.")
-        upload = strategy.read_upload(arrays)
+        upload = strategy.read_upload(sent)
         strategy.aggregator.add(upload, number)
         nodes.append(NodeResult(name, KEPT, int(upload.counts.sum()), upload.counts.numel()))
     solved = strategy.solve()
@@ -80,8 +79,8 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
 def _kept(folder: Path, changes: Mapping[str, object]) -> tuple[RunConfig, UploadStore]:
     for kept in kept_configs(folder):
         # Whatever was trained afterwards, it started from these.
-        values = {**kept.to_mapping(), "continue": NO_TRAINING, **changes}
-        config = RunConfig.from_mapping(values)
+        asked = kept.replaced(continue_=NO_TRAINING).to_mapping()
+        config = RunConfig.from_mapping({**asked, **changes})
         store = UploadStore(folder, config)
         if store.names():
             return config, store

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedcof import LinearClassifier, Oracle
+from fedcof import LinearClassifier
 from fedcof.data.partitioning import describe_partition
 from fedcof.data.virtual_clients import client_indices, labels_of, problem_of, split_features
-from fedcof.run.config import NODES, RunConfig
+from fedcof.methods.method import PooledMethod
+from fedcof.run.config import RunConfig
 from fedcof.run.ledger import Ledger
 from fedcof.run.results import HEAD_FILE_NAME, RunResult, write_whole
 from server.evaluation import accuracy_by_class, rightly_classified, share
@@ -54,11 +55,12 @@ def execute(federation: Federation, config: RunConfig, output: Path, folder: str
     UserError
         If too few clients sent something that can be used.
     """
-    if config.method == "oracle":
-        result = _oracle(config, output / folder)
+    method = config.method.chosen
+    if isinstance(method, PooledMethod):
+        result = _pooled(method, config, output / folder)
     else:
         result = _federated(federation, config, output / folder, on_reply)
-    logger.info("%s: accuracy %.4f with %d bytes up", config.method, result.accuracy, result.uplink_bytes)
+    logger.info("%s: accuracy %.4f with %d bytes up", config.method.name, result.accuracy, result.uplink_bytes)
     return replace(result, head=(Path(folder) / HEAD_FILE_NAME).as_posix())
 
 
@@ -87,14 +89,13 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
     )
 
 
-def _oracle(config: RunConfig, folder: Path) -> RunResult:
+def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     """Solve on all training features in one place: no client is asked and nothing is sent."""
     started = time.perf_counter()
     table = split_features(config, "train")
     problem = problem_of(config)
-    oracle = Oracle(problem.num_classes, table.features.shape[1], config.shrinkage, config.head)
-    oracle.add_samples(torch.tensor(table.features[:]), torch.tensor(table.labels[:]))
-    solved = oracle.solve()
+    features, labels = torch.tensor(table.features[:]), torch.tensor(table.labels[:])
+    solved = method.pooled(features, labels, problem.num_classes, config.method).solve()
     seconds = round(time.perf_counter() - started, 3)
     classifier = LinearClassifier(solved.weight, solved.bias, solved.present, problem.class_names)
     _write_files(folder, Ledger(), config)
@@ -120,8 +121,8 @@ def result_of(config: RunConfig, right: Tensor) -> RunResult:
     problem = problem_of(config)
     labels = torch.tensor(labels_of(config, "test"))
     return RunResult(
-        method=config.method,
-        seed=config.seed,
+        method=config.method.name,
+        seed=config.data.seed,
         accuracy=share(right) if len(right) else math.nan,
         uplink_bytes=0,
         downlink_bytes=0,
@@ -137,7 +138,7 @@ def result_of(config: RunConfig, right: Tensor) -> RunResult:
 def _write_files(folder: Path, ledger: Ledger, config: RunConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / LEDGER_FILE_NAME, ledger.to_csv())
-    if config.dataset == NODES:
+    if config.data.on_nodes:
         return
     labels = labels_of(config, "train")
     counts = describe_partition(client_indices(config), labels, problem_of(config).num_classes)

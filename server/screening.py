@@ -8,20 +8,19 @@ from statistics import median
 
 import torch
 
-from fedcof import FeatureMoments
-from fedcof.statistics.base import ClassMeanRows
+from fedcof.statistics.base import Statistics
 
 # Class means of one backbone on very different images (digits, CIFAR-100) differ in length by less than a third.
 LARGEST_RATIO = 10.0
 FEWEST_UPLOADS = 3
 
 
-def feature_scale(upload: ClassMeanRows | FeatureMoments) -> float:
+def feature_scale(upload: Statistics) -> float:
     """Measure how long an upload's feature vectors are.
 
     Parameters
     ----------
-    upload : ClassMeans, EncodedClassMeans or FeatureMoments
+    upload : Statistics
         With at least one sample.
 
     Returns
@@ -29,15 +28,7 @@ def feature_scale(upload: ClassMeanRows | FeatureMoments) -> float:
     float
         Root of the mean squared length of its means, weighted by their samples; of its features, for moments.
     """
-    counts = upload.counts.to(torch.float64)
-    if isinstance(upload, FeatureMoments):
-        ends = torch.arange(upload.feature_dim, 0, -1).cumsum(0)
-        starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]])
-        squares = upload.gram[starts].to(torch.float64).sum()
-    else:
-        rows = upload.rows(slice(0, upload.num_rows)).to(torch.float64)
-        squares = (counts * rows.square().sum(dim=1)).sum()
-    return math.sqrt(max(float(squares / counts.sum()), 0.0))
+    return math.sqrt(max(upload.sum_of_squares() / float(upload.counts.to(torch.float64).sum()), 0.0))
 
 
 def implausible(scales: Mapping[int, float]) -> dict[int, str]:

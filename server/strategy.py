@@ -1,10 +1,9 @@
-"""FedNCM, FedCOF and Fed3R as Flower strategies: ask every client once, solve one classifier."""
+"""One-shot methods as a Flower strategy: ask every client once, solve one classifier."""
 
 from __future__ import annotations
 
 import math
 import random
-from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from logging import getLogger
 from typing import TypedDict, Unpack
@@ -15,20 +14,21 @@ from flwr.serverapp.strategy import Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from torch import nn
 
-import fedcof
-from fedcof import FeatureMoments, LinearClassifier, UserError
+from fedcof import LinearClassifier, UserError
 from fedcof.heads.temperature import softmax_start
 from fedcof.heads.trainable import Network
 from fedcof.methods.base import Aggregator
-from fedcof.methods.noise_corrected import NoiseCorrected
-from fedcof.privacy.correction import PrivateRows
+from fedcof.methods.chain import Chain, Encode, Measure, Withhold
+from fedcof.methods.method import FederatedMethod
+from fedcof.methods.registry import METHODS
+from fedcof.methods.section import MethodSection
 from fedcof.privacy.mechanism import Privacy
-from fedcof.privacy.plausibility import check_plausible
-from fedcof.run.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
-from fedcof.statistics.base import ClassMeanRows
+from fedcof.run.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS, tag_of
+from fedcof.statistics.base import Statistics
 from fedcof.wire.arrays import num_bytes
-from fedcof.wire.encoding import count_rows, decode_class_means, decode_feature_moments
-from server.intake import Arrays, Intake, NodeRules, Upload
+from fedcof.wire.codec import Sent
+from fedcof.wire.section import WireSection
+from server.intake import Intake, NodeRules
 
 logger = getLogger("flwr")
 
@@ -78,12 +78,16 @@ class Participation(TypedDict, total=False):
 
 
 class OneShotStrategy(Strategy):
-    """What the training-free strategies share.
+    """A method whose clients are asked once, as a Flower strategy.
 
     Parameters
     ----------
+    section : MethodSection
+        Names the method, with its keys.
+    num_classes, feature_dim : int
+        Size of the classifier.
     **participation
-        See :class:`Participation`.
+        See :class:`Participation`; one that is misspelt is a TypeError.
 
     Attributes
     ----------
@@ -97,39 +101,54 @@ class OneShotStrategy(Strategy):
         What the clients found when they evaluated the classifier.
     intake : Intake or None
         What became of the uploads of nodes with data of their own.
+    aggregator : Aggregator
+        The uploads so far.
     """
 
-    def __init__(self, **participation: Unpack[Participation]) -> None:
-        self.quorum = participation.get("quorum", 0.8)
-        self.fraction = participation.get("fraction", 1.0)
-        self.seed = participation.get("seed", 0)
-        self.broadcast = participation.get("broadcast", False)
-        self.on_reply = participation.get("on_reply", lambda: None)
-        self.then = participation.get("then")
-        self.init_rounds = participation.get("init_rounds", 1)
-        self.backbone = participation.get("backbone")
-        self.privacy = participation.get("privacy")
-        self.subtract_noise = participation.get("subtract_noise", True)
-        rules = participation.get("rules")
+    def __init__(
+        self,
+        section: MethodSection,
+        num_classes: int,
+        feature_dim: int,
+        *,
+        quorum: float = 0.8,
+        fraction: float = 1.0,
+        seed: int = 0,
+        broadcast: bool = False,
+        on_reply: Callable[[], None] = lambda: None,
+        then: Strategy | None = None,
+        init_rounds: int = 1,
+        backbone: nn.Module | None = None,
+        privacy: Privacy | None = None,
+        subtract_noise: bool = True,
+        rules: NodeRules | None = None,
+    ) -> None:
+        method = METHODS.get(section.name)
+        if not isinstance(method, FederatedMethod):
+            raise UserError(
+                f"The method {section.name} asks no clients, so there is no strategy of it: choose another."
+            )
+        self.quorum, self.fraction, self.seed = quorum, fraction, seed
+        self.broadcast, self.on_reply = broadcast, on_reply
+        self.then, self.init_rounds, self.backbone = then, init_rounds, backbone
         self.intake = Intake(rules) if rules else None
         self.client_metrics: MetricRecord | None = None
         self.num_asked = 0
         self.num_accepted = 0
         self.rejected: dict[int, str] = {}
         self.expected_uplink_bytes = 0
+        self.aggregator: Aggregator = method.aggregator(num_classes, feature_dim, section, privacy, subtract_noise)
+        self._chain = _receiving_chain(
+            method, num_classes, feature_dim, privacy, subtract_noise, rules.most_rows if rules else None
+        )
         self._to_ask: list[int] | None = None
         self._asked_now = 0
         self._last_round = 1
         self._classifier: LinearClassifier | None = None
 
-    @property
-    @abstractmethod
-    def aggregator(self) -> Aggregator:
-        """The uploads so far."""
-
-    @abstractmethod
-    def read_upload(self, arrays: Arrays) -> Upload:
-        """Read one client's arrays as what the aggregator adds; raises UserError if they cannot be used."""
+    def read_upload(self, sent: Sent) -> Statistics:
+        """Read one client's upload as what the aggregator adds; raises UserError if it cannot be used."""
+        return self._chain.receive(sent.arrays, sent.tag)
 
     def solve(self) -> LinearClassifier:
         """Solve for the classifier of all uploads so far."""
@@ -143,7 +162,7 @@ class OneShotStrategy(Strategy):
         kept: list[int] = []
         if self._to_ask is None:
             if self.intake:
-                kept = self.intake.take_kept(self._read)
+                kept = self.intake.take_kept(self.read_upload)
                 clients = [client for client in clients if client not in kept]
             self._to_ask = random.Random(self.seed).sample(clients, len(clients)) if self.fraction < 1 else clients
         size = math.ceil(self.fraction * len(clients))
@@ -262,54 +281,32 @@ class OneShotStrategy(Strategy):
             raise UserError("No client was asked, so there is no classifier: start the strategy on some clients.")
         return self._classifier
 
-    def _corrected(self, aggregator: Aggregator) -> Aggregator:
-        return NoiseCorrected(aggregator, self.privacy) if self.privacy and self.subtract_noise else aggregator
-
-    def _read_class_means(self, arrays: Arrays) -> ClassMeanRows:
-        upload = decode_class_means(arrays)
-        if not self.privacy:
-            return upload
-        check_plausible(upload, self.privacy, self.aggregator.num_classes)
-        return PrivateRows(upload, self.privacy) if self.subtract_noise else upload
-
     def _fold_in(self, reply: Message) -> None:
         client = reply.metadata.src_node_id
         if reply.has_error():
             self._reject(client, reply.error.reason or f"error {reply.error.code}")
             return
         try:
-            arrays = _arrays_of(reply.content)
-            upload = self._read(arrays)
+            sent = _sent_in(reply.content)
+            upload = self.read_upload(sent)
             if self.intake:
-                self.intake.take(client, upload, arrays, reply.content)
+                self.intake.take(client, upload, sent, reply.content)
             else:
-                self._add(client, upload, arrays)
+                self._add(client, upload, sent)
         except UserError as error:
             self._reject(client, str(error))
 
-    def _read(self, arrays: Arrays) -> Upload:
-        """Read an upload; raises UserError if it cannot be used, whatever it is."""
-        if self.intake and count_rows(arrays) > self.intake.rules.most_rows:
-            rows, most = count_rows(arrays), self.intake.rules.most_rows
-            raise UserError(f"its upload has {rows} rows, but may have {most}")
-        try:
-            upload = self.read_upload(arrays)
-            upload.check_fits(self.aggregator.num_classes, self.aggregator.feature_dim)
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise UserError(f"its upload cannot be read ({error})") from error
-        return upload
-
-    def _add(self, client: int, upload: Upload, arrays: Arrays) -> None:
+    def _add(self, client: int, upload: Statistics, sent: Sent) -> None:
         self.aggregator.add(upload, client)
         self.num_accepted += 1
-        self.expected_uplink_bytes += num_bytes(arrays)
+        self.expected_uplink_bytes += num_bytes(sent.arrays)
 
     def _add_taken(self, intake: Intake) -> None:
-        for client, upload, arrays, reason in intake.release():
+        for client, upload, sent, reason in intake.release():
             if reason:
                 self._reject(client, reason)
             else:
-                self._add(client, upload, arrays)
+                self._add(client, upload, sent)
 
     def _reject(self, client: int, reason: str) -> None:
         self.rejected[client] = reason.strip().splitlines()[-1] if reason.strip() else "no reason given"
@@ -328,7 +325,7 @@ class OneShotStrategy(Strategy):
         )
 
 
-class FedNCM(OneShotStrategy):
+class FedNCMStrategy(OneShotStrategy):
     """Nearest class mean (arXiv 2306.03937) as a Flower strategy.
 
     Parameters
@@ -336,24 +333,14 @@ class FedNCM(OneShotStrategy):
     num_classes, feature_dim : int
         Size of the classifier.
     **participation
-        See :class:`Participation`.
+        See :class:`Participation`; one that is misspelt is a TypeError.
     """
 
     def __init__(self, num_classes: int, feature_dim: int, **participation: Unpack[Participation]) -> None:
-        super().__init__(**participation)
-        self._aggregator = self._corrected(fedcof.FedNCM(num_classes, feature_dim))
-
-    @property
-    def aggregator(self) -> Aggregator:
-        """The uploads so far."""
-        return self._aggregator
-
-    def read_upload(self, arrays: Arrays) -> ClassMeanRows:
-        """Read class means."""
-        return self._read_class_means(arrays)
+        super().__init__(MethodSection(name="fedncm"), num_classes, feature_dim, **participation)
 
 
-class FedCOF(OneShotStrategy):
+class FedCOFStrategy(OneShotStrategy):
     """Covariances for free (arXiv 2412.14326) as a Flower strategy.
 
     Parameters
@@ -363,7 +350,7 @@ class FedCOF(OneShotStrategy):
     estimator, shrinkage, head
         See :class:`fedcof.FedCOF`.
     **participation
-        See :class:`Participation`.
+        See :class:`Participation`; one that is misspelt is a TypeError.
     """
 
     def __init__(
@@ -371,25 +358,15 @@ class FedCOF(OneShotStrategy):
         num_classes: int,
         feature_dim: int,
         estimator: str = "per-class",
-        shrinkage: float | str = 1.0,
+        shrinkage: float | str = "leave-one-out",
         head: str = "ridge",
         **participation: Unpack[Participation],
     ) -> None:
-        super().__init__(**participation)
-        aggregator = fedcof.FedCOF(num_classes, feature_dim, estimator, shrinkage, head)
-        self._aggregator = self._corrected(aggregator) if head == "ridge" else aggregator
-
-    @property
-    def aggregator(self) -> Aggregator:
-        """The uploads so far."""
-        return self._aggregator
-
-    def read_upload(self, arrays: Arrays) -> ClassMeanRows:
-        """Read class means."""
-        return self._read_class_means(arrays)
+        section = MethodSection(name="fedcof", estimator=estimator, shrinkage=shrinkage, head=head)
+        super().__init__(section, num_classes, feature_dim, **participation)
 
 
-class Fed3R(OneShotStrategy):
+class Fed3RStrategy(OneShotStrategy):
     """Ridge regression on federated second-order statistics (ICML 2024) as a Flower strategy.
 
     Parameters
@@ -399,27 +376,35 @@ class Fed3R(OneShotStrategy):
     penalty : float
         See :class:`fedcof.Fed3R`.
     **participation
-        See :class:`Participation`.
+        See :class:`Participation`; one that is misspelt is a TypeError.
     """
 
     def __init__(
         self, num_classes: int, feature_dim: int, penalty: float = 0.01, **participation: Unpack[Participation]
     ) -> None:
-        super().__init__(**participation)
-        gram_noise = self.privacy.gram_noise if self.privacy else 0.0
-        self._aggregator = self._corrected(fedcof.Fed3R(num_classes, feature_dim, penalty, gram_noise))
+        section = MethodSection(name="fed3r", ridge_penalty=penalty)
+        super().__init__(section, num_classes, feature_dim, **participation)
 
-    @property
-    def aggregator(self) -> Aggregator:
-        """The uploads so far."""
-        return self._aggregator
 
-    def read_upload(self, arrays: Arrays) -> FeatureMoments:
-        """Read a Gram matrix and class sums."""
-        upload = decode_feature_moments(arrays)
-        if self.privacy:
-            check_plausible(upload, self.privacy, self.aggregator.num_classes)
-        return upload
+# As a Flower app imports them, where no aggregator of the same name is near.
+FedNCM, FedCOF, Fed3R = FedNCMStrategy, FedCOFStrategy, Fed3RStrategy
+
+
+def _receiving_chain(
+    method: FederatedMethod,
+    num_classes: int,
+    feature_dim: int,
+    privacy: Privacy | None,
+    subtract_noise: bool,
+    most_rows: int | None,
+) -> Chain:
+    return Chain(
+        (
+            Measure(method, num_classes, privacy, subtract_noise=subtract_noise),
+            Withhold(method, num_classes, feature_dim),
+            Encode(method, WireSection(), num_clients=1, num_classes=num_classes, most_rows=most_rows),
+        )
+    )
 
 
 def classifier_to_arrays(classifier: LinearClassifier) -> ArrayRecord:
@@ -455,11 +440,12 @@ def network_to_arrays(network: Network) -> ArrayRecord:
     return ArrayRecord({name: Array(array) for name, array in network.to_arrays().items()})
 
 
-def _arrays_of(content: RecordDict) -> Arrays:
-    """Take an upload's arrays out of a reply; raises UserError if they are none."""
-    record = content.array_records.get(STATISTICS, ArrayRecord())
+def _sent_in(content: RecordDict) -> Sent:
+    """Take an upload out of a reply; raises UserError if there is none, or it is no arrays."""
+    tagged = [(tag_of(name), record) for name, record in content.array_records.items()]
+    tag, record = next(((tag, record) for tag, record in tagged if tag is not None), ("", ArrayRecord()))
     try:
-        return {key: record[key].numpy() for key in record}
+        return Sent({key: record[key].numpy() for key in record}, tag)
     except Exception as error:
         # Anything may be raised by numpy's reader on bytes that a stranger has made.
         raise UserError(f"its arrays cannot be read ({type(error).__name__}: {error})") from error

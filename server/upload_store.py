@@ -5,44 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from logging import getLogger
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from fedcof.data.node_data import class_names_of
 from fedcof.run.config import RunConfig
 from fedcof.run.results import write_whole
+from fedcof.wire.codec import Sent
 
 FOLDER_NAME = "uploads"
 CONFIG_FILE_NAME = "run-config.json"
 PREFIX, SUFFIX = "node-", ".safetensors"
 
-# What an upload depends on, with the names of the classes.
-KEYS = [
-    "dataset",
-    "backbone",
-    "weights",
-    "image-size",
-    "groups",
-    "encoding",
-    "rounding-noise",
-    "bytes-per-client",
-    "bytes-per-class",
-    "client-test-share",
-    "seed",
-]
-PRIVACY_KEYS = ["epsilon", "delta", "clip-norm"]
+TAG = "tag"
 
 logger = getLogger("flwr")
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 class UploadStore:
@@ -57,23 +39,20 @@ class UploadStore:
     """
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
-        classes = class_names_of(config.classes) if config.classes else ()
-        values = [classes, *(config.to_mapping()[key] for key in KEYS)]
-        if config.epsilon:
-            values += [config.to_mapping()[key] for key in PRIVACY_KEYS]
-        kind = "moments" if config.method == "fed3r" else "means"
-        digest = hashlib.sha256(json.dumps([kind, values]).encode()).hexdigest()[:8]
-        self.folder = folder / FOLDER_NAME / f"{kind}-{digest}"
         self._config = config
+        asked = _asked_for(config)
+        same = (kept for kept, found in _kept_folders(folder) if _asked_for(found) == asked)
+        digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
+        self.folder = next(same, folder / FOLDER_NAME / f"{config.method.chosen.kind}-{digest}")
 
-    def keep(self, name: str, arrays: Arrays) -> None:
+    def keep(self, name: str, sent: Sent) -> None:
         """Put an accepted upload on disk, in one step.
 
         Parameters
         ----------
         name : str
             The node's name.
-        arrays : mapping of str to ndarray
+        sent : Sent
             The upload as it was sent.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +61,8 @@ class UploadStore:
         path = self._path(name)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         with unfinished.open("wb") as file:
-            file.write(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
+            arrays = {key: np.ascontiguousarray(array) for key, array in sent.arrays.items()}
+            file.write(save(arrays, {TAG: sent.tag}))
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -102,7 +82,7 @@ class UploadStore:
         files = self.folder.glob(f"{PREFIX}*{SUFFIX}")
         return sorted(unquote(file.name.removeprefix(PREFIX).removesuffix(SUFFIX)) for file in files)
 
-    def read(self, name: str) -> Arrays | None:
+    def read(self, name: str) -> Sent | None:
         """Read an upload.
 
         Parameters
@@ -112,15 +92,17 @@ class UploadStore:
 
         Returns
         -------
-        mapping of str to ndarray, or None
+        Sent or None
             As it was sent; None if there is none, or it is damaged and so has to be asked for again.
         """
         path = self._path(name)
         try:
-            return load(path.read_bytes())
+            with safe_open(path, framework="np") as file:
+                tag = (file.metadata() or {}).get(TAG, "")
+                return Sent({key: file.get_tensor(key) for key in file.keys()}, tag)  # noqa: SIM118
         except FileNotFoundError:
             return None
-        except (SafetensorError, ValueError) as error:
+        except (SafetensorError, ValueError, OSError) as error:
             logger.warning("The kept upload of %s is damaged (%s): it is asked for again.", name, error)
             return None
 
@@ -141,5 +123,16 @@ def kept_configs(folder: Path) -> list[RunConfig]:
     list of RunConfig
         The configuration that each kind of uploads was first asked with.
     """
+    return [config for _, config in _kept_folders(folder)]
+
+
+def _kept_folders(folder: Path) -> list[tuple[Path, RunConfig]]:
     files = sorted((folder / FOLDER_NAME).glob(f"*/{CONFIG_FILE_NAME}"))
-    return [RunConfig.from_mapping(json.loads(file.read_text())) for file in files]
+    return [(file.parent, RunConfig.from_mapping(json.loads(file.read_text()))) for file in files]
+
+
+def _asked_for(config: RunConfig) -> list[object]:
+    """List what an upload depends on: its kind, and the values of the keys that change it."""
+    if config.data.classes:
+        config = config.replaced(classes="\n".join(class_names_of(config.data.classes)))
+    return [config.method.chosen.kind, config.upload_values()]

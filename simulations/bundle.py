@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 
 from fedcof.errors import UserError, unknown_name
-from fedcof.run.config import Scalar
+from fedcof.keys import Scalar
 
 PACKAGES = ("fedcof", "clients", "server")
 DESCRIPTION_IN_WHEEL = "flower_app.toml"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedcof.data.section import NODES
 from fedcof.errors import UserError
-from fedcof.run.config import NODES
 from fedcof.run.results import FILE_NAME, RunResult, append_result, load_results
 from server.resolving import solve_again
 from simulations import deployment

@@ -6,12 +6,12 @@ import hashlib
 import json
 from itertools import product
 
-from fedcof.errors import UserError, unknown_name
-from fedcof.run.config import METHODS, RunConfig, Scalar, keys_without_effect
+from fedcof.errors import UserError
+from fedcof.keys import Changes
+from fedcof.methods.registry import METHODS
+from fedcof.run.config import RunConfig, keys_without_effect
 from fedcof.run.results import RunResult
 from simulations.scenario import with_absolute_paths
-
-NO_LISTS = {"method": "--methods", "seed": "--seeds", "output": "--output", "plan": "nothing"}
 
 Runs = dict[str, RunConfig]
 
@@ -41,14 +41,14 @@ def comparison_runs(values: dict[str, object], methods: list[str], seeds: list[s
         If a method, key or value is unknown, or a list is empty or given to a key that takes none.
     """
     lists = {key: value for key, value in values.items() if isinstance(value, list)}
+    known = RunConfig.declared()
     for key, value in lists.items():
-        if key in NO_LISTS:
-            raise UserError(f"The key {key} takes no list: use {NO_LISTS[key]} for several.")
+        if key in known and known[key].several:
+            raise UserError(f"The key {key} takes no list: use {known[key].several} for several.")
         if not value:
             raise UserError(f"The key {key} has an empty list: give at least one value.")
     for method in methods:
-        if method not in METHODS:
-            raise unknown_name("method", method, METHODS)
+        METHODS.get(method)
     runs: Runs = {}
     for seed, *choice in product(seeds, *lists.values()):
         for method in methods:
@@ -103,12 +103,16 @@ def varying_keys(results: list[RunResult]) -> list[str]:
 def _folder_of(config: RunConfig, keys: list[str]) -> str:
     """Name a run so that a person can find it, and so that no two runs share a name."""
     values = config.to_mapping()
-    parts = [config.method, *(f"{key}-{values[key]}" for key in keys), f"seed-{config.seed}", _identity(config)]
+    parts = [
+        config.method.name,
+        *(f"{key}-{values[key]}" for key in keys),
+        f"seed-{config.data.seed}",
+        _identity(config),
+    ]
     return "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in part) for part in parts)
 
 
 def _identity(config: RunConfig) -> str:
     """Digest everything that a result depends on."""
-    values: dict[str, Scalar] = config.to_mapping()
-    kept = {key: value for key, value in values.items() if key not in ("output", "plan")}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+    made_by = [config.method.name, config.with_effect(Changes.BYTES)]
+    return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:8]

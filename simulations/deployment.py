@@ -12,10 +12,12 @@ from tempfile import TemporaryDirectory
 import datasets
 
 from fedcof.data.image_dataset import ImageDataset
+from fedcof.data.section import NODES
 from fedcof.data.virtual_clients import client_indices, dataset_of
 from fedcof.embedding.images import rgb_images
 from fedcof.errors import UserError
-from fedcof.run.config import NODES, RunConfig, Scalar
+from fedcof.keys import Scalar
+from fedcof.run.config import RunConfig
 from fedcof.run.results import RunResult, load_results
 from server.app import FAILURE_FILE_NAME
 from simulations.bundle import stage_app
@@ -224,14 +226,13 @@ def nodes_run_config(config: RunConfig, num_nodes: int, output: Path) -> dict[st
     dict
         Keys and values for ``flwr run``.
     """
-    values = {
-        **config.to_mapping(),
-        "dataset": NODES,
-        "classes": str(output / CLASSES_FILE_NAME),
-        "test-data": str(output / "test"),
-        "num-clients": num_nodes,
-        "output": str(output),
-    }
+    values = config.replaced(
+        dataset=NODES,
+        classes=str(output / CLASSES_FILE_NAME),
+        test_data=str(output / "test"),
+        num_clients=num_nodes,
+        output=str(output),
+    ).to_mapping()
     defaults = RunConfig.defaults()
     return {key: value for key, value in values.items() if value != defaults[key]}
 

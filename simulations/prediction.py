@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from fedcof.data.virtual_clients import backbone_of
 from fedcof.embedding.backbones import Backbone
 from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
-from fedcof.run.config import FINE_TUNE, RunConfig
+from fedcof.run.config import RunConfig
 from fedcof.run.results import BACKBONE_FILE_NAME, RunResult, load_results
 
 
@@ -115,8 +115,8 @@ def backbone_of_run(folder: Path, run: RunResult) -> Backbone:
         If its features were computed elsewhere, or its weights cannot be read.
     """
     config = RunConfig.from_mapping(run.config)
-    if config.continue_ == FINE_TUNE:
-        config = replace(config, weights=str((folder / run.head).with_name(BACKBONE_FILE_NAME)))
+    if config.training.fine_tunes:
+        config = config.replaced(weights=str((folder / run.head).with_name(BACKBONE_FILE_NAME)))
     return backbone_of(config)
 
 

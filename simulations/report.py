@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedcof.errors import UserError
-from fedcof.run.config import BUDGETS, IGNORED_KEYS, METHODS, RunConfig, keys_without_effect
+from fedcof.methods.registry import METHODS
+from fedcof.run.config import RunConfig, keys_without_effect
 from fedcof.run.results import RunResult, load_results, write_whole
 from simulations import plots
 from simulations.comparison import comparison_runs
@@ -41,7 +42,7 @@ NAMES = {
 # Neither says what was run: the first two have a place of their own, the others are paths of one moment.
 UNSAID = ["method", "seed", "output", "plan"]
 ONLY_ON_THE_SERVER = ["shrinkage", "estimator", "head", "ridge-penalty", "subtract-noise"]
-ON_THE_WIRE = ["encoding", "groups", "rounding-noise", *BUDGETS]
+ON_THE_WIRE = ["encoding", "groups", "rounding-noise", "bytes-per-client", "bytes-per-class"]
 WITHOUT_EFFECT = ["batch-size", "feature-cache", "broadcast", "clients-per-node", "quorum"]
 TIMEOUTS = ["node-timeout", "reply-timeout"]
 
@@ -232,7 +233,7 @@ def _same(one: Setting, other: Setting, free: Sequence[str]) -> bool:
     ignored = {*free, *UNSAID, *WITHOUT_EFFECT, *TIMEOUTS}
     configs = [{k: v for k, v in setting.runs[0].config.items() if k not in ignored} for setting in (one, other)]
     # The oracle asks nobody, so how clients are asked is nothing that it could share.
-    asked = IGNORED_KEYS["oracle"] if "oracle" in (one.method, other.method) else []
+    asked = keys_without_effect({"method": "oracle"}) if "oracle" in (one.method, other.method) else set()
     same = all(value == configs[1].get(key) for key, value in configs[0].items() if key not in asked)
     return same and {run.seed for run in one.runs} == {run.seed for run in other.runs}
 
@@ -269,7 +270,7 @@ def _settings(results: Sequence[RunResult]) -> list[Setting]:
         unused = keys_without_effect(config)
         meant = [key for key in varying if key in config and key not in unused]
         settings.append(replace(setting, values={key: _without_folders(key, config[key]) for key in meant}))
-    return sorted(settings, key=lambda setting: METHODS.index(setting.method))
+    return sorted(settings, key=lambda setting: METHODS.names().index(setting.method))
 
 
 def _keys(settings: Sequence[Setting]) -> list[str]:

@@ -121,14 +121,21 @@ def client_resources(config: RunConfig, num_nodes: int, measure: Measure = measu
     UserError
         As the measuring.
     """
-    num_gpus = config.num_gpus
+    num_gpus = config.execution.num_gpus
     if num_gpus == DERIVED:
         num_gpus = 0.0
         if _clients_embed(config):
-            memory = measure(config.backbone, config.image_size, config.weights, config.batch_size)
+            memory = measure(
+                config.embedding.backbone,
+                config.embedding.image_size,
+                config.embedding.weights,
+                config.embedding.batch_size,
+            )
             num_gpus = gpu_share(memory) if memory else 0.0
-    return Resources(num_nodes, config.num_cpus, num_gpus)
+    return Resources(num_nodes, config.execution.num_cpus, num_gpus)
 
 
 def _clients_embed(config: RunConfig) -> bool:
-    return not (config.feature_cache or is_precomputed(config.dataset) or config.method == "oracle")
+    return not (
+        config.embedding.feature_cache or is_precomputed(config.data.dataset) or config.method.name == "oracle"
+    )

@@ -11,7 +11,6 @@ from fedcof.errors import UserError
 from fedcof.run.config import RunConfig
 from fedcof.run.results import write_whole
 from server.checkpoint import FILE_NAME as CHECKPOINT_FILE_NAME
-from server.checkpoint import NOT_THE_RUN
 
 FILE_NAME = "run-config.toml"
 
@@ -36,7 +35,7 @@ def keep_config(folder: Path, config: RunConfig) -> None:
             f"The folder {folder} holds a run that was interrupted: go on with fedcof simulate --resume {folder}, "
             "or name a new one with --output."
         )
-    values = {key: value for key, value in config.to_mapping().items() if key not in ("output", "plan")}
+    values = config.replaced(output="", plan="").to_mapping()
     write_whole(folder / FILE_NAME, tomli_w.dumps(values))
 
 
@@ -67,10 +66,10 @@ def kept_config(folder: Path, asked: RunConfig | None = None) -> RunConfig:
         kept = RunConfig.from_mapping(tomllib.loads(path.read_text()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"The file {path} is not a run-config ({error}): mend it, or start anew.") from error
-    for key, value in (asked or kept).to_mapping().items():
-        if key not in NOT_THE_RUN and kept.to_mapping()[key] != value:
-            raise UserError(
-                f"The run in {folder} has {key} {kept.to_mapping()[key]!r}, and not {value!r}: leave the setting "
-                "out, or name a new folder with --output."
-            )
+    key = (asked or kept).differing_key(kept.to_mapping())
+    if asked and key:
+        raise UserError(
+            f"The run in {folder} has {key.name} {kept.value(key)!r}, and not {asked.value(key)!r}: leave the setting "
+            "out, or name a new folder with --output."
+        )
     return asked or kept

@@ -14,7 +14,8 @@ from rich.progress import Progress
 
 from fedcof.data.virtual_clients import client_indices, images_to_embed, split_features
 from fedcof.errors import UserError
-from fedcof.run.config import RunConfig, Scalar
+from fedcof.keys import Scalar
+from fedcof.run.config import RunConfig
 from fedcof.run.results import RunResult, load_results, write_whole
 from server.app import FAILURE_FILE_NAME, PROGRESS
 from server.checkpoint import load_checkpoint
@@ -72,7 +73,7 @@ def execute_runs(runs: dict[str, RunConfig], output: Path) -> list[RunResult]:
 
 
 def _ray_address(configs: Iterable[RunConfig]) -> str:
-    addresses = sorted({config.ray_address for config in configs})
+    addresses = sorted({config.execution.ray_address for config in configs})
     if len(addresses) > 1:
         raise UserError(
             f"The key ray-address takes one value for all runs, but it is {' and '.join(map(repr, addresses))}:"
@@ -93,9 +94,9 @@ def _resources(run: tuple[str, RunConfig]) -> Resources:
 
 def _num_nodes(config: RunConfig) -> int:
     """How many SuperNodes host a run's clients: one each, up to a hundred, unless asked otherwise."""
-    if config.clients_per_node:
-        return -(-config.num_clients // config.clients_per_node)
-    return min(config.num_clients, MOST_NODES)
+    if config.execution.clients_per_node:
+        return -(-config.data.num_clients // config.execution.clients_per_node)
+    return min(config.data.num_clients, MOST_NODES)
 
 
 def _embed(configs: Iterable[RunConfig], bars: Progress) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 import tomli_w
 
 from fedcof.errors import UserError
-from fedcof.run.config import Scalar
+from fedcof.keys import Scalar
 from simulations.processes import guarded, signals_ignored, signals_raise, stop
 
 CONNECTION_NAME = "simulation"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
-from fedcof.embedding.backbones import PRETRAINED, RANDOM
 from fedcof.errors import UserError, unknown_name
 from fedcof.run.config import RunConfig
 
@@ -142,9 +140,10 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     RunConfig
         With absolute paths.
     """
-    kind, separator, place = config.dataset.partition(":")
-    if kind in ("parquet", "folder", "features") and place:
-        config = replace(config, dataset=f"{kind}{separator}{Path(place).expanduser().absolute()}")
-    if config.weights not in (PRETRAINED, RANDOM):
-        config = replace(config, weights=str(Path(config.weights).expanduser().absolute()))
-    return config
+    changed = {}
+    for known in RunConfig.declared().values():
+        value = str(config.value(known))
+        place = known.place(value) if known.place else ""
+        if place:
+            changed[known.argument] = value.removesuffix(place) + str(Path(place).expanduser().absolute())
+    return config.replaced(**changed) if changed else config

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from fedcof.statistics.base import ClassMeanRows
+from fedcof.statistics.class_means import ClassMeanRows
 
 ROWS_PER_BLOCK = 4096
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedcof.covariance.choices import ESTIMATORS
 from fedcof.covariance.totals import ClassCounts
 from fedcof.errors import unknown_name
-
-ESTIMATORS = ["per-class", "pooled"]
 
 
 def class_weights_of(totals: ClassCounts, estimator: str) -> Tensor:

@@ -12,7 +12,7 @@ from fedcof.covariance.blocks import classes_of_block, noise_of_block
 from fedcof.covariance.estimators import class_weights_of
 from fedcof.covariance.shrunk import noise_to_subtract
 from fedcof.covariance.totals import ClassTotals
-from fedcof.statistics.base import ClassMeanRows
+from fedcof.statistics.class_means import ClassMeanRows
 
 # The smaller system loses about this number of times the machine's epsilon.
 LARGEST_SPECTRUM_TO_SHRINKAGE = 1e8

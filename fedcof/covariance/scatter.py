@@ -23,10 +23,10 @@ from fedcof.covariance.blocks import (
     noise_of_block,
     row_blocks,
 )
+from fedcof.covariance.choices import LEDOIT_WOLF
 from fedcof.covariance.estimators import class_weights_of, row_weights_of
-from fedcof.covariance.shrinkage import LEDOIT_WOLF
 from fedcof.covariance.totals import ClassTotals, class_counts, class_totals
-from fedcof.statistics.base import ClassMeanRows
+from fedcof.statistics.class_means import ClassMeanRows
 
 COLUMNS_PER_TILE = 256
 

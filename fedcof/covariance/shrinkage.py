@@ -13,32 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcof.errors import UserError, unknown_name
-
-LEAVE_ONE_OUT, LEDOIT_WOLF, OAS = AUTOMATIC_SHRINKAGE = ["leave-one-out", "ledoit-wolf", "oas"]
+from fedcof.covariance.choices import LEAVE_ONE_OUT, OAS
 
 # What leave-one-out tries: from an amount of 6e-6 to as little short of 1, its odds 6 per cent apart.
 LARGEST_LOG_ODDS, NUM_AMOUNTS = 12.0, 400
-
-
-def check_shrinkage(shrinkage: float | str) -> None:
-    """Check that a shrinkage is a number from 0 or the name of an estimator.
-
-    Parameters
-    ----------
-    shrinkage : float or str
-        What a user gave.
-
-    Raises
-    ------
-    UserError
-        If it is neither.
-    """
-    if isinstance(shrinkage, str):
-        if shrinkage not in AUTOMATIC_SHRINKAGE:
-            raise unknown_name("shrinkage", shrinkage, ["a number from 0", *AUTOMATIC_SHRINKAGE])
-    elif not 0 <= shrinkage < float("inf"):
-        raise UserError(f"The shrinkage is {shrinkage}, but it must be finite and at least 0: give such a number.")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedcof.covariance.blocks import as_sequence, class_sums, classes_of_block, decode_block, row_blocks
-from fedcof.statistics.base import ClassMeanRows
+from fedcof.statistics.class_means import ClassMeanRows
 
 
 @dataclass(frozen=True, eq=False)

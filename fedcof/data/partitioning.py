@@ -18,9 +18,8 @@ from flwr_datasets.partitioner import (
 )
 from numpy.typing import NDArray
 
+from fedcof.data.section import PARTITIONS
 from fedcof.errors import UserError, unknown_name
-
-PARTITIONS = ["inner-dirichlet", "dirichlet", "iid", "pathological", "shard", "natural"]
 
 SHARDS_PER_CLIENT = 2
 

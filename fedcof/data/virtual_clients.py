@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import datasets
 import numpy as np
@@ -20,13 +20,26 @@ from fedcof.data.node_data import shared_node_dataset
 from fedcof.data.partition_cache import kept_partition
 from fedcof.data.partitioning import partition_indices
 from fedcof.data.precomputed import OWNERS_FILE_NAME, is_precomputed, shared_features
+from fedcof.data.section import NATURAL, DataSection
 from fedcof.embedding.backbones import Backbone, shared_backbone
 from fedcof.embedding.feature_cache import FeatureTable, cached_features, feature_cache_dir
 from fedcof.embedding.features import extract_features
+from fedcof.embedding.section import EmbeddingSection
 from fedcof.errors import UserError
-from fedcof.run.config import NODES, RunConfig
 
 Progress = Callable[[int], None]
+
+
+class Sampled(Protocol):
+    """What says which samples a run has, and what features: two sections of its run-config."""
+
+    @property
+    def data(self) -> DataSection:
+        """Whose samples."""
+
+    @property
+    def embedding(self) -> EmbeddingSection:
+        """Which features."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +61,13 @@ class Problem:
     class_names: tuple[str, ...]
 
 
-def problem_of(config: RunConfig) -> Problem:
+def problem_of(config: Sampled) -> Problem:
     """Find out what a run classifies, be it images or features that were computed elsewhere.
 
     Parameters
     ----------
-    config : RunConfig
-        The run.
+    config : Sampled
+        The run's sections on data and embedding.
 
     Returns
     -------
@@ -66,20 +79,20 @@ def problem_of(config: RunConfig) -> Problem:
     UserError
         If the dataset or the backbone cannot be loaded.
     """
-    if is_precomputed(config.dataset):
-        features = shared_features(config.dataset)
+    if config.data.is_precomputed:
+        features = shared_features(config.data.dataset)
         return Problem(features.num_classes, features.feature_dim, features.class_names)
     dataset = dataset_of(config)
     return Problem(dataset.num_classes, backbone_of(config).feature_dim, dataset.class_names)
 
 
-def labels_of(config: RunConfig, split: str) -> NDArray[np.int64]:
+def labels_of(config: Sampled, split: str) -> NDArray[np.int64]:
     """Read the labels of a split, without an image or a feature.
 
     Parameters
     ----------
-    config : RunConfig
-        The run.
+    config : Sampled
+        The run's sections on data and embedding.
     split : {"train", "test"}
         Which part of the dataset.
 
@@ -93,18 +106,18 @@ def labels_of(config: RunConfig, split: str) -> NDArray[np.int64]:
     UserError
         If the dataset cannot be loaded, or the split is neither.
     """
-    if is_precomputed(config.dataset):
-        return shared_features(config.dataset).table(split).labels
+    if config.data.is_precomputed:
+        return shared_features(config.data.dataset).table(split).labels
     return dataset_of(config).labels(split)
 
 
-def images_to_embed(config: RunConfig, split: str) -> int:
+def images_to_embed(config: Sampled, split: str) -> int:
     """Count the images that a run needs embedded before its clients start.
 
     Parameters
     ----------
-    config : RunConfig
-        The run.
+    config : Sampled
+        The run's sections on data and embedding.
     split : {"train", "test"}
         Which part of the dataset.
 
@@ -113,37 +126,37 @@ def images_to_embed(config: RunConfig, split: str) -> int:
     int
         All of the split; 0 if the features were computed elsewhere, or clients embed their own images.
     """
-    if is_precomputed(config.dataset) or (split == "train" and not config.feature_cache):
+    if config.data.is_precomputed or (split == "train" and not config.embedding.feature_cache):
         return 0
     dataset = dataset_of(config)
     return len(dataset.train if split == "train" else dataset.test)
 
 
-def dataset_of(config: RunConfig) -> ImageDataset:
+def dataset_of(config: Sampled) -> ImageDataset:
     """Load a run's dataset, once per process.
 
     Parameters
     ----------
-    config : RunConfig
-        The run.
+    config : Sampled
+        The run's sections on data and embedding.
 
     Returns
     -------
     ImageDataset
         Its training and test split.
     """
-    if config.dataset == NODES:
-        return shared_node_dataset(config.classes, config.test_data)
-    return shared_dataset(config.dataset, config.image_column, config.label_column)
+    if config.data.on_nodes:
+        return shared_node_dataset(config.data.classes, config.data.test_data)
+    return shared_dataset(config.data.dataset, config.data.image_column, config.data.label_column)
 
 
-def backbone_of(config: RunConfig) -> Backbone:
+def backbone_of(config: Sampled) -> Backbone:
     """Load a run's backbone, once per process.
 
     Parameters
     ----------
-    config : RunConfig
-        The run.
+    config : Sampled
+        The run's sections on data and embedding.
 
     Returns
     -------
@@ -155,21 +168,21 @@ def backbone_of(config: RunConfig) -> Backbone:
     UserError
         If the run has none, because its features were computed elsewhere.
     """
-    if is_precomputed(config.dataset):
+    if config.data.is_precomputed:
         raise UserError(
-            f"The run's features come from {config.dataset!r} and not from a backbone, so it cannot be used on "
+            f"The run's features come from {config.data.dataset!r} and not from a backbone, so it cannot be used on "
             "images: use a run on images."
         )
-    return shared_backbone(config.backbone, config.image_size, config.weights)
+    return shared_backbone(config.embedding.backbone, config.embedding.image_size, config.embedding.weights)
 
 
-def split_features(config: RunConfig, split: str, progress: Progress | None = None) -> FeatureTable:
+def split_features(config: Sampled, split: str, progress: Progress | None = None) -> FeatureTable:
     """Features of a whole split, embedded by whoever asks first and read from the cache by all others.
 
     Parameters
     ----------
-    config : RunConfig
-        The run.
+    config : Sampled
+        The run's sections on data and embedding.
     split : {"train", "test"}
         Which part of the dataset.
     progress : callable, optional
@@ -180,19 +193,21 @@ def split_features(config: RunConfig, split: str, progress: Progress | None = No
     FeatureTable
         Features (n, d) float32 and labels (n,) int64.
     """
-    if is_precomputed(config.dataset):
-        return shared_features(config.dataset).table(split)
+    if config.data.is_precomputed:
+        return shared_features(config.data.dataset).table(split)
     dataset = dataset_of(config)
     images = dataset.train if split == "train" else dataset.test
-    return cached_features(backbone_of(config), images, feature_cache_dir(), config.batch_size, progress=progress)
+    return cached_features(
+        backbone_of(config), images, feature_cache_dir(), config.embedding.batch_size, progress=progress
+    )
 
 
-def client_samples(config: RunConfig, client: int, held_out: bool = False) -> tuple[Tensor, Tensor]:
+def client_samples(config: Sampled, client: int, held_out: bool = False) -> tuple[Tensor, Tensor]:
     """Features and labels of the training samples that one client holds.
 
     Parameters
     ----------
-    config : RunConfig
+    config : Sampled
         The run; ``feature_cache`` says whether the client's images are embedded now or sliced from the cache.
         Features that were computed elsewhere are always sliced.
     client : int
@@ -206,14 +221,14 @@ def client_samples(config: RunConfig, client: int, held_out: bool = False) -> tu
         Features (n, d) float32 and labels (n,) int64.
     """
     indices = samples_of_client(config, client, held_out)
-    if config.feature_cache or is_precomputed(config.dataset):
+    if config.embedding.feature_cache or config.data.is_precomputed:
         table = split_features(config, "train")
         return torch.from_numpy(table.features[indices]), torch.from_numpy(table.labels[indices])
     images, labels = client_images(config, client, held_out)
-    return extract_features(backbone_of(config), images, config.batch_size), labels
+    return extract_features(backbone_of(config), images, config.embedding.batch_size), labels
 
 
-def client_images(config: RunConfig, client: int, held_out: bool = False) -> tuple[datasets.Dataset, Tensor]:
+def client_images(config: Sampled, client: int, held_out: bool = False) -> tuple[datasets.Dataset, Tensor]:
     """Images and labels of the training samples that one client holds.
 
     Parameters
@@ -231,7 +246,7 @@ def client_images(config: RunConfig, client: int, held_out: bool = False) -> tup
     return dataset.train.select(indices), torch.from_numpy(dataset.labels("train")[indices])
 
 
-def samples_of_client(config: RunConfig, client: int, held_out: bool) -> NDArray[np.int64]:
+def samples_of_client(config: Sampled, client: int, held_out: bool) -> NDArray[np.int64]:
     """Which training samples a client learns from, or evaluates on.
 
     Parameters
@@ -247,7 +262,7 @@ def samples_of_client(config: RunConfig, client: int, held_out: bool) -> NDArray
     return held_out_part(client_indices(config)[client], config, client, held_out)
 
 
-def held_out_part(indices: NDArray[np.int64], config: RunConfig, client: int, held_out: bool) -> NDArray[np.int64]:
+def held_out_part(indices: NDArray[np.int64], config: Sampled, client: int, held_out: bool) -> NDArray[np.int64]:
     """Divide a client's samples into those it learns from and those it evaluates on.
 
     Parameters
@@ -262,10 +277,10 @@ def held_out_part(indices: NDArray[np.int64], config: RunConfig, client: int, he
     ndarray
         Ascending sample numbers, int64.
     """
-    if not config.client_test_share:
+    if not config.data.client_test_share:
         return indices
-    mixed = np.random.default_rng([config.seed, client]).permutation(indices)
-    kept = round(config.client_test_share * len(indices))
+    mixed = np.random.default_rng([config.data.seed, client]).permutation(indices)
+    kept = round(config.data.client_test_share * len(indices))
     return np.sort(mixed[:kept] if held_out else mixed[kept:])
 
 
@@ -280,13 +295,13 @@ def partition_cache_dir() -> Path:
     return feature_cache_dir().with_name("partitions")
 
 
-def client_indices(config: RunConfig) -> list[NDArray[np.int64]]:
+def client_indices(config: Sampled) -> list[NDArray[np.int64]]:
     """Which training samples each client holds.
 
     Parameters
     ----------
-    config : RunConfig
-        The run.
+    config : Sampled
+        The run's sections on data and embedding.
 
     Returns
     -------
@@ -299,13 +314,13 @@ def client_indices(config: RunConfig) -> list[NDArray[np.int64]]:
         If the dataset cannot be dealt like that.
     """
     return _client_indices(
-        (config.dataset, config.image_column, config.label_column),
-        config.num_clients,
-        config.partition,
-        config.alpha,
-        config.seed,
-        config.partition_column,
-        config.classes_per_client,
+        (config.data.dataset, config.data.image_column, config.data.label_column),
+        config.data.num_clients,
+        config.data.partition,
+        config.data.alpha,
+        config.data.seed,
+        config.data.partition_column,
+        config.data.classes_per_client,
     )
 
 
@@ -323,12 +338,12 @@ def _client_indices(
         labels = shared_features(dataset_key[0]).train.labels
     else:
         labels = shared_dataset(*dataset_key).labels("train")
-    owners = _owners(dataset_key, column) if partition == "natural" else None
+    owners = _owners(dataset_key, column) if partition == NATURAL else None
 
     def deal() -> list[NDArray[np.int64]]:
         return partition_indices(labels, num_clients, partition, alpha, seed, owners, classes_per_client)
 
-    if partition == "natural":
+    if partition == NATURAL:
         return deal()
     settings = f"{partition} {num_clients} {alpha} {seed} {classes_per_client}"
     return kept_partition(partition_cache_dir(), labels, settings, deal)

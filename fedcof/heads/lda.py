@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from fedcof.covariance.factored import FactoredScatter
 from fedcof.covariance.totals import ClassTotals
 from fedcof.errors import unknown_name
+from fedcof.heads.head import Head
 from fedcof.heads.linear import LinearClassifier, as_classifier
 from fedcof.heads.solving import solve_factored, solve_positive_definite
 
@@ -51,3 +54,18 @@ def linear_discriminant(
     prior = present.to(torch.float64) if class_prior == "uniform" else totals.counts
     bias = -(weight * totals.means).sum(dim=1) / 2 + (prior / prior.sum()).clamp(min=1e-300).log()
     return as_classifier(weight, bias, present)
+
+
+class LinearDiscriminant(Head):
+    """Linear discriminant analysis, as FedCOF's head; all classes that somebody has are equally likely."""
+
+    name: ClassVar[str] = "lda"
+    unit_length: ClassVar[bool] = False
+    takes_factored: ClassVar[bool] = True
+
+    def solve(self, scatter: Tensor | FactoredScatter, totals: ClassTotals) -> LinearClassifier:
+        """Solve; see :func:`linear_discriminant`."""
+        return linear_discriminant(scatter, totals)
+
+
+LDA = LinearDiscriminant()

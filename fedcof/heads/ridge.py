@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from fedcof.covariance.factored import FactoredScatter
 from fedcof.covariance.totals import ClassTotals
+from fedcof.heads.head import Head
 from fedcof.heads.linear import LinearClassifier, as_classifier
 from fedcof.heads.solving import solve_factored, solve_positive_definite
 
@@ -69,3 +72,18 @@ def ridge_from_gram(gram: Tensor, class_sums: Tensor, present: Tensor) -> Linear
     """
     weight = normalize(solve_positive_definite(gram, class_sums.T).T, dim=1)
     return as_classifier(weight, torch.zeros(len(weight)), present)
+
+
+class Ridge(Head):
+    """The ridge classifier, as FedCOF's head."""
+
+    name: ClassVar[str] = "ridge"
+    unit_length: ClassVar[bool] = True
+    takes_factored: ClassVar[bool] = True
+
+    def solve(self, scatter: Tensor | FactoredScatter, totals: ClassTotals) -> LinearClassifier:
+        """Solve; see :func:`ridge`."""
+        return ridge(scatter, totals)
+
+
+RIDGE = Ridge()

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedcof.covariance.totals import class_totals
 from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
-from fedcof.statistics.base import ClassMeanRows
+from fedcof.statistics.class_means import ClassMeanRows
 
 
 class Aggregator(Protocol):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,8 +12,19 @@ from torch import Tensor
 from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.ridge import ridge_from_gram
-from fedcof.methods.base import added_before, check_sizes
-from fedcof.statistics.moments import FeatureMoments
+from fedcof.methods.base import Aggregator, added_before, check_sizes
+from fedcof.methods.method import FederatedMethod, Samples
+from fedcof.methods.noise_corrected import NoiseCorrected
+from fedcof.privacy.mechanism import Privacy
+from fedcof.privacy.noise import NoiseSource
+from fedcof.privacy.plausibility import check_plausible
+from fedcof.privacy.release import private_feature_moments
+from fedcof.statistics.base import Statistics
+from fedcof.statistics.moments import FeatureMoments, feature_moments
+
+if TYPE_CHECKING:
+    from fedcof.methods.section import MethodSection
+    from fedcof.privacy.section import PrivacySection
 
 
 class Fed3R:
@@ -117,3 +130,53 @@ class Fed3R:
             Mean feature vector of each class; zero for a class that nobody has.
         """
         return self._sums / self._counts.clamp(min=1)[:, None]
+
+
+class Fed3RMethod(FederatedMethod):
+    """Both ends of Fed3R."""
+
+    name: ClassVar[str] = "fed3r"
+    title: ClassVar[str] = "Fed3R"
+    colour: ClassVar[str] = "#D55E00"
+    marker: ClassVar[str] = "D"
+    statistics: ClassVar[type[Statistics]] = FeatureMoments
+    takes_penalty: ClassVar[bool] = True
+
+    def measure(self, samples: Samples, groups: int) -> FeatureMoments:
+        """Add up classes and products; see :meth:`FederatedMethod.measure`."""
+        return feature_moments(samples.features, samples.labels)
+
+    def measure_privately(
+        self, samples: Samples, groups: int, privacy: Privacy, source: NoiseSource
+    ) -> FeatureMoments:
+        """Add up clipped samples under noise; see :meth:`FederatedMethod.measure_privately`."""
+        return private_feature_moments(samples.features, samples.labels, samples.num_classes, privacy, source)
+
+    def received(
+        self, statistics: Statistics, privacy: Privacy, num_classes: int, subtract_noise: bool
+    ) -> FeatureMoments:
+        """Check the sizes of sums and Gram matrix; see :meth:`FederatedMethod.received`."""
+        assert isinstance(statistics, FeatureMoments)
+        check_plausible(statistics, privacy, num_classes)
+        return statistics
+
+    def aggregator(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        section: MethodSection,
+        privacy: Privacy | None = None,
+        subtract_noise: bool = True,
+    ) -> Aggregator:
+        """Make the server's end; see :meth:`FederatedMethod.aggregator`."""
+        gram_noise = privacy.gram_noise if privacy else 0.0
+        aggregator = Fed3R(num_classes, feature_dim, section.ridge_penalty, gram_noise)
+        return NoiseCorrected(aggregator, privacy) if privacy and subtract_noise else aggregator
+
+    def promise(self, section: PrivacySection) -> Privacy | None:
+        """Divide what is promised between counts, sums and the Gram matrix; see :meth:`FederatedMethod.promise`."""
+        promised = super().promise(section)
+        return promised and replace(promised, with_gram=True)
+
+
+METHOD = Fed3RMethod()

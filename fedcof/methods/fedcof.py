@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, ClassVar
+
 from torch import Tensor
 
 from fedcof.covariance.blocks import ROWS_PER_BLOCK
-from fedcof.covariance.estimators import ESTIMATORS
+from fedcof.covariance.choices import ESTIMATORS, LEDOIT_WOLF, check_shrinkage
 from fedcof.covariance.factored import FactoredScatter, factored_scatter
 from fedcof.covariance.scatter import ScatterSum, sum_scatter
-from fedcof.covariance.shrinkage import LEDOIT_WOLF, check_shrinkage
 from fedcof.covariance.shrunk import shrunk_scatter
 from fedcof.covariance.totals import ClassTotals, class_totals
 from fedcof.errors import unknown_name
-from fedcof.heads.lda import linear_discriminant
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.registry import HEADS
-from fedcof.heads.ridge import ridge
-from fedcof.methods.base import ClassMeansAggregator, nothing_to_solve
-from fedcof.statistics.base import ClassMeanRows
+from fedcof.methods.base import Aggregator, ClassMeansAggregator, nothing_to_solve
+from fedcof.methods.class_means import ClassMeansMethod
+from fedcof.methods.noise_corrected import NoiseCorrected
+from fedcof.privacy.mechanism import Privacy
+from fedcof.statistics.class_means import ClassMeanRows
+
+if TYPE_CHECKING:
+    from fedcof.methods.section import MethodSection
 
 
 class FedCOF(ClassMeansAggregator):
@@ -63,8 +68,7 @@ class FedCOF(ClassMeansAggregator):
         super().__init__(num_classes, feature_dim)
         if estimator not in ESTIMATORS:
             raise unknown_name("estimator", estimator, ESTIMATORS)
-        if head not in HEADS:
-            raise unknown_name("head", head, HEADS)
+        self._solver = HEADS.get(head)
         check_shrinkage(shrinkage)
         self.estimator = estimator
         self.shrinkage = shrinkage
@@ -88,7 +92,7 @@ class FedCOF(ClassMeansAggregator):
     def solve(self) -> LinearClassifier:
         """Rebuild the covariance and solve the head; see :meth:`ClassMeansAggregator.solve`."""
         scatter, totals = self._scatter()
-        return ridge(scatter, totals) if self.head == "ridge" else linear_discriminant(scatter, totals)
+        return self._solver.solve(scatter, totals)
 
     def class_means(self) -> Tensor:
         """Average the uploads' means; see :meth:`ClassMeansAggregator.class_means`."""
@@ -128,7 +132,7 @@ class FedCOF(ClassMeansAggregator):
         if self._streamed is None:
             if not uploads:
                 raise nothing_to_solve()
-            if self._rows_kept < self.feature_dim:
+            if self._rows_kept < self.feature_dim and self._solver.takes_factored:
                 totals = class_totals(uploads, self.num_classes)
                 factored = factored_scatter(uploads, totals, self.estimator, self.shrinkage)
                 if factored is not None:
@@ -144,3 +148,31 @@ class FedCOF(ClassMeansAggregator):
 
     def _sum(self, uploads: list[ClassMeanRows]) -> ScatterSum:
         return sum_scatter(uploads, self.num_classes, self.estimator, self.shrinkage, self.device)
+
+
+class FedCOFMethod(ClassMeansMethod):
+    """Both ends of FedCOF."""
+
+    name: ClassVar[str] = "fedcof"
+    title: ClassVar[str] = "FedCOF"
+    colour: ClassVar[str] = "#0072B2"
+    marker: ClassVar[str] = "o"
+    rebuilds_covariance: ClassVar[bool] = True
+    takes_groups: ClassVar[bool] = True
+    takes_head: ClassVar[bool] = True
+
+    def aggregator(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        section: MethodSection,
+        privacy: Privacy | None = None,
+        subtract_noise: bool = True,
+    ) -> Aggregator:
+        """Make the server's end; see :meth:`FederatedMethod.aggregator`."""
+        aggregator = FedCOF(num_classes, feature_dim, section.estimator, section.shrinkage, section.head)
+        corrected = privacy and subtract_noise and HEADS.get(section.head).unit_length
+        return NoiseCorrected(aggregator, privacy) if privacy and corrected else aggregator
+
+
+METHOD = FedCOFMethod()

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, ClassVar
+
 from fedcof.covariance.totals import class_totals
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.nearest_mean import nearest_class_mean
-from fedcof.methods.base import ClassMeansAggregator, nothing_to_solve
+from fedcof.methods.base import Aggregator, ClassMeansAggregator, nothing_to_solve
+from fedcof.methods.class_means import ClassMeansMethod
+from fedcof.methods.noise_corrected import NoiseCorrected
+from fedcof.privacy.mechanism import Privacy
+
+if TYPE_CHECKING:
+    from fedcof.methods.section import MethodSection
 
 
 class FedNCM(ClassMeansAggregator):
@@ -16,3 +24,27 @@ class FedNCM(ClassMeansAggregator):
         if not (uploads := self._kept()):
             raise nothing_to_solve()
         return nearest_class_mean(class_totals(uploads, self.num_classes))
+
+
+class FedNCMMethod(ClassMeansMethod):
+    """Both ends of FedNCM."""
+
+    name: ClassVar[str] = "fedncm"
+    title: ClassVar[str] = "FedNCM"
+    colour: ClassVar[str] = "#E69F00"
+    marker: ClassVar[str] = "s"
+
+    def aggregator(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        section: MethodSection,
+        privacy: Privacy | None = None,
+        subtract_noise: bool = True,
+    ) -> Aggregator:
+        """Make the server's end; see :meth:`FederatedMethod.aggregator`."""
+        aggregator = FedNCM(num_classes, feature_dim)
+        return NoiseCorrected(aggregator, privacy) if privacy and subtract_noise else aggregator
+
+
+METHOD = FedNCMMethod()

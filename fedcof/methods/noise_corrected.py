@@ -15,7 +15,7 @@ from fedcof.heads.linear import LinearClassifier
 from fedcof.methods.base import Aggregator
 from fedcof.privacy.correction import signal_share
 from fedcof.privacy.mechanism import Privacy
-from fedcof.statistics.base import ClassMeanRows
+from fedcof.statistics.class_means import ClassMeanRows
 from fedcof.statistics.moments import FeatureMoments
 
 

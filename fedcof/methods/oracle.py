@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, ClassVar
+
 import torch
 from torch import Tensor
 
+from fedcof.methods.base import Aggregator
 from fedcof.methods.fedcof import FedCOF
+from fedcof.methods.method import PooledMethod
 from fedcof.statistics.class_means import ClassMeans
+
+if TYPE_CHECKING:
+    from fedcof.methods.section import MethodSection
 
 
 class Oracle(FedCOF):
@@ -42,3 +49,22 @@ class Oracle(FedCOF):
             If the samples do not fit the federation.
         """
         self.add(ClassMeans(labels.to(torch.int64), torch.ones(len(labels), dtype=torch.int64), features))
+
+
+class OracleMethod(PooledMethod):
+    """The oracle as a method: it asks nobody."""
+
+    name: ClassVar[str] = "oracle"
+    title: ClassVar[str] = "the oracle"
+    colour: ClassVar[str] = "#555555"
+    marker: ClassVar[str] = "*"
+    takes_head: ClassVar[bool] = True
+
+    def pooled(self, features: Tensor, labels: Tensor, num_classes: int, section: MethodSection) -> Aggregator:
+        """Take all samples in; see :meth:`PooledMethod.pooled`."""
+        oracle = Oracle(num_classes, features.shape[1], section.shrinkage, section.head)
+        oracle.add_samples(features, labels)
+        return oracle
+
+
+METHOD = OracleMethod()

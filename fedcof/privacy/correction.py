@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from fedcof.privacy.mechanism import Privacy, mean_noise
-from fedcof.statistics.base import ClassMeanRows
-from fedcof.statistics.validation import check_problem
+from fedcof.statistics.class_means import ClassMeanRows
 
 # Below this share of a class mean's squared length what is left after the noise is chance itself.
 SMALLEST_SIGNAL = 0.2
@@ -36,14 +35,16 @@ def signal_share(means: Tensor, noise: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class PrivateRows:
+class PrivateRows(ClassMeanRows):
     """Received class means with the noise that their clients were asked to put on them.
 
     It follows from the promise and the counts, and so is not sent.
 
     Parameters
     ----------
-    upload : ClassMeans or EncodedClassMeans
+    class_ids, counts
+        Of the rows; the counts are noisy.
+    upload : ClassMeanRows
         R rows as they were received, with the noise of their encoding.
     privacy : Privacy
         The promise that was asked for.
@@ -52,15 +53,21 @@ class PrivateRows:
     upload: ClassMeanRows
     privacy: Privacy
 
-    @property
-    def class_ids(self) -> Tensor:
-        """Class of each row: shape (R,), int64."""
-        return self.upload.class_ids
+    @staticmethod
+    def of(upload: ClassMeanRows, privacy: Privacy) -> PrivateRows:
+        """Say of received rows what noise they carry.
 
-    @property
-    def counts(self) -> Tensor:
-        """Noisy number of samples behind each row: shape (R,), int64."""
-        return self.upload.counts
+        Parameters
+        ----------
+        upload, privacy
+            See the class.
+
+        Returns
+        -------
+        PrivateRows
+            The same rows.
+        """
+        return PrivateRows(upload.class_ids, upload.counts, upload, privacy)
 
     @property
     def noise(self) -> Tensor:
@@ -80,19 +87,10 @@ class PrivateRows:
         return self.upload.dtype
 
     @property
-    def num_rows(self) -> int:
-        """Number of rows R."""
-        return self.upload.num_rows
-
-    @property
     def feature_dim(self) -> int:
         """Dimension d of the feature vectors."""
         return self.upload.feature_dim
 
     def rows(self, block: slice) -> Tensor:
-        """Read the means of some rows; see :meth:`fedcof.ClassMeans.rows`."""
+        """Read the means of some rows; see :meth:`fedcof.statistics.class_means.ClassMeanRows.rows`."""
         return self.upload.rows(block)
-
-    def check_fits(self, num_classes: int, feature_dim: int) -> None:
-        """Check the rows against the problem they are meant for; see :meth:`fedcof.ClassMeans.check_fits`."""
-        check_problem(self, num_classes, feature_dim)

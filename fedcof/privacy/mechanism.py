@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from fedcof.errors import UserError
-from fedcof.run.config import RunConfig
 
 COUNTS_SHARE = 0.1
 
@@ -67,24 +66,6 @@ class Privacy:
                 f"Privacy needs an epsilon and a clip norm above 0 and a delta between 0 and 1, but has "
                 f"{self.epsilon:g}, {self.clip_norm:g} and {self.delta:g}: give such numbers."
             )
-
-    @staticmethod
-    def of(config: RunConfig) -> Privacy | None:
-        """Read a run's promise.
-
-        Parameters
-        ----------
-        config : RunConfig
-            The run.
-
-        Returns
-        -------
-        Privacy or None
-            None without an epsilon.
-        """
-        if not config.epsilon:
-            return None
-        return Privacy(config.epsilon, config.delta, config.clip_norm, with_gram=config.method == "fed3r")
 
     @property
     def noise_multiplier(self) -> float:

@@ -8,7 +8,7 @@ import torch
 
 from fedcof.errors import UserError
 from fedcof.privacy.mechanism import Privacy
-from fedcof.statistics.base import ClassMeanRows
+from fedcof.statistics.class_means import ClassMeanRows
 from fedcof.statistics.moments import FeatureMoments
 
 # Noise beyond this many deviations is not met in the life of a federation.

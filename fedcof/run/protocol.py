@@ -6,7 +6,7 @@ INTRODUCTION = "introduction"
 """Query in which a node says which partition it is, and of how many."""
 
 STATISTICS = "statistics"
-"""Query for a client's statistics, and the record that carries them."""
+"""Query for a client's statistics, and the beginning of the name of the record that carries them."""
 
 CONFIG = "config"
 """Record with the run-config."""
@@ -87,3 +87,36 @@ def split_hosted_key(key: str) -> tuple[int, str]:
     if not separator:
         raise ValueError(f"{key!r} names no hosted client")
     return int(client), record
+
+
+def statistics_record(tag: str) -> str:
+    """Name the record that carries statistics.
+
+    Parameters
+    ----------
+    tag : str
+        How they are written, see :class:`fedcof.wire.codec.Codec`.
+
+    Returns
+    -------
+    str
+        The record's name.
+    """
+    return f"{STATISTICS}.{tag}"
+
+
+def tag_of(record: str) -> str | None:
+    """Read from a record's name how the statistics in it are written.
+
+    Parameters
+    ----------
+    record : str
+        Name of a record.
+
+    Returns
+    -------
+    str or None
+        The tag; empty for a name without one, as earlier versions gave; None if the record carries no statistics.
+    """
+    name, _, tag = record.partition(".")
+    return tag if name == STATISTICS else None

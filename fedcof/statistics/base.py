@@ -1,46 +1,88 @@
-"""Rows of class means, in whatever form they are held."""
+"""What every kind of statistics is: counts by class, and how each step on its way to the server treats it."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
-import torch
 from torch import Tensor
 
+from fedcof.statistics.validation import check_class_range, require
 
-class ClassMeanRows(Protocol):
-    """Rows of class means, in whatever form they are held; the fields are those of :class:`ClassMeans`."""
 
-    @property
-    def class_ids(self) -> Tensor:
-        """Class of each row: shape (R,), int64."""
+@dataclass(frozen=True, eq=False)
+class Statistics(ABC):
+    """What a client knows of its features, and may send.
 
-    @property
-    def counts(self) -> Tensor:
-        """Number of samples behind each row: shape (R,), int64."""
+    A kind that leaves one of the abstract members open, or lacks a name, cannot be registered with a method: it would
+    pass a policy, a check or the screening unseen.
 
-    @property
-    def noise(self) -> Tensor | None:
-        """Variance of known noise in every coordinate of each row: shape (R,), floating point."""
+    Attributes
+    ----------
+    KIND : str
+        Name of the kind: what a node's policy allows, and what the tag of an upload begins with.
+    VECTORS : str
+        What error messages call its vectors.
+    MIXES_CLASSES : bool
+        Whether some of its numbers are of all classes together, so that a class can only be withheld by leaving its
+        samples out before anything is measured.
+    class_ids : Tensor of shape (R,), int64
+        Class of each row, counted from 0.
+    counts : Tensor of shape (R,), int64
+        Number of samples behind each row, at least 1.
+    """
 
-    @property
-    def means(self) -> Tensor:
-        """Mean feature vectors, decoded all at once: shape (R, d), floating point."""
+    KIND: ClassVar[str]
+    VECTORS: ClassVar[str]
+    MIXES_CLASSES: ClassVar[bool]
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the decoded means."""
+    class_ids: Tensor
+    counts: Tensor
 
     @property
     def num_rows(self) -> int:
         """Number of rows R."""
+        return len(self.class_ids)
 
     @property
+    @abstractmethod
     def feature_dim(self) -> int:
         """Dimension d of the feature vectors."""
 
-    def rows(self, block: slice) -> Tensor:
-        """Decode the means of some rows alone: shape (rows of the block, d)."""
-
     def check_fits(self, num_classes: int, feature_dim: int) -> None:
-        """Check the rows against the problem they are meant for."""
+        """Check the statistics against the problem that they are meant for.
+
+        Parameters
+        ----------
+        num_classes : int
+            Number of classes C; every id must be below it.
+        feature_dim : int
+            Dimension d that every vector must have.
+
+        Raises
+        ------
+        UserError
+            If a class id is out of range or the vectors have another dimension.
+        """
+        require(self.feature_dim == feature_dim, self.VECTORS, f"dimension {feature_dim}", self.feature_dim)
+        check_class_range(self.class_ids, num_classes)
+
+    @abstractmethod
+    def withhold(self, smallest_count: int) -> tuple[Self, int]:
+        """Leave out rows of few samples, as a node's policy asks.
+
+        Parameters
+        ----------
+        smallest_count : int
+            Fewest samples of a row that may be sent.
+
+        Returns
+        -------
+        tuple of (Statistics, int)
+            What is left, and how many rows are not.
+        """
+
+    @abstractmethod
+    def sum_of_squares(self) -> float:
+        """Sum of the squared lengths of what stands for each sample, to be compared with other clients'."""

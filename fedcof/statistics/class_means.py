@@ -2,19 +2,77 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from fedcof.errors import UserError
-from fedcof.statistics.base import ClassMeanRows
-from fedcof.statistics.validation import check_classes, check_problem, check_samples, check_vectors, require
+from fedcof.statistics.base import Statistics
+from fedcof.statistics.validation import check_classes, check_samples, check_vectors, require
 
 
 @dataclass(frozen=True, eq=False)
-class ClassMeans:
+class ClassMeanRows(Statistics):
+    """Rows of class means, in whatever form they are held.
+
+    Row r is the mean feature vector of ``counts[r]`` samples of class ``class_ids[r]``. Every form has, as a field or
+    a property, ``means`` (R, d), floating point, decoded all at once; and ``noise`` (R,), the variance of known noise
+    in every coordinate of each row, or None.
+    """
+
+    KIND: ClassVar[str] = "class-means"
+    VECTORS: ClassVar[str] = "means"
+    MIXES_CLASSES: ClassVar[bool] = False
+
+    if TYPE_CHECKING:
+
+        @property
+        def means(self) -> Tensor:
+            """Mean feature vectors."""
+
+        @property
+        def noise(self) -> Tensor | None:
+            """Variance of known noise."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Type of the decoded means."""
+
+    @abstractmethod
+    def rows(self, block: slice) -> Tensor:
+        """Decode the means of some rows.
+
+        Parameters
+        ----------
+        block : slice
+            Which rows, with a start and a stop.
+
+        Returns
+        -------
+        Tensor of shape (rows of the block, d), floating point
+            Their means.
+        """
+
+    def withhold(self, smallest_count: int) -> tuple[ClassMeans, int]:
+        """Leave out means of few samples; see :meth:`Statistics.withhold`."""
+        enough = self.counts >= smallest_count
+        noise = None if self.noise is None else self.noise[enough]
+        kept = ClassMeans(self.class_ids[enough], self.counts[enough], self.means[enough], noise)
+        return kept, int((~enough).sum())
+
+    def sum_of_squares(self) -> float:
+        """Sum over rows of n_r |m_r|^2; see :meth:`Statistics.sum_of_squares`."""
+        rows = self.rows(slice(0, self.num_rows)).to(torch.float64)
+        return float((self.counts.to(torch.float64) * rows.square().sum(dim=1)).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMeans(ClassMeanRows):
     """The class means of one client, or of several put together.
 
     Row r is the mean feature vector of ``counts[r]`` samples of class ``class_ids[r]``. A class may have several
@@ -39,8 +97,6 @@ class ClassMeans:
         The message names the field.
     """
 
-    class_ids: Tensor
-    counts: Tensor
     means: Tensor
     noise: Tensor | None = None
 
@@ -50,11 +106,6 @@ class ClassMeans:
         if self.noise is not None:
             require(self.noise.shape == self.class_ids.shape, "noise", "one variance per row", self.noise.shape)
             require(bool((self.noise >= 0).all()), "noise", "variances from 0", "another number")
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows R."""
-        return len(self.class_ids)
 
     @property
     def feature_dim(self) -> int:
@@ -80,23 +131,6 @@ class ClassMeans:
             Their means.
         """
         return self.means[block]
-
-    def check_fits(self, num_classes: int, feature_dim: int) -> None:
-        """Check the rows against the problem they are meant for.
-
-        Parameters
-        ----------
-        num_classes : int
-            Number of classes C; every id must be below it.
-        feature_dim : int
-            Dimension d that every mean must have.
-
-        Raises
-        ------
-        UserError
-            If a class id is out of range or the means have another dimension.
-        """
-        check_problem(self, num_classes, feature_dim)
 
 
 def concatenate(uploads: Sequence[ClassMeanRows]) -> ClassMeans:

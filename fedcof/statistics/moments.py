@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fedcof.statistics.validation import check_class_range, check_classes, check_samples, check_vectors, require
+from fedcof.statistics.base import Statistics
+from fedcof.statistics.validation import check_classes, check_samples, check_vectors, require
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureMoments:
+class FeatureMoments(Statistics):
     """The second-order statistics of one client (Fed3R, ICML 2024): class sums and the Gram matrix.
 
     Parameters
@@ -31,8 +33,10 @@ class FeatureMoments:
         If a field has the wrong shape or type or holds what it cannot. The message names the field.
     """
 
-    class_ids: Tensor
-    counts: Tensor
+    KIND: ClassVar[str] = "gram"
+    VECTORS: ClassVar[str] = "sums"
+    MIXES_CLASSES: ClassVar[bool] = True
+
     sums: Tensor
     gram: Tensor
 
@@ -49,10 +53,20 @@ class FeatureMoments:
         """Dimension d of the feature vectors."""
         return self.sums.shape[1]
 
-    def check_fits(self, num_classes: int, feature_dim: int) -> None:
-        """Check the statistics against the problem they are meant for; see :meth:`ClassMeans.check_fits`."""
-        require(self.feature_dim == feature_dim, "sums", f"dimension {feature_dim}", self.feature_dim)
-        check_class_range(self.class_ids, num_classes)
+    def withhold(self, smallest_count: int) -> tuple[FeatureMoments, int]:
+        """Leave out the sums of classes of few samples; see :meth:`Statistics.withhold`.
+
+        The Gram matrix stays whole, which is why their samples have to be left out before it is measured.
+        """
+        enough = self.counts >= smallest_count
+        kept = FeatureMoments(self.class_ids[enough], self.counts[enough], self.sums[enough], self.gram)
+        return kept, int((~enough).sum())
+
+    def sum_of_squares(self) -> float:
+        """Trace of the Gram matrix; see :meth:`Statistics.sum_of_squares`."""
+        ends = torch.arange(self.feature_dim, 0, -1).cumsum(0)
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]])
+        return float(self.gram[starts].to(torch.float64).sum())
 
 
 def feature_moments(features: Tensor, labels: Tensor) -> FeatureMoments:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from fedcof.errors import UserError
-from fedcof.statistics.base import ClassMeanRows
 
 # More than any federation has, and little enough that no sum of them overflows.
 MOST_SAMPLES = 10**8
@@ -29,12 +28,6 @@ def check_samples(features: Tensor, labels: Tensor) -> None:
     """
     require(features.dim() == 2, "features", "the shape (samples, feature dimension)", features.shape)
     require(labels.shape == features.shape[:1], "labels", "one label per sample", labels.shape)
-
-
-def check_problem(upload: ClassMeanRows, num_classes: int, feature_dim: int) -> None:
-    """Check rows against the problem they are meant for; see :meth:`ClassMeans.check_fits`."""
-    require(upload.feature_dim == feature_dim, "means", f"dimension {feature_dim}", upload.feature_dim)
-    check_class_range(upload.class_ids, num_classes)
 
 
 def check_classes(class_ids: Tensor, counts: Tensor) -> None:

@@ -79,3 +79,13 @@ def require_arrays(arrays: Mapping[str, NDArray[Any]], *names: str) -> None:
     missing = [name for name in names if name not in arrays]
     if missing:
         raise UserError(f"The upload lacks {', '.join(missing)}: send all of {', '.join(names)}.")
+
+
+def require_classes(arrays: Mapping[str, NDArray[Any]], *names: str) -> None:
+    """Check that an upload has its classes and counts, and some more arrays; raises UserError."""
+    require_arrays(arrays, CLASS_IDS, COUNTS, *names)
+
+
+def row_count(arrays: Mapping[str, NDArray[Any]]) -> int:
+    """Count the class ids of an upload that has them as an array; 0 where it has none."""
+    return len(np.atleast_1d(arrays[CLASS_IDS])) if CLASS_IDS in arrays else 0

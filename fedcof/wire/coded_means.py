@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedcof.errors import UserError
-from fedcof.statistics.class_means import ClassMeans
-from fedcof.statistics.validation import check_classes, check_problem, require
+from fedcof.statistics.class_means import ClassMeanRows, ClassMeans
+from fedcof.statistics.validation import check_classes, require
 from fedcof.wire.coded_centre import Centre
 from fedcof.wire.coded_header import (
     CHECKSUM,
@@ -51,7 +51,7 @@ LARGEST_INT8 = 127
 
 
 @dataclass(frozen=True, eq=False)
-class CodedClassMeans:
+class CodedClassMeans(ClassMeanRows):
     """Class means that are kept as levels, and turned into numbers block by block when somebody reads them.
 
     Parameters
@@ -75,8 +75,6 @@ class CodedClassMeans:
         As :class:`fedcof.ClassMeans`: a row that would hold no finite number is refused here.
     """
 
-    class_ids: Tensor
-    counts: Tensor
     levels: Tensor
     centre: Tensor
     step: float
@@ -92,11 +90,6 @@ class CodedClassMeans:
         in_range = self.step > 0 and largest < torch.finfo(torch.float32).max / 4
         in_range = in_range and float(self.centre.abs().max() if len(self.centre) else 0) < 1e37
         require(in_range, "means", "finite numbers", "NaN or infinity")
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows R."""
-        return len(self.class_ids)
 
     @property
     def feature_dim(self) -> int:
@@ -146,10 +139,6 @@ class CodedClassMeans:
         scaled = reflect(coefficients, self.class_ids[start:stop], counts)[wanted]
         steps = (self.step / counts[wanted].to(torch.float64).sqrt()).to(torch.float32)
         return scaled.mul_(steps[:, None]).add_(self.centre)
-
-    def check_fits(self, num_classes: int, feature_dim: int) -> None:
-        """Check the rows against the problem they are meant for; see :meth:`fedcof.ClassMeans.check_fits`."""
-        check_problem(self, num_classes, feature_dim)
 
 
 def write_class_means(upload: ClassMeans, step: float, dither_seed: int) -> NDArray[np.uint8]:

@@ -15,32 +15,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedcof.errors import UserError, unknown_name
-from fedcof.statistics.class_means import ClassMeans
-from fedcof.statistics.moments import FeatureMoments
-from fedcof.wire.arrays import (
-    CLASS_IDS,
-    CODED,
-    COUNTS,
-    DITHER,
-    GRAM,
-    MEANS,
-    STEPS,
-    SUMS,
-    Arrays,
-    decode_classes,
-    encode_classes,
-    require_arrays,
-)
-from fedcof.wire.coded_means import CodedClassMeans, read_class_means, rows_claimed, write_class_means
-from fedcof.wire.quantised import LARGEST_LEVEL, LARGEST_LEVEL_OF_INT4, EncodedClassMeans, packed_levels, quantise
-from fedcof.wire.rotation import Rotation
-
-ENCODINGS = ["float32", "float16", "int8", "int4", "coded"]
+from fedcof.statistics.class_means import ClassMeanRows, ClassMeans
+from fedcof.wire.arrays import Arrays
+from fedcof.wire.codec import Codec
+from fedcof.wire.coded import CodedMeans
+from fedcof.wire.registry import CODECS, encodings_of
 
 
 def encode_class_means(
@@ -58,7 +40,7 @@ def encode_class_means(
         Seed of the dither of ``int8``, ``int4`` and ``coded``, sent along; every upload should have its own.
     step : float, optional
         For ``coded``, and needed there: step of a mean of one sample, in the backbone's units; a mean of n samples
-        is rounded to this over sqrt(n). :func:`fedcof.budget.step_of` gives it.
+        is rounded to this over sqrt(n). :func:`fedcof.wire.budget.step_of` gives it.
 
     Returns
     -------
@@ -73,120 +55,67 @@ def encode_class_means(
     UserError
         If the encoding is unknown, a mean is out of its range, or the step of ``coded`` is missing or unfit.
     """
-    if encoding == "coded":
-        if step is None:
-            raise UserError("The encoding coded needs a step: give one, or a budget in bytes that sets it.")
-        return {CODED: write_class_means(upload, step, dither_seed)}
-    arrays = encode_classes(upload.class_ids, upload.counts)
-    if encoding == "float32":
-        return {**arrays, MEANS: upload.means.to(torch.float32).numpy()}
-    if encoding == "float16":
-        means = upload.means.to(torch.float16)
-        if not bool(means.isfinite().all()):
-            raise UserError("A class mean is beyond float16's 65,504: send it as float32 or int8.")
-        return {**arrays, MEANS: means.numpy()}
-    if encoding == "int8":
-        levels, steps = quantise(upload.means.to(torch.float32), dither_seed, LARGEST_LEVEL)
-        return {**arrays, MEANS: levels.numpy(), STEPS: steps, DITHER: np.array([dither_seed], dtype=np.uint32)}
-    if encoding == "int4":
-        rotated = Rotation.drawn(upload.feature_dim, dither_seed).apply(upload.means.to(torch.float32))
-        levels, steps = quantise(rotated, dither_seed, LARGEST_LEVEL_OF_INT4)
-        seed_and_dim = np.array([dither_seed, upload.feature_dim], dtype=np.uint32)
-        return {**arrays, MEANS: packed_levels(levels), STEPS: steps, DITHER: seed_and_dim}
-    raise unknown_name("encoding", encoding, ENCODINGS)
+    known = encodings_of(upload.KIND)
+    if encoding not in known:
+        raise unknown_name("encoding", encoding, known)
+    codec = CODECS.get(f"{upload.KIND}.{encoding}")
+    if isinstance(codec, CodedMeans) and step is not None:
+        return codec.with_step(upload, step, dither_seed)
+    return codec.encode(upload, dither_seed)
 
 
-def decode_class_means(arrays: Mapping[str, NDArray[Any]]) -> ClassMeans | EncodedClassMeans | CodedClassMeans:
+def codec_of(arrays: Mapping[str, NDArray[Any]]) -> Codec:
+    """Find out how arrays without a tag are written.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        What an earlier version, or a client that somebody else wrote, has sent.
+
+    Returns
+    -------
+    Codec
+        The first that knows them.
+
+    Raises
+    ------
+    UserError
+        If none does.
+    """
+    for tag in CODECS.names():
+        if CODECS.get(tag).recognises(arrays):
+            return CODECS.get(tag)
+    raise UserError(
+        f"The upload has the arrays {', '.join(sorted(arrays)) or 'of nothing'}, which no encoding writes: send what "
+        "encode_class_means makes."
+    )
+
+
+def decode_class_means(arrays: Mapping[str, NDArray[Any]], tag: str = "") -> ClassMeanRows:
     """Read class means back from their arrays.
 
     Parameters
     ----------
     arrays : mapping of str to ndarray
-        What :func:`encode_class_means` gave.
+        What was sent.
+    tag : str
+        How they are written; found out where it is empty.
 
     Returns
     -------
-    ClassMeans, EncodedClassMeans or CodedClassMeans
-        The rows, checked; with the variance of the noise that the encoding put on them. Those of ``float16``,
-        ``int8`` and ``int4`` take no more memory than they were sent in, those of ``coded`` a byte or two a number,
-        and all are decoded as they are read.
+    ClassMeanRows
+        Checked, with the variance of the noise that the encoding put on them. Those of ``float16``, ``int8`` and
+        ``int4`` take no more memory than they were sent in, those of ``coded`` a byte or two a number, and all are
+        decoded as they are read.
 
     Raises
     ------
     UserError
-        If an array is missing or the rows are not valid.
+        If the tag is unknown, an array is missing, the rows are not valid, or the arrays are no class means.
     """
-    if CODED in arrays:
-        return read_class_means(arrays[CODED])
-    require_arrays(arrays, CLASS_IDS, COUNTS, MEANS)
-    classes, means = decode_classes(arrays), torch.from_numpy(np.array(arrays[MEANS]))
-    if means.dtype == torch.float16:
-        return EncodedClassMeans(*classes, means)
-    if means.dtype not in (torch.int8, torch.uint8):
-        return ClassMeans(*classes, means.to(torch.float32))
-    require_arrays(arrays, STEPS, DITHER)
-    steps = torch.from_numpy(np.array(arrays[STEPS], dtype=np.float32))
-    seed_and_dim = arrays[DITHER]
-    belong = means.dim() == 2 and steps.shape == means.shape[:1] and seed_and_dim.dtype.kind == "u"
-    if not belong or seed_and_dim.shape != ((1,) if means.dtype == torch.int8 else (2,)):
-        raise UserError("The upload's steps do not belong to its means: send one step per row and one dither.")
-    return EncodedClassMeans(*classes, means, steps, *(int(number) for number in seed_and_dim))
-
-
-def count_rows(arrays: Mapping[str, NDArray[Any]]) -> int:
-    """Count the rows that an upload claims to have, before memory is taken for them.
-
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-        What a client sent.
-
-    Returns
-    -------
-    int
-        The number; 0 where the arrays do not say, which :func:`decode_class_means` then refuses.
-    """
-    if CODED in arrays:
-        return rows_claimed(arrays[CODED])
-    return len(np.atleast_1d(arrays[CLASS_IDS])) if CLASS_IDS in arrays else 0
-
-
-def encode_feature_moments(upload: FeatureMoments) -> Arrays:
-    """Turn second-order statistics into named arrays.
-
-    Parameters
-    ----------
-    upload : FeatureMoments
-        R classes of dimension d.
-
-    Returns
-    -------
-    dict of str to ndarray
-        ``class-ids`` (R,) and ``counts`` (R,) in the smallest unsigned type that holds them, ``sums`` (R, d) and
-        ``gram`` (d (d + 1) / 2,) in float32.
-    """
-    arrays = encode_classes(upload.class_ids, upload.counts)
-    return {**arrays, SUMS: upload.sums.to(torch.float32).numpy(), GRAM: upload.gram.to(torch.float32).numpy()}
-
-
-def decode_feature_moments(arrays: Mapping[str, NDArray[Any]]) -> FeatureMoments:
-    """Read second-order statistics back from their arrays.
-
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-        What :func:`encode_feature_moments` gave.
-
-    Returns
-    -------
-    FeatureMoments
-        Checked.
-
-    Raises
-    ------
-    UserError
-        If an array is missing or does not hold what it should.
-    """
-    require_arrays(arrays, CLASS_IDS, COUNTS, SUMS, GRAM)
-    sums, gram = (torch.from_numpy(np.array(arrays[name])) for name in (SUMS, GRAM))
-    return FeatureMoments(*decode_classes(arrays), sums, gram)
+    rows = (CODECS.get(tag) if tag else codec_of(arrays)).decode(arrays)
+    if not isinstance(rows, ClassMeanRows):
+        raise UserError(
+            f"The arrays hold {rows.KIND} statistics and not class means: give the arrays of class means."
+        )
+    return rows

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedcof.statistics.validation import check_classes, check_problem, require
+from fedcof.errors import UserError
+from fedcof.statistics.class_means import ClassMeanRows, ClassMeans
+from fedcof.statistics.validation import check_classes, require
+from fedcof.wire.arrays import (
+    DITHER,
+    MEANS,
+    STEPS,
+    Arrays,
+    decode_classes,
+    encode_classes,
+    require_classes,
+    row_count,
+)
+from fedcof.wire.codec import Codec
 from fedcof.wire.dither import dither
 from fedcof.wire.rotation import Rotation
 
 LARGEST_LEVEL = 127
-
-
 LARGEST_LEVEL_OF_INT4 = 7
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedClassMeans:
+class EncodedClassMeans(ClassMeanRows):
     """Class means that stay as they were sent, and are decoded block by block when somebody reads them.
 
     Parameters
@@ -46,8 +59,6 @@ class EncodedClassMeans:
         here, not when it is read.
     """
 
-    class_ids: Tensor
-    counts: Tensor
     values: Tensor
     steps: Tensor | None = None
     dither_seed: int = 0
@@ -70,11 +81,6 @@ class EncodedClassMeans:
             width = (self.dim + 1) // 2
             require(self.values.shape[1] == width, "means", f"{width} bytes a row", self.values.shape)
         require(bool(finite.all()), "means", "finite numbers", "NaN or infinity")
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows R."""
-        return len(self.class_ids)
 
     @property
     def feature_dim(self) -> int:
@@ -117,10 +123,6 @@ class EncodedClassMeans:
         means = torch.sub(levels, shift, out=shift).mul_(self.steps[block, None])
         return means if self.dim is None else Rotation.drawn(self.dim, self.dither_seed).invert(means)
 
-    def check_fits(self, num_classes: int, feature_dim: int) -> None:
-        """Check the rows against the problem they are meant for; see :meth:`fedcof.ClassMeans.check_fits`."""
-        check_problem(self, num_classes, feature_dim)
-
 
 def quantise(means: Tensor, seed: int, largest_level: int) -> tuple[Tensor, NDArray[np.float32]]:
     """Round to multiples of each row's step: levels (R, d), int8, and steps (R,)."""
@@ -142,3 +144,59 @@ def _unpacked(values: Tensor, dim: int) -> Tensor:
     """Take the levels out of their bytes again: shape (R, d), int8."""
     halves = torch.stack([values >> 4, values & 15], dim=2).flatten(1)
     return halves[:, :dim].to(torch.int8).sub_(8)
+
+
+class Int8Means(Codec):
+    """Class means in eight bits: ``means`` (R, d) int8, ``steps`` (R,) float32 and ``dither`` (1,) uint32, its seed."""
+
+    kind: ClassVar[str] = "class-means"
+    encoding: ClassVar[str] = "int8"
+    numbers: ClassVar[int] = 1
+
+    def encode(self, statistics: ClassMeans, seed: int) -> Arrays:
+        """Write class means; see :meth:`Codec.encode`."""
+        levels, steps = quantise(statistics.means.to(torch.float32), seed, LARGEST_LEVEL)
+        classes = encode_classes(statistics.class_ids, statistics.counts)
+        return {**classes, MEANS: levels.numpy(), STEPS: steps, DITHER: np.array([seed], dtype=np.uint32)}
+
+    def decode(self, arrays: Mapping[str, NDArray[Any]]) -> EncodedClassMeans:
+        """Read class means back; see :meth:`Codec.decode`."""
+        require_classes(arrays, MEANS, STEPS, DITHER)
+        means = torch.from_numpy(np.array(arrays[MEANS]))
+        steps = torch.from_numpy(np.array(arrays[STEPS], dtype=np.float32))
+        said = arrays[DITHER]
+        belong = means.dim() == 2 and steps.shape == means.shape[:1] and said.dtype.kind == "u"
+        if not belong or said.shape != (self.numbers,):
+            raise UserError("The upload's steps do not belong to its means: send one step per row and one dither.")
+        return EncodedClassMeans(*decode_classes(arrays), means, steps, *(int(number) for number in said))
+
+    def rows_claimed(self, arrays: Mapping[str, NDArray[Any]]) -> int:
+        """Count the class ids; see :meth:`Codec.rows_claimed`."""
+        return row_count(arrays)
+
+    def recognises(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
+        """Take means of int8; see :meth:`Codec.recognises`."""
+        return MEANS in arrays and arrays[MEANS].dtype == np.int8
+
+
+class Int4Means(Int8Means):
+    """Class means in four bits, rotated: ``means`` (R, ceil(d / 2)) uint8, and the dimension with the dither's seed."""
+
+    encoding: ClassVar[str] = "int4"
+    numbers: ClassVar[int] = 2
+
+    def encode(self, statistics: ClassMeans, seed: int) -> Arrays:
+        """Write class means; see :meth:`Codec.encode`."""
+        rotated = Rotation.drawn(statistics.feature_dim, seed).apply(statistics.means.to(torch.float32))
+        levels, steps = quantise(rotated, seed, LARGEST_LEVEL_OF_INT4)
+        said = np.array([seed, statistics.feature_dim], dtype=np.uint32)
+        classes = encode_classes(statistics.class_ids, statistics.counts)
+        return {**classes, MEANS: packed_levels(levels), STEPS: steps, DITHER: said}
+
+    def recognises(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
+        """Take means of uint8; see :meth:`Codec.recognises`."""
+        return MEANS in arrays and arrays[MEANS].dtype == np.uint8
+
+
+INT8 = Int8Means()
+INT4 = Int4Means()

@@ -18,7 +18,7 @@ from fedcof.data.datasets import shared_dataset
 from fedcof.embedding.backbones import Backbone, shared_backbone
 from fedcof.embedding.features import extract_features
 from fedcof.embedding.images import rgb_images
-from fedcof.run.config import RunConfig
+from fedcof.embedding.section import EmbeddingSection
 from simulations.display import console
 
 LARGEST_DIFFERENCE = 1e-4
@@ -44,7 +44,7 @@ def measure(
         ``fedcof`` and ``timm`` in images per second; ``ratio``, the first over the second; and the largest
         difference between their features over the largest feature.
     """
-    defaults = RunConfig()
+    defaults = EmbeddingSection()
     backbone = shared_backbone(defaults.backbone, image_size, defaults.weights)
     images = shared_dataset("digits").train.select(range(num_images))
     model = plain_model(backbone, defaults.backbone)

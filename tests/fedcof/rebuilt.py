@@ -1,9 +1,9 @@
 """The scatter that a few uploads give, in one call."""
 
 from fedcof.covariance.blocks import as_sequence
+from fedcof.covariance.choices import check_shrinkage
 from fedcof.covariance.estimators import class_weights_of, row_weights_of
 from fedcof.covariance.scatter import ScatterSum
-from fedcof.covariance.shrinkage import check_shrinkage
 from fedcof.covariance.shrunk import shrunk_scatter
 
 

@@ -51,22 +51,24 @@ def run(config, folder):
 
 def by_hand(config):
     privacy = Privacy.of(config)
-    if config.method == "fed3r":
+    if config.method.name == "fed3r":
         aggregator = Fed3R(CLASSES, DIM, gram_noise=privacy.gram_noise)
     else:
         aggregator = (
-            FedNCM(CLASSES, DIM) if config.method == "fedncm" else FedCOF(CLASSES, DIM, shrinkage=config.shrinkage)
+            FedNCM(CLASSES, DIM)
+            if config.method.name == "fedncm"
+            else FedCOF(CLASSES, DIM, shrinkage=config.method.shrinkage)
         )
-    corrected = NoiseCorrected(aggregator, privacy) if config.subtract_noise else aggregator
+    corrected = NoiseCorrected(aggregator, privacy) if config.privacy.subtract_noise else aggregator
     for client in range(CLIENTS):
         samples = client_samples(config, client)
-        source = SeededNoise(config.seed, client)
-        if config.method == "fed3r":
+        source = SeededNoise(config.data.seed, client)
+        if config.method.name == "fed3r":
             corrected.add(private_feature_moments(*samples, CLASSES, privacy, source), client)
             continue
-        sent = private_class_means(*samples, CLASSES, privacy, source, config.groups)
-        received = decode_class_means(encode_class_means(sent, config.encoding, client))
-        corrected.add(PrivateRows(received, privacy) if config.subtract_noise else received, client)
+        sent = private_class_means(*samples, CLASSES, privacy, source, config.wire.groups)
+        received = decode_class_means(encode_class_means(sent, config.wire.encoding, client))
+        corrected.add(PrivateRows.of(received, privacy) if config.privacy.subtract_noise else received, client)
     return corrected.solve()
 
 

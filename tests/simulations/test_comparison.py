@@ -16,7 +16,9 @@ from simulations.comparison import comparison_runs, unfinished, varying_keys
 
 
 def result_of(config, folder):
-    return RunResult(config.method, config.seed, 0.5, 1, 1, 1, 0, 1.0, config.to_mapping(), head=f"{folder}/head")
+    return RunResult(
+        config.method.name, config.data.seed, 0.5, 1, 1, 1, 0, 1.0, config.to_mapping(), head=f"{folder}/head"
+    )
 
 
 def test_methods_seeds_and_lists_are_multiplied():
@@ -24,10 +26,12 @@ def test_methods_seeds_and_lists_are_multiplied():
     runs = comparison_runs(values, ["fedncm", "fedcof", "fed3r", "oracle"], ["0", "1"])
     by_method = {}
     for config in runs.values():
-        by_method.setdefault(config.method, []).append((config.alpha, config.groups, config.seed))
+        by_method.setdefault(config.method.name, []).append(
+            (config.data.alpha, config.wire.groups, config.data.seed)
+        )
     assert len(by_method["fedcof"]) == len(set(by_method["fedcof"])) == 8
     assert len(by_method["fedncm"]) == len(by_method["fed3r"]) == 4
-    assert {config.num_clients for config in runs.values()} == {7}
+    assert {config.data.num_clients for config in runs.values()} == {7}
     assert {groups for _, groups, _ in by_method["fed3r"]} == {1}
     assert varying_keys([result_of(config, folder) for folder, config in runs.items()]) == ["alpha", "groups"]
 

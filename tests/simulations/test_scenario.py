@@ -15,8 +15,8 @@ def test_every_scenario_of_the_package_is_a_run_config(name):
 
 def test_settings_win_over_the_scenario_and_the_last_one_wins():
     config = configure("digits", ["num-clients=7", "num-clients=9", "shrinkage=oas", "feature-cache=false"])
-    assert (config.num_clients, config.shrinkage, config.feature_cache) == (9, "oas", False)
-    assert config.image_size == 64
+    assert (config.data.num_clients, config.method.shrinkage, config.embedding.feature_cache) == (9, "oas", False)
+    assert config.embedding.image_size == 64
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def test_values_are_toml_or_plain_text(text, value):
 def test_paths_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = configure("digits", ["dataset=folder:images", "weights=model.safetensors"])
-    assert config.dataset == f"folder:{Path.cwd() / 'images'}"
-    assert config.weights == str(Path.cwd() / "model.safetensors")
+    assert config.data.dataset == f"folder:{Path.cwd() / 'images'}"
+    assert config.embedding.weights == str(Path.cwd() / "model.safetensors")
     assert configure("digits", ["weights=none"]).weights == "none"
 
 

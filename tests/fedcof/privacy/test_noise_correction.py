@@ -33,7 +33,7 @@ def test_the_covariance_is_unbiased_under_privacy_noise(estimator, encoding):
         sent = private_class_means(features, clients, 30, privacy, SeededNoise(draw, 0))
         sent = ClassMeans(torch.zeros_like(sent.class_ids), sent.counts, sent.means)
         received = decode_class_means(encode_class_means(sent, encoding, dither_seed=draw))
-        for known, upload in ((True, PrivateRows(received, privacy)), (False, received)):
+        for known, upload in ((True, PrivateRows.of(received, privacy)), (False, received)):
             totals = class_totals(upload, 1)
             scatter = within_class_scatter(upload, totals, estimator=estimator, shrinkage=0.0)
             estimates[known][draw] = scatter / float(totals.counts.sum() - 1)
@@ -49,7 +49,7 @@ def test_the_noise_of_privacy_comes_on_top_of_the_encodings():
     sent = private_class_means(torch.randn(200, 6), labels, 4, privacy, SeededNoise(0, 0))
     for encoding in ("float32", "float16", "int8"):
         received = decode_class_means(encode_class_means(sent, encoding, 7))
-        known = PrivateRows(received, privacy)
+        known = PrivateRows.of(received, privacy)
         steps = torch.zeros(4) if received.noise is None else received.noise
         torch.testing.assert_close(known.noise, sent.noise + steps.double())
         torch.testing.assert_close(known.rows(slice(1, 3)), received.means[1:3])

@@ -1,0 +1,136 @@
+"""The section ``data``: what there is to classify, and who holds what of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedcof.errors import UserError
+from fedcof.keys import ABOVE_0, AT_LEAST_0, AT_LEAST_1, PROBABILITY, Acts, Beside, Changes, Section, Shown, key
+
+NODES = "nodes"
+FEATURES = "features:"
+INNER_DIRICHLET, DIRICHLET, IID, PATHOLOGICAL, SHARD, NATURAL = PARTITIONS = [
+    "inner-dirichlet",
+    "dirichlet",
+    "iid",
+    "pathological",
+    "shard",
+    "natural",
+]
+
+_BOTH = Acts.CLIENT | Acts.SERVER
+_ON_NODES = Beside("dataset is nodes", lambda run: run.data.on_nodes)
+_DEALT = Beside("dataset is not nodes", lambda run: not run.data.on_nodes)
+_DIRICHLET = Beside(
+    "partition is a Dirichlet", lambda run: _DEALT.holds(run) and run.data.partition in (INNER_DIRICHLET, DIRICHLET)
+)
+_CLASSES = Beside("partition is pathological", lambda run: _DEALT.holds(run) and run.data.partition == PATHOLOGICAL)
+_OWNERS = Beside("partition is natural", lambda run: _DEALT.holds(run) and run.data.partition == NATURAL)
+
+
+def _place_of_dataset(name: str) -> str:
+    kind, _, place = name.partition(":")
+    return place if kind in ("parquet", "folder", "features") else ""
+
+
+@dataclass(frozen=True)
+class DataSection(Section):
+    """What there is to classify, and who holds what of it; each field says what it means."""
+
+    NAME: ClassVar[str] = "data"
+
+    dataset: str = key(
+        "digits",
+        "Dataset: digits, parquet:DIR, folder:DIR, hub:OWNER/NAME, features:DIR, or nodes (each node has its own).",
+        _BOTH,
+        Changes.UPLOAD,
+        place=_place_of_dataset,
+        shown=Shown.ALWAYS,
+    )
+    image_column: str = key(
+        "", "Column of the images, where types and names do not tell.", _BOTH, Changes.UPLOAD, beside=_DEALT
+    )
+    label_column: str = key(
+        "", "Column of the labels, where types and names do not tell.", _BOTH, Changes.UPLOAD, beside=_DEALT
+    )
+    classes: str = key(
+        "",
+        "Names of the classes in order, separated by commas, or a text file with a name a line.",
+        _BOTH,
+        Changes.UPLOAD,
+        beside=_ON_NODES,
+    )
+    test_data: str = key(
+        "",
+        "Folder or table of the server's own test images.",
+        Acts.SERVER,
+        Changes.RESULT,
+        beside=_ON_NODES,
+        after_upload=True,
+    )
+    partition: str = key(
+        INNER_DIRICHLET,
+        "How the training split is dealt to clients.",
+        _BOTH,
+        Changes.UPLOAD,
+        choices=lambda: PARTITIONS,
+        beside=_DEALT,
+        shown=Shown.ALWAYS,
+    )
+    alpha: float = key(
+        0.1,
+        "Concentration of the Dirichlet: the smaller, the fewer classes a client has.",
+        _BOTH,
+        Changes.UPLOAD,
+        numbers=ABOVE_0,
+        beside=_DIRICHLET,
+        shown=Shown.ALWAYS,
+    )
+    classes_per_client: int = key(
+        2,
+        "Classes of each client.",
+        _BOTH,
+        Changes.UPLOAD,
+        numbers=AT_LEAST_1,
+        beside=_CLASSES,
+        shown=Shown.ALWAYS,
+    )
+    partition_column: str = key("", "Column that names each sample's owner.", _BOTH, Changes.UPLOAD, beside=_OWNERS)
+    num_clients: int = key(
+        20, "Clients in the federation.", _BOTH, Changes.RESULT, numbers=AT_LEAST_1, shown=Shown.ALWAYS
+    )
+    client_test_share: float = key(
+        0.0,
+        "Share of each client's samples that it keeps out of everything but evaluation.",
+        _BOTH,
+        Changes.UPLOAD,
+        numbers=PROBABILITY,
+    )
+    seed: int = key(
+        0,
+        "Seed of the partition, of random groups, of training and of random weights.",
+        _BOTH,
+        Changes.UPLOAD,
+        numbers=AT_LEAST_0,
+        shown=Shown.NEVER,
+        several="--seeds",
+    )
+
+    @property
+    def on_nodes(self) -> bool:
+        """Whether each node has data of its own."""
+        return self.dataset == NODES
+
+    @property
+    def is_precomputed(self) -> bool:
+        """Whether the dataset holds features that were computed elsewhere."""
+        return self.dataset.startswith(FEATURES)
+
+    def check_together(self) -> None:
+        """Check that nodes have classes, and nobody else; raises UserError."""
+        if self.on_nodes != bool(self.classes):
+            raise UserError(
+                f"The key classes is {self.classes!r} with the dataset {self.dataset!r}, but it is for nodes, "
+                "which needs it: set both or neither."
+            )

@@ -1,0 +1,61 @@
+"""The section ``embedding``: the frozen network that turns images into features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedcof.keys import AT_LEAST_0, AT_LEAST_1, Acts, Beside, Changes, Section, Shown, key
+
+PRETRAINED = "pretrained"
+RANDOM = "none"
+
+_BOTH = Acts.CLIENT | Acts.SERVER
+_IMAGES = Beside("dataset has images", lambda run: not run.data.is_precomputed)
+
+
+def _place_of_weights(weights: str) -> str:
+    return "" if weights in (PRETRAINED, RANDOM) else weights
+
+
+@dataclass(frozen=True)
+class EmbeddingSection(Section):
+    """The frozen network that turns images into features; each field says what it means."""
+
+    NAME: ClassVar[str] = "embedding"
+
+    backbone: str = key(
+        "tf_efficientnet_lite0",
+        "Name of any timm model.",
+        _BOTH,
+        Changes.UPLOAD,
+        beside=_IMAGES,
+        shown=Shown.ALWAYS,
+    )
+    weights: str = key(
+        PRETRAINED,
+        "Weights of the backbone: pretrained, none (random), or a local file.",
+        _BOTH,
+        Changes.UPLOAD,
+        beside=_IMAGES,
+        place=_place_of_weights,
+    )
+    image_size: int = key(
+        64,
+        "Height and width in pixels that the backbone sees; 0 for its own.",
+        _BOTH,
+        Changes.UPLOAD,
+        numbers=AT_LEAST_0,
+        beside=_IMAGES,
+        shown=Shown.ALWAYS,
+    )
+    batch_size: int = key(
+        64, "Images embedded at once, and samples of a step of training.", _BOTH, Changes.RESULT, numbers=AT_LEAST_1
+    )
+    feature_cache: bool = key(
+        True,
+        "Whether features are embedded once a dataset and kept, or by each client for itself.",
+        _BOTH,
+        Changes.NOTHING,
+        beside=_IMAGES,
+    )

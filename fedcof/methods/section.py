@@ -1,0 +1,89 @@
+"""The section ``method``: what is made of the uploads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from fedcof.covariance.choices import ESTIMATORS, check_shrinkage
+from fedcof.heads.registry import HEADS
+from fedcof.keys import AT_LEAST_0, Acts, Beside, Changes, Section, Shown, key
+from fedcof.methods.registry import METHODS
+
+if TYPE_CHECKING:
+    from fedcof.methods.method import Method
+
+_ESTIMATES = Beside("the method rebuilds a covariance", lambda run: run.method.chosen.rebuilds_covariance)
+_SOLVES = Beside("the method solves a head on a covariance", lambda run: run.method.chosen.takes_head)
+_PENALISED = Beside("the method takes a penalty", lambda run: run.method.chosen.takes_penalty)
+
+
+@dataclass(frozen=True)
+class MethodSection(Section):
+    """What is made of the uploads; each field says what it means."""
+
+    NAME: ClassVar[str] = "method"
+
+    name: str = key(
+        "fedcof",
+        "How the server makes a classifier of the uploads.",
+        Acts.CLIENT | Acts.SERVER,
+        Changes.RESULT,
+        name="method",
+        choices=METHODS.names,
+        shown=Shown.NEVER,
+        several="--methods",
+        after_upload=True,
+    )
+    estimator: str = key(
+        "per-class",
+        "How the classes' scatter is put together.",
+        Acts.SERVER,
+        Changes.RESULT,
+        choices=lambda: ESTIMATORS,
+        beside=_ESTIMATES,
+        refused_without_effect=True,
+        after_upload=True,
+    )
+    shrinkage: float | str = key(
+        "leave-one-out",
+        "Shrinkage of the covariance: a number gamma in squared feature units, leave-one-out, ledoit-wolf or oas.",
+        Acts.SERVER,
+        Changes.RESULT,
+        number_or_text=True,
+        check=check_shrinkage,
+        beside=_SOLVES,
+        after_upload=True,
+    )
+    head: str = key(
+        "ridge",
+        "The closed-form classifier on top.",
+        Acts.SERVER,
+        Changes.RESULT,
+        choices=HEADS.names,
+        beside=_SOLVES,
+        refused_without_effect=True,
+        after_upload=True,
+    )
+    ridge_penalty: float = key(
+        0.01,
+        "Penalty lambda of Fed3R's ridge regression, in squared feature units.",
+        Acts.SERVER,
+        Changes.RESULT,
+        numbers=AT_LEAST_0,
+        beside=_PENALISED,
+        after_upload=True,
+    )
+    diagnose: bool = key(
+        False,
+        "Whether a simulated run puts its covariance beside the oracle's.",
+        Acts.SERVER,
+        Changes.RESULT,
+        beside=_ESTIMATES,
+        refused_without_effect=True,
+    )
+
+    @property
+    def chosen(self) -> Method:
+        """The method itself."""
+        return METHODS.get(self.name)

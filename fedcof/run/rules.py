@@ -1,0 +1,85 @@
+"""What sections of a run-config have to agree on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedcof.errors import UserError
+from fedcof.keys import must_be
+from fedcof.run.training import NO_TRAINING
+from fedcof.wire.registry import CODED, encodings_of
+
+if TYPE_CHECKING:
+    from fedcof.run.config import RunConfig
+
+
+def check_sections_together(config: RunConfig) -> None:
+    """Check a run-config's sections beside one another.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Each of its sections holds by itself.
+
+    Raises
+    ------
+    UserError
+        For the first rule that does not hold.
+    """
+    _check_encoding(config)
+    _check_nodes(config)
+    _check_training(config)
+    if config.privacy.epsilon:
+        _check_privacy(config)
+
+
+def _check_encoding(config: RunConfig) -> None:
+    method, encoding = config.method.chosen, config.wire.encoding
+    known = encodings_of(method.kind)
+    if method.asks_clients and len(known) > 1 and encoding not in known:
+        raise UserError(
+            f"The encoding {encoding} cannot write what {method.name} sends ({method.kind}): choose one of "
+            f"{', '.join(known)}."
+        )
+
+
+def _check_nodes(config: RunConfig) -> None:
+    if not config.data.on_nodes:
+        return
+    if not (config.method.chosen.asks_clients or config.training.follows):
+        raise UserError(
+            f"The {config.method.name} needs all images in one place, but with the dataset nodes nobody has them."
+        )
+    if config.method.diagnose:
+        raise UserError(
+            "The key diagnose compares with all images in one place, but with the dataset nodes nobody has "
+            "them: set it to false."
+        )
+
+
+def _check_training(config: RunConfig) -> None:
+    if config.method.chosen.needs_training and not config.training.follows:
+        raise UserError(
+            f"The method {config.method.name} is a head to start training from: set continue to linear-probe or "
+            "fine-tune."
+        )
+    if config.training.fine_tunes and config.data.is_precomputed:
+        raise UserError(
+            f"Fine-tuning needs images, but the dataset is {config.data.dataset!r}: set continue to linear-probe, or "
+            "name a dataset of images."
+        )
+
+
+def _check_privacy(config: RunConfig) -> None:
+    """Refuse what depends on samples, or lets one sample move others, in a way that the noise does not cover."""
+    if config.training.follows:
+        raise must_be("continue", config.training.kind, f"{NO_TRAINING} with an epsilon")
+    if config.data.client_test_share:
+        raise must_be("client-test-share", config.data.client_test_share, "0 with an epsilon")
+    if not config.wire.groups:
+        raise must_be("groups", config.wire.groups, "at least 1 with an epsilon")
+    if config.wire.has_budget or config.wire.encoding == CODED:
+        raise UserError(
+            "The encoding coded and a budget in bytes look at the samples to choose their step, which the "
+            "noise of an epsilon does not cover: choose another encoding, or no epsilon."
+        )

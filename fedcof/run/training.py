@@ -1,0 +1,141 @@
+"""The section ``training``: what follows the closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedcof.errors import UserError
+from fedcof.keys import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SHARE, Acts, Beside, Changes, Section, key
+
+NO_TRAINING, LINEAR_PROBE, FINE_TUNE = CONTINUATIONS = ["none", "linear-probe", "fine-tune"]
+FEDAVG, FEDAVGM, FEDADAM, FEDYOGI, FEDPROX = STRATEGIES = ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedprox"]
+SGD, ADAMW = OPTIMIZERS = ["sgd", "adamw"]
+CONSTANT, COSINE = SCHEDULES = ["constant", "cosine"]
+
+_BOTH = Acts.CLIENT | Acts.SERVER
+_CONTINUABLE = Beside("clients hold the samples", lambda run: run.method.chosen.may_train)
+_TRAINED = Beside("continue is not none", lambda run: run.training.follows)
+_TUNED = Beside("continue is fine-tune", lambda run: run.training.fine_tunes)
+_STEPPED = Beside(
+    "the server's strategy takes steps",
+    lambda run: run.training.follows and run.training.strategy in (FEDAVGM, FEDADAM, FEDYOGI),
+)
+_PROXIMAL = Beside(
+    "continue-strategy is fedprox", lambda run: run.training.follows and run.training.strategy == FEDPROX
+)
+
+
+@dataclass(frozen=True)
+class TrainingSection(Section):
+    """What follows the closed form; each field says what it means."""
+
+    NAME: ClassVar[str] = "training"
+
+    kind: str = key(
+        NO_TRAINING,
+        "What follows the closed form: none, linear-probe (train the head) or fine-tune (train all).",
+        _BOTH,
+        Changes.RESULT,
+        name="continue",
+        choices=lambda: CONTINUATIONS,
+        beside=_CONTINUABLE,
+        refused_without_effect=True,
+    )
+    rounds: int = key(
+        20,
+        "Rounds of training.",
+        _BOTH,
+        Changes.RESULT,
+        name="continue-rounds",
+        numbers=AT_LEAST_1,
+        beside=_TRAINED,
+    )
+    strategy: str = key(
+        FEDAVG,
+        "Flower's strategy that runs them.",
+        _BOTH,
+        Changes.RESULT,
+        name="continue-strategy",
+        choices=lambda: STRATEGIES,
+        beside=_TRAINED,
+    )
+    fraction: float = key(
+        1.0,
+        "Share of all clients that train in a round, drawn anew for each.",
+        Acts.SERVER,
+        Changes.RESULT,
+        name="continue-fraction",
+        numbers=SHARE,
+        beside=_TRAINED,
+    )
+    local_epochs: int = key(
+        1,
+        "Passes over a client's samples in a round.",
+        Acts.CLIENT,
+        Changes.RESULT,
+        numbers=AT_LEAST_1,
+        beside=_TRAINED,
+    )
+    optimizer: str = key(
+        SGD, "The clients' optimizer.", Acts.CLIENT, Changes.RESULT, choices=lambda: OPTIMIZERS, beside=_TRAINED
+    )
+    learning_rate: float = key(
+        0.05, "Step size of the head.", _BOTH, Changes.RESULT, numbers=ABOVE_0, beside=_TRAINED
+    )
+    backbone_learning_rate: float = key(
+        0.001, "Step size of the backbone.", Acts.CLIENT, Changes.RESULT, numbers=ABOVE_0, beside=_TUNED
+    )
+    learning_rate_schedule: str = key(
+        CONSTANT,
+        "How both step sizes go over the rounds.",
+        Acts.CLIENT,
+        Changes.RESULT,
+        choices=lambda: SCHEDULES,
+        beside=_TRAINED,
+    )
+    weight_decay: float = key(
+        0.0,
+        "Weight decay of the clients' optimizer.",
+        Acts.CLIENT,
+        Changes.RESULT,
+        numbers=AT_LEAST_0,
+        beside=_TRAINED,
+    )
+    gradient_clip: float = key(
+        10.0,
+        "Largest norm of a step's gradient; 0 for any.",
+        Acts.CLIENT,
+        Changes.RESULT,
+        numbers=AT_LEAST_0,
+        beside=_TRAINED,
+    )
+    server_learning_rate: float = key(
+        0.0,
+        "Step size of fedavgm, fedadam and fedyogi; 0 for the strategy's own default here.",
+        Acts.SERVER,
+        Changes.RESULT,
+        numbers=AT_LEAST_0,
+        beside=_STEPPED,
+    )
+    proximal_mu: float = key(
+        0.0, "Weight of fedprox's term.", _BOTH, Changes.RESULT, numbers=AT_LEAST_0, beside=_PROXIMAL
+    )
+
+    @property
+    def follows(self) -> bool:
+        """Whether there is any training."""
+        return self.kind != NO_TRAINING
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether the backbone trains too."""
+        return self.kind == FINE_TUNE
+
+    def check_together(self) -> None:
+        """Check that fedprox has its weight, and nobody else; raises UserError."""
+        if self.follows and (self.strategy == FEDPROX) != (self.proximal_mu > 0):
+            raise UserError(
+                f"The key proximal-mu is {self.proximal_mu:g} with the strategy {self.strategy}, but it "
+                "is fedprox's, which needs it above 0: set both or neither."
+            )

@@ -92,7 +92,7 @@ class Key:
     acts : Acts
         Where it is looked at. A message to a client carries no others than those that act there.
     changes : Changes
-        What depends on it. Two runs are the same run if they agree in all keys from ``BYTES`` on that have an effect.
+        What depends on it. Two runs are the same if they agree in all keys from ``BYTES`` on that have an effect.
     choices : callable or None
         Gives the values that it takes, where they are few.
     numbers : Range or None
@@ -244,7 +244,7 @@ def _key_of(section: type[Section], declared: Field[Any]) -> Key:
 
 def unknown_key(name: str, known: Sequence[str]) -> UserError:
     """Make the error for a key that there is not, with the nearest that there is."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     meant = f"did you mean {near[0]}? " if near else ""
     return UserError(f"Unknown key {name!r}: {meant}fedcof settings lists all {len(known)}.")
 

@@ -109,8 +109,8 @@ class Registry(Generic[T]):
         except Exception as error:
             # Whatever a stranger's module raises as it is imported.
             raise UserError(
-                f"The {self.kind} {entry.name} cannot be loaded from {entry.value} ({type(error).__name__}: {error}): "
-                "mend or remove the package that offers it."
+                f"The {self.kind} {entry.name} cannot be loaded from {entry.value} "
+                f"({type(error).__name__}: {error}): mend or remove the package that offers it."
             ) from error
         return item
 

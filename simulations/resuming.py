@@ -69,7 +69,7 @@ def kept_config(folder: Path, asked: RunConfig | None = None) -> RunConfig:
     key = (asked or kept).differing_key(kept.to_mapping())
     if asked and key:
         raise UserError(
-            f"The run in {folder} has {key.name} {kept.value(key)!r}, and not {asked.value(key)!r}: leave the setting "
-            "out, or name a new folder with --output."
+            f"The run in {folder} has {key.name} {kept.value(key)!r}, and not {asked.value(key)!r}: leave the "
+            "setting out, or name a new folder with --output."
         )
     return asked or kept

@@ -170,8 +170,8 @@ def backbone_of(config: Sampled) -> Backbone:
     """
     if config.data.is_precomputed:
         raise UserError(
-            f"The run's features come from {config.data.dataset!r} and not from a backbone, so it cannot be used on "
-            "images: use a run on images."
+            f"The run's features come from {config.data.dataset!r} and not from a backbone, so it cannot be used "
+            "on images: use a run on images."
         )
     return shared_backbone(config.embedding.backbone, config.embedding.image_size, config.embedding.weights)
 

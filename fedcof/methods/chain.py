@@ -3,8 +3,8 @@
     client   measure (privately) -> withhold -> encode
     server   decode -> check -> correct
 
-The client's halves run in this order and the server's in the reverse one; nothing is sent or added that has not gone
-through all of them. Privacy comes before withholding, because a row that is left out by its true count would tell
+The client's halves run in this order and the server's in the reverse one; nothing is sent or added that has not
+gone through all of them. Privacy comes before withholding, because a row that is left out by its true count would tell
 of that count, while one that is left out by its noisy count tells nothing that is not released anyway.
 """
 
@@ -42,8 +42,8 @@ class Outgoing:
     samples : Samples
         Of the client.
     take : callable
-        Takes a number of groups, and gives the statistics so far and how many rows they lack. With privacy every call
-        is a release of its own, so it is called once.
+        Takes a number of groups, and gives the statistics so far and how many rows they lack. With privacy every
+        call is a release of its own, so it is called once.
     statistics, arrays, tag, withheld
         What is sent, once it is known; how the arrays are written; and how many rows are not sent.
     """
@@ -146,7 +146,7 @@ class Withhold:
     private: bool = False
 
     def send(self, upload: Outgoing) -> Outgoing:
-        """Leave rows out; and where numbers mix all classes, the samples of small classes before these are taken."""
+        """Leave rows out; where numbers mix all classes, the samples of small classes before these are taken."""
         if self.smallest_count <= 1:
             return upload
 

@@ -287,8 +287,8 @@ def check_statistics(method: str, statistics: type[Statistics]) -> None:
     open_members += [name for name in ("KIND", "VECTORS", "MIXES_CLASSES") if not hasattr(statistics, name)]
     if open_members:
         raise UserError(
-            f"The statistics {statistics.__name__} of the method {method} do not say their {', '.join(open_members)}: "
-            "fill in all of fedcof.statistics.base.Statistics."
+            f"The statistics {statistics.__name__} of the method {method} do not say their "
+            f"{', '.join(open_members)}: fill in all of fedcof.statistics.base.Statistics."
         )
     if not encodings_of(statistics.KIND):
         raise UserError(

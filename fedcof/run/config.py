@@ -27,8 +27,8 @@ class RunConfig:
     Parameters
     ----------
     **values : bool, int, float or str
-        Run-config keys with ``-`` written as ``_`` (and ``continue_`` for the one that Python keeps for itself); those
-        that are missing have their defaults. ``fedcof settings`` lists all of them.
+        Run-config keys with ``-`` written as ``_`` (and ``continue_`` for the one that Python keeps for itself);
+        those that are missing have their defaults. ``fedcof settings`` lists all of them.
 
     Raises
     ------
@@ -163,7 +163,7 @@ class RunConfig:
         return RunConfig(**{**ours, **values})
 
     def for_message(self) -> dict[str, Scalar]:
-        """Give what a message to a client carries: the keys that act there, of which none is a path of the server's."""
+        """Give what a message to a client carries: the keys that act there, and no path of the server's."""
         return {
             name: self.value(known) for name, known in RunConfig.declared().items() if Acts.CLIENT in known.acts
         }
@@ -185,7 +185,7 @@ class RunConfig:
         return {key.name: self.value(key) for key in known if key.changes >= least and key.has_effect(self)}
 
     def upload_values(self) -> dict[str, Scalar]:
-        """Give what uploads depend on; two runs that agree in it ask for the same, if they ask for the same kind."""
+        """Give what uploads depend on; runs that agree in it ask for the same, if for the same kind."""
         known = [known for known in RunConfig.declared().values() if known.changes >= Changes.UPLOAD]
         return {key.name: self.value(key) if key.has_effect(self) else key.default for key in known}
 

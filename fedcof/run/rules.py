@@ -65,8 +65,8 @@ def _check_training(config: RunConfig) -> None:
         )
     if config.training.fine_tunes and config.data.is_precomputed:
         raise UserError(
-            f"Fine-tuning needs images, but the dataset is {config.data.dataset!r}: set continue to linear-probe, or "
-            "name a dataset of images."
+            f"Fine-tuning needs images, but the dataset is {config.data.dataset!r}: set continue to linear-probe, "
+            "or name a dataset of images."
         )
 
 

@@ -15,8 +15,8 @@ from fedcof.statistics.validation import check_class_range, require
 class Statistics(ABC):
     """What a client knows of its features, and may send.
 
-    A kind that leaves one of the abstract members open, or lacks a name, cannot be registered with a method: it would
-    pass a policy, a check or the screening unseen.
+    A kind that leaves one of the abstract members open, or lacks a name, cannot be registered with a method: it
+    would pass a policy, a check or the screening unseen.
 
     Attributes
     ----------

@@ -19,9 +19,9 @@ from fedcof.statistics.validation import check_classes, check_samples, check_vec
 class ClassMeanRows(Statistics):
     """Rows of class means, in whatever form they are held.
 
-    Row r is the mean feature vector of ``counts[r]`` samples of class ``class_ids[r]``. Every form has, as a field or
-    a property, ``means`` (R, d), floating point, decoded all at once; and ``noise`` (R,), the variance of known noise
-    in every coordinate of each row, or None.
+    Row r is the mean feature vector of ``counts[r]`` samples of class ``class_ids[r]``. Every form has, as a field
+    or a property, ``means`` (R, d), floating point, decoded all at once; and ``noise`` (R,), the variance of known
+    noise in every coordinate of each row, or None.
     """
 
     KIND: ClassVar[str] = "class-means"

@@ -39,7 +39,7 @@ class Measurement:
 
 
 class Sent(NamedTuple):
-    """What crossed the wire: named arrays, and the tag that says how they are written; empty where nothing says it."""
+    """What crossed the wire: named arrays, and the tag that says how they are written, or no tag."""
 
     arrays: Mapping[str, NDArray[Any]]
     tag: str = ""
@@ -149,7 +149,7 @@ class Codec(ABC):
 
     @abstractmethod
     def rows_claimed(self, arrays: Mapping[str, NDArray[Any]]) -> int:
-        """Count the rows that an upload claims to have, before memory is taken for them; 0 where it does not say."""
+        """Count the rows that an upload claims to have, before memory is taken for them; 0 if it does not say."""
 
     def recognises(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
         """Tell whether arrays without a tag, as earlier versions sent them, are written so."""

@@ -86,8 +86,8 @@ def codec_of(arrays: Mapping[str, NDArray[Any]]) -> Codec:
         if CODECS.get(tag).recognises(arrays):
             return CODECS.get(tag)
     raise UserError(
-        f"The upload has the arrays {', '.join(sorted(arrays)) or 'of nothing'}, which no encoding writes: send what "
-        "encode_class_means makes."
+        f"The upload has the arrays {', '.join(sorted(arrays)) or 'of nothing'}, which no encoding writes: send "
+        "what encode_class_means makes."
     )
 
 

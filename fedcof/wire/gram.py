@@ -15,7 +15,7 @@ from fedcof.wire.codec import Codec
 
 
 class Float32Moments(Codec):
-    """Feature moments in float32: ``class-ids`` (R,), ``counts`` (R,), ``sums`` (R, d), ``gram`` (d (d + 1) / 2,)."""
+    """Feature moments in float32: class ids and counts (R,), ``sums`` (R, d), ``gram`` (d (d + 1) / 2,)."""
 
     kind: ClassVar[str] = "gram"
     encoding: ClassVar[str] = "float32"

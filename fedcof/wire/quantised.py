@@ -147,7 +147,7 @@ def _unpacked(values: Tensor, dim: int) -> Tensor:
 
 
 class Int8Means(Codec):
-    """Class means in eight bits: ``means`` (R, d) int8, ``steps`` (R,) float32 and ``dither`` (1,) uint32, its seed."""
+    """Class means in eight bits: ``means`` (R, d) int8, ``steps`` (R,) and ``dither`` (1,), its seed."""
 
     kind: ClassVar[str] = "class-means"
     encoding: ClassVar[str] = "int8"
@@ -180,7 +180,7 @@ class Int8Means(Codec):
 
 
 class Int4Means(Int8Means):
-    """Class means in four bits, rotated: ``means`` (R, ceil(d / 2)) uint8, and the dimension with the dither's seed."""
+    """Class means in four bits, rotated: ``means`` (R, ceil(d / 2)), and the dimension beside the seed."""
 
     encoding: ClassVar[str] = "int4"
     numbers: ClassVar[int] = 2

@@ -40,7 +40,7 @@ def context(config):
 
 
 def upload_of(config, client=0):
-    record = statistics_of_client(client, RecordDict(), context(config)).array_records["statistics"]
+    (record,) = statistics_of_client(client, RecordDict(), context(config)).array_records.values()
     return {name: array.numpy() for name, array in record.items()}
 
 
@@ -79,7 +79,9 @@ def test_a_client_trains_on_its_samples_by_seed_round_and_number(dataset):
 
 
 def vars_of(config, **changes):
-    values = {name: getattr(config, name) for name in RunConfig.__dataclass_fields__ if name != "partition"}
+    values = {
+        known.argument: config.value(known) for known in RunConfig.declared().values() if known.name != "partition"
+    }
     return {**values, **changes}
 
 

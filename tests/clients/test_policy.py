@@ -43,7 +43,7 @@ def node(tmp_path, monkeypatch):
 
 def ask(context):
     reply = statistics_of_client(0, RecordDict(), context)
-    arrays = {name: array.numpy() for name, array in reply.array_records["statistics"].items()}
+    arrays = {name: array.numpy() for name, array in next(iter(reply.array_records.values())).items()}
     return arrays, dict(reply.config_records["node"])
 
 
@@ -177,5 +177,6 @@ def test_an_empty_node_says_so(node, tmp_path):
 def test_a_simulated_client_has_no_policy_and_says_nothing_of_its_node(node):
     policy = NodePolicy.of({})
     means = ClassMeans(torch.tensor([0, 1]), torch.tensor([1, 5]), torch.zeros(2, 3))
-    assert policy.withhold(means)[1] == 0
+    assert means.withhold(policy.smallest_count)[1] == 0
+    assert means.withhold(2)[1] == 1
     assert (policy.statistics, policy.training, policy.answers_per_day) == (("class-means",), False, 0)

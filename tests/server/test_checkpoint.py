@@ -1,7 +1,6 @@
 """Checkpoints: everything comes back, damaged ones and those of other runs are refused, and nothing is changed."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +9,8 @@ from flwr.serverapp.strategy import FedAvg
 from safetensors.numpy import save_file
 
 from fedcof import UserError
-from fedcof.run.config import STRATEGIES, RunConfig
+from fedcof.run.config import RunConfig
+from fedcof.run.training import STRATEGIES
 from server.checkpoint import (
     FILE_NAME,
     Checkpoint,
@@ -103,7 +103,7 @@ def test_where_there_is_none_there_is_none(tmp_path):
 def test_it_may_be_gone_on_with_on_another_machine(tmp_path):
     run = config()
     save_checkpoint(tmp_path, checkpoint_of(run))
-    elsewhere = replace(run, num_cpus=4, num_gpus=0.5, ray_address="10.0.0.1:6379", clients_per_node=3)
+    elsewhere = run.replaced(num_cpus=4, num_gpus=0.5, ray_address="10.0.0.1:6379", clients_per_node=3)
     assert load_checkpoint(tmp_path, elsewhere).rounds_done == 3
 
 
@@ -120,7 +120,7 @@ def test_one_of_another_run_is_refused(tmp_path, change, sentence):
     save_checkpoint(tmp_path, checkpoint_of(run))
     before = (tmp_path / FILE_NAME).read_bytes()
     with pytest.raises(UserError, match=sentence):
-        load_checkpoint(tmp_path, replace(run, **change))
+        load_checkpoint(tmp_path, run.replaced(**change))
     assert (tmp_path / FILE_NAME).read_bytes() == before
 
 

@@ -10,7 +10,8 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, Strategy
 from clients.hosting import answer, introduce
 from fedcof import UserError
 from fedcof.heads.temperature import softmax_start
-from fedcof.run.config import STRATEGIES, RunConfig
+from fedcof.run.config import RunConfig
+from fedcof.run.training import STRATEGIES
 from server.continuation import Continuation, client_accuracies, training_strategy
 from server.federation import Federation
 from server.strategy import FedCOF

@@ -8,8 +8,9 @@ import torch
 
 from clients.app import app as client_app
 from fedcof import LinearClassifier, UserError
-from fedcof.run.config import STRATEGIES, RunConfig
+from fedcof.run.config import RunConfig
 from fedcof.run.results import START, TRAIN, append_result, load_results
+from fedcof.run.training import STRATEGIES
 from server.federated_run import BEST_FOLDER_NAME, FederatedRun
 from server.federation import Federation
 from server.run import execute

@@ -13,13 +13,9 @@ from fedcof import ClassMeans, FedCOF, UserError
 from fedcof.privacy.mechanism import Privacy
 from fedcof.run.config import RunConfig
 from fedcof.statistics.moments import FeatureMoments, feature_moments
-from fedcof.wire.encoding import (
-    count_rows,
-    decode_class_means,
-    decode_feature_moments,
-    encode_class_means,
-    encode_feature_moments,
-)
+from fedcof.wire.codec import Sent
+from fedcof.wire.encoding import codec_of, decode_class_means, encode_class_means
+from fedcof.wire.gram import MOMENTS
 from server import strategy
 from server.federation import Federation
 from server.intake import NodeRules
@@ -144,10 +140,10 @@ def test_a_coded_upload_that_claims_many_rows_takes_no_memory_for_them(tmp_path)
     at = struct.calcsize("<5Bh2fI")
     content[at : at + 4] = struct.pack("<I", 10**9)
     forged = np.frombuffer(bytes(content) + struct.pack("<I", crc32(bytes(content))), dtype=np.uint8)
-    assert count_rows({"coded": forged}) == 10**9
+    assert codec_of({"coded": forged}).rows_claimed({"coded": forged}) == 10**9
     fedcof = strategy.FedCOF(CLASSES, DIM, rules=NodeRules(UploadStore(tmp_path, CONFIG), {}, "", 100, 1))
     with pytest.raises(UserError, match="1000000000 rows, but may have 100"):
-        fedcof._read({"coded": forged})
+        fedcof.read_upload(Sent({"coded": forged}))
     with pytest.raises(UserError, match="damaged"):
         decode_class_means({"coded": forged})
     with pytest.raises(UserError, match="changed or cut"):
@@ -228,12 +224,13 @@ def test_uploads_come_back_to_the_last_bit_and_under_any_name(tmp_path):
     store = UploadStore(tmp_path, CONFIG)
     names = ["../escape", "a b", "ünïcode", ".hidden", "c/d.safetensors"]
     for number, name in enumerate(names):
-        store.keep(name, hostile_client.upload(number))
+        store.keep(name, Sent(hostile_client.upload(number), "class-means.float32"))
     assert store.names() == sorted(names)
     for number, name in enumerate(names):
         for key, array in hostile_client.upload(number).items():
-            assert np.array_equal(store.read(name)[key], array)
-            assert store.read(name)[key].dtype == array.dtype
+            assert np.array_equal(store.read(name).arrays[key], array)
+            assert store.read(name).arrays[key].dtype == array.dtype
+        assert store.read(name).tag == "class-means.float32"
     assert {path.parent for path in tmp_path.rglob("*.safetensors")} == {store.folder}
     store.remove("a b")
     assert store.read("a b") is None
@@ -256,7 +253,7 @@ def test_the_scale_of_moments_is_that_of_their_features():
     moments = feature_moments(features, torch.arange(40) % 3)
     expected = float(features.double().square().sum(dim=1).mean().sqrt())
     assert feature_scale(moments) == pytest.approx(expected, rel=1e-6)
-    again = decode_feature_moments(encode_feature_moments(moments))
+    again = MOMENTS.decode(MOMENTS.encode(moments, 0))
     assert isinstance(again, FeatureMoments)
     assert feature_scale(again) == pytest.approx(expected, rel=1e-5)
 

@@ -9,7 +9,6 @@ from fedcof import Fed3R, FedCOF, FedNCM, UserError
 from fedcof.data.virtual_clients import client_samples
 from fedcof.methods.noise_corrected import NoiseCorrected
 from fedcof.privacy.correction import PrivateRows
-from fedcof.privacy.mechanism import Privacy
 from fedcof.privacy.noise import SeededNoise
 from fedcof.privacy.release import private_class_means, private_feature_moments
 from fedcof.run.config import RunConfig
@@ -50,7 +49,7 @@ def run(config, folder):
 
 
 def by_hand(config):
-    privacy = Privacy.of(config)
+    privacy = config.method.chosen.promise(config.privacy)
     if config.method.name == "fed3r":
         aggregator = Fed3R(CLASSES, DIM, gram_noise=privacy.gram_noise)
     else:

@@ -8,7 +8,8 @@ from flwr.clientapp import ClientApp
 import fedcof
 from clients.hosting import answer, introduce
 from fedcof import UserError, class_means, feature_moments
-from fedcof.wire.encoding import encode_class_means, encode_feature_moments
+from fedcof.wire.encoding import encode_class_means
+from fedcof.wire.gram import MOMENTS
 from server.federation import Federation
 from server.strategy import Fed3R, FedCOF, FedNCM
 from tests.server.in_memory_grid import InMemoryGrid
@@ -109,7 +110,7 @@ def moments_app():
     def statistics(client, content, context):
         generator = torch.Generator().manual_seed(client)
         labels = torch.randint(0, CLASSES, (25,), generator=generator)
-        arrays = encode_feature_moments(feature_moments(torch.randn(25, DIM, generator=generator), labels))
+        arrays = MOMENTS.encode(feature_moments(torch.randn(25, DIM, generator=generator), labels), 0)
         return RecordDict({"statistics": ArrayRecord({key: Array(array) for key, array in arrays.items()})})
 
     @app.query("statistics")

@@ -273,7 +273,10 @@ def test_an_unreadable_or_missing_image_without_a_file_is_named_by_its_row(tmp_p
 
 
 def test_a_hub_that_cannot_be_reached(tmp_path):
-    program = "from fedcof.data.datasets import *\nfrom fedcof.errors import UserError\ntry: load_image_dataset('hub:a/b')\nexcept UserError as e: print(e)"
+    program = (
+        "from fedcof.data.datasets import *\nfrom fedcof.errors import UserError\n"
+        "try: load_image_dataset('hub:a/b')\nexcept UserError as e: print(e)"
+    )
     closed_port = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
     ended = subprocess.run(
         [sys.executable, "-c", program],

@@ -145,10 +145,13 @@ def test_rows_are_withheld_by_their_noisy_counts_alone():
 
 
 def test_the_promise_is_read_from_a_run():
-    assert Privacy.of(RunConfig()) is None
-    promise = Privacy.of(RunConfig(epsilon=2.0, clip_norm=5.0, delta=1e-6))
+    def promise_of(config):
+        return config.method.chosen.promise(config.privacy)
+
+    assert promise_of(RunConfig()) is None
+    promise = promise_of(RunConfig(epsilon=2.0, clip_norm=5.0, delta=1e-6))
     assert promise == Privacy(2.0, 1e-6, 5.0)
-    assert Privacy.of(RunConfig(method="fed3r", epsilon=2.0, clip_norm=5.0)).with_gram
+    assert promise_of(RunConfig(method="fed3r", epsilon=2.0, clip_norm=5.0)).with_gram
     assert promise.gram_noise == 0
 
 

@@ -8,16 +8,12 @@ from hypothesis import strategies as st
 
 from fedcof import UserError, class_means, feature_moments
 from fedcof.wire.arrays import num_bytes
-from fedcof.wire.encoding import (
-    ENCODINGS,
-    count_rows,
-    decode_class_means,
-    decode_feature_moments,
-    encode_class_means,
-    encode_feature_moments,
-)
+from fedcof.wire.encoding import codec_of, decode_class_means, encode_class_means
+from fedcof.wire.gram import MOMENTS
+from fedcof.wire.registry import CODECS, encodings_of
 from fedcof.wire.rotation import Rotation
 
+ENCODINGS = encodings_of("class-means")
 SAMPLES = torch.randn(60, 50, generator=torch.Generator().manual_seed(0)) * 3, torch.arange(60) % 7
 
 
@@ -100,7 +96,7 @@ def test_int4_weighs_what_the_formula_says():
 
 def test_moments_are_lossless():
     upload = feature_moments(*SAMPLES)
-    back = decode_feature_moments(encode_feature_moments(upload))
+    back = MOMENTS.decode(MOMENTS.encode(upload, 0))
     for field in ("class_ids", "counts", "sums", "gram"):
         assert torch.equal(getattr(back, field), getattr(upload, field))
 
@@ -111,7 +107,7 @@ def test_the_numbers_weigh_what_the_formula_says():
     assert num_bytes(encode_class_means(upload)) == rows * (4 * dim + 2)
     assert num_bytes(encode_class_means(upload, "float16")) == rows * (2 * dim + 2)
     assert num_bytes(encode_class_means(upload, "int8")) == rows * (dim + 2 + 4) + 4
-    assert num_bytes(encode_feature_moments(feature_moments(*SAMPLES))) == 4 * dim * (dim + 1) // 2 + rows * (
+    assert num_bytes(MOMENTS.encode(feature_moments(*SAMPLES), 0)) == 4 * dim * (dim + 1) // 2 + rows * (
         4 * dim + 2
     )
 
@@ -122,13 +118,19 @@ def test_a_client_without_samples_sends_nothing():
         arrays = encode_class_means(class_means(*samples), encoding, step=1.0)
         assert decode_class_means(arrays).num_rows == 0
         assert decode_class_means(arrays).feature_dim == 5
-    assert decode_feature_moments(encode_feature_moments(feature_moments(*samples))).feature_dim == 5
+    assert MOMENTS.decode(MOMENTS.encode(feature_moments(*samples), 0)).feature_dim == 5
 
 
 def test_bad_arrays_are_refused():
     arrays = encode_class_means(class_means(*SAMPLES))
     with pytest.raises(UserError, match="lacks means"):
-        decode_class_means({name: array for name, array in arrays.items() if name != "means"})
+        decode_class_means({n: array for n, array in arrays.items() if n != "means"}, "class-means.float32")
+    with pytest.raises(UserError, match="which no encoding writes"):
+        decode_class_means({n: array for n, array in arrays.items() if n != "means"})
+    with pytest.raises(UserError, match="gram statistics and not class means"):
+        decode_class_means(MOMENTS.encode(feature_moments(*SAMPLES), 0))
+    with pytest.raises(UserError, match="Unknown codec 'class-means.int3'"):
+        decode_class_means(arrays, "class-means.int3")
     with pytest.raises(UserError, match="finite"):
         decode_class_means({**arrays, "means": np.full_like(arrays["means"], np.nan)})
     with pytest.raises(UserError, match="whole numbers"):
@@ -149,9 +151,9 @@ def test_bad_arrays_are_refused():
         decode_class_means({**nibbles, "dither": nibbles["dither"][:1]})
     with pytest.raises(UserError, match="bytes a row"):
         decode_class_means({**nibbles, "dither": np.array([0, 2**31], dtype=np.uint32)})
-    moments = encode_feature_moments(feature_moments(*SAMPLES))
+    moments = MOMENTS.encode(feature_moments(*SAMPLES), 0)
     with pytest.raises(UserError, match="gram"):
-        decode_feature_moments({**moments, "gram": moments["gram"][1:]})
+        MOMENTS.decode({**moments, "gram": moments["gram"][1:]})
 
 
 @pytest.mark.parametrize("encoding", ["float16", "int8", "int4"])
@@ -178,6 +180,8 @@ def test_a_mean_that_decodes_to_no_number_is_refused_at_once():
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_rows_of_an_upload_are_counted_without_decoding_them(encoding):
     arrays = encode_class_means(class_means(*SAMPLES, 2), encoding, step=1.0)
-    assert count_rows(arrays) == 14
-    assert count_rows({}) == 0
-    assert count_rows({"coded": np.zeros(3, dtype=np.uint8)}) == 0
+    codec = CODECS.get(f"class-means.{encoding}")
+    assert codec.rows_claimed(arrays) == 14
+    assert codec.rows_claimed({}) == 0
+    assert codec_of(arrays) is codec
+    assert CODECS.get("class-means.coded").rows_claimed({"coded": np.zeros(3, dtype=np.uint8)}) == 0

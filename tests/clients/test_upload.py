@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from clients.policy import NodePolicy
-from clients.uploads import Client
+from clients.upload import upload_of
 from fedcof import UserError, class_means
+from fedcof.methods.method import Samples
 from fedcof.run.config import RunConfig
 from fedcof.wire.arrays import num_bytes
 from fedcof.wire.encoding import decode_class_means
@@ -21,7 +22,7 @@ def samples(held=(1, 4, 6), size=60, seed=0):
 
 
 def sent(config, features, labels, policy=None):
-    upload = Client(config, 0, 7, CLASSES, features, labels, policy).upload()
+    upload = upload_of(config, 0, Samples(features, labels, CLASSES, seed=7), policy)
     return decode_class_means(upload.arrays), num_bytes(upload.arrays), upload.withheld
 
 

@@ -80,9 +80,10 @@ def rgb_images(dataset: Dataset, indices: Iterable[int]) -> list[PIL.Image.Image
 def _decoded(encoded: Mapping[str, Any] | None, row: int, dataset: Dataset) -> PIL.Image.Image:
     content, path = (encoded or {}).get("bytes"), (encoded or {}).get("path")
     where = f"The image {path or f'row {row} of {len(dataset)}'} of the {dataset.split or 'given'} split"
-    if not (content or path):
+    source: str | bytes = content if content is not None else path or ""
+    if not (source or path):
         raise UserError(f"{where} is missing, but every row needs one: remove the row or give it an image.")
-    return decode_image(path if content is None else content, where)
+    return decode_image(source, where)
 
 
 def decode_image(source: Path | str | bytes, called: str = "") -> PIL.Image.Image:
@@ -116,8 +117,11 @@ def decode_image(source: Path | str | bytes, called: str = "") -> PIL.Image.Imag
         Exception
     ) as error:  # Pillow's decoders raise whatever they trip over: OSError, SyntaxError, struct.error
         name = called or ("The image" if isinstance(source, bytes) else f"The image {source}")
+        # Pillow's own words would name an address in memory.
+        unknown = isinstance(error, PIL.UnidentifiedImageError)
+        reason = "it is of no kind that Pillow knows" if unknown else first_line(error)
         raise UserError(
-            f"{name} cannot be read ({first_line(error)}): replace it by a whole image file, or leave it out."
+            f"{name} cannot be read ({reason}): replace it by a whole image file, or leave it out."
         ) from error
 
 
@@ -145,8 +149,8 @@ def decoding_key(encoded: Mapping[str, Any]) -> bytes:
 def _encoded(source: Path | str | bytes) -> dict[str, str | bytes | None]:
     """Give an image as the library decodes it: upright, and from its content.
 
-    A file's content is read here, because an uncompressed TIFF that Pillow opens by its path is mapped from disk, and
-    one that has to be turned then comes out scrambled. What is no file, the library may still find at an address.
+    A file's content is read here, because Pillow maps an uncompressed TIFF from disk if it opens it by its path,
+    and scrambles it if it has to be turned. What is no file, the library may still find at an address.
     """
     if isinstance(source, bytes):
         return {"bytes": source, "path": None}

@@ -10,11 +10,11 @@ from typing import Any
 
 import timm
 import torch
-from timm.data.config import resolve_model_data_config
 from timm.models import save_for_hf
 from torch import nn
 
 from fedcof.embedding.backbones import Backbone
+from fedcof.embedding.images import DECODING
 from fedcof.errors import UserError, unknown_name
 from fedcof.heads.linear import LinearClassifier
 from fedcof.run.results import RunResult
@@ -95,20 +95,19 @@ def _onnx() -> ModuleType:
 def _whole_model(folder: Path, run: RunResult) -> Exported:
     backbone = backbone_of_run(folder, run)
     head = LinearClassifier.load(folder / run.head)
-    preprocessing: dict[str, Any] = resolve_model_data_config(backbone.module)  # type: ignore[no-untyped-call]
-    size = int(run.config["image-size"]) or preprocessing["input_size"][-1]
-    preprocessing["input_size"] = (3, size, size)
-    module = _with_head(backbone, head, size)
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    preprocessing: dict[str, Any] = dict(backbone.preprocessing)
+    input_size = preprocessing["input_size"]
+    module = _with_head(backbone, head, input_size[1:])
+    images = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected, found = head.scores(backbone.module(images)), module(images)
     difference = (expected - found)[:, head.present].abs().max() / expected[:, head.present].abs().max()
     if difference > LARGEST_DIFFERENCE:
         raise _no_linear_head(backbone.name)
-    return Exported(module, (3, size, size), preprocessing, head.class_names)
+    return Exported(module, input_size, preprocessing, head.class_names)
 
 
-def _with_head(backbone: Backbone, head: LinearClassifier, size: int) -> nn.Module:
+def _with_head(backbone: Backbone, head: LinearClassifier, size: tuple[int, int]) -> nn.Module:
     """Make timm's own model with a classifier, and put the weights of both in."""
     try:
         module = timm.create_model(backbone.name, num_classes=head.num_classes, img_size=size)
@@ -134,8 +133,10 @@ def _no_linear_head(name: str) -> UserError:
 
 
 def _write_timm(model: Exported, target: Path) -> Path:
-    settings = {"pretrained_cfg": {**model.preprocessing, "num_classes": len(model.class_names)}}
-    config = {**settings, "label_names": list(model.class_names)}
+    # What timm recommends for testing its own weights would be another size or crop than the head was made for.
+    untested = {"test_input_size": None, "test_crop_pct": None}
+    settings = {**model.preprocessing, **untested, "num_classes": len(model.class_names)}
+    config = {"pretrained_cfg": settings, "label_names": list(model.class_names), "decoding": DECODING}
     # A convolution that is laid out channels last is written as files have it.
     module = model.module.to(memory_format=torch.contiguous_format)
     save_for_hf(module, str(target), model_config=config, safe_serialization=True)
@@ -156,7 +157,7 @@ def _write_onnx(model: Exported, target: Path, onnx: ModuleType) -> Path:
     )
     assert program is not None
     proto = program.model_proto
-    properties = {key: json.dumps(value) for key, value in model.preprocessing.items()}
-    onnx.helper.set_model_props(proto, {**properties, "class_names": json.dumps(model.class_names)})
+    described = {**model.preprocessing, "class_names": model.class_names, "decoding": DECODING}
+    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in described.items()})
     onnx.save(proto, target)
     return target

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from fedcof.data.virtual_clients import backbone_of
 from fedcof.embedding.backbones import Backbone
+from fedcof.embedding.images import decode_image
 from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
 from fedcof.run.config import RunConfig
@@ -83,7 +83,7 @@ def predict(folder: Path, run: RunResult, images: list[Path], num_classes: int =
     """
     classifier = LinearClassifier.load(folder / run.head)
     backbone = backbone_of_run(folder, run)
-    inputs = torch.stack([backbone.transform(read_image(path)) for path in images])
+    inputs = torch.stack([backbone.transform(decode_image(path)) for path in images])
     with torch.inference_mode():
         scores = classifier.scores(backbone.module(inputs))
     best = scores.topk(min(num_classes, int(classifier.present.sum())), dim=1)
@@ -118,30 +118,3 @@ def backbone_of_run(folder: Path, run: RunResult) -> Backbone:
     if config.training.fine_tunes:
         config = config.replaced(weights=str((folder / run.head).with_name(BACKBONE_FILE_NAME)))
     return backbone_of(config)
-
-
-def read_image(path: Path) -> Image.Image:
-    """Read an image file as RGB.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    Image
-        In RGB.
-
-    Raises
-    ------
-    UserError
-        If the file is missing or not an image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"There is no image at {path}: name an image file.") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise UserError(f"The file {path} cannot be read as an image: name an image file.") from error

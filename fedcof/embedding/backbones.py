@@ -43,6 +43,8 @@ class Backbone:
         weights laid out channels last.
     transform : callable
         The model's own evaluation preprocessing: an RGB image to a (3, height, width) float32 tensor.
+    preprocessing : mapping
+        What the transform was made from, as timm names it: input size, mean, deviation, crop, interpolation.
     feature_dim : int
         Dimension d of the feature vectors.
     fingerprint : str
@@ -52,6 +54,7 @@ class Backbone:
     name: str
     module: nn.Module
     transform: Callable[[Image.Image], Tensor]
+    preprocessing: Mapping[str, object]
     feature_dim: int
     fingerprint: str
 
@@ -102,6 +105,7 @@ def load_backbone(name: str, image_size: int = 0, weights: str = PRETRAINED) -> 
         name=name,
         module=module,
         transform=transform,
+        preprocessing=preprocessing,
         feature_dim=_feature_dim(name, module, preprocessing["input_size"]),
         fingerprint=_fingerprint(name, module, preprocessing),
     )

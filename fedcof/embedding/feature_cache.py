@@ -33,7 +33,7 @@ from torch import Tensor
 
 from fedcof.embedding.backbones import Backbone
 from fedcof.embedding.features import AUTO, Progress, chosen_device, chosen_precision, embedded_batches
-from fedcof.embedding.images import column_values
+from fedcof.embedding.images import column_values, decoding_key
 from fedcof.errors import UserError
 
 CACHE_VARIABLE = "FEDCOF_CACHE"
@@ -233,11 +233,11 @@ def _content_digest(images: datasets.Dataset) -> str:
 
 
 def _image_content(image: dict[str, Any] | None) -> bytes:
-    """Give an embedded image's bytes, or what tells whether an image file has changed."""
+    """Give an embedded image's bytes, or what tells whether an image file has changed; and how it is decoded."""
     if image is None:
         return b""
     embedded: bytes | None = image["bytes"]
-    return embedded if embedded is not None else _file_state(image["path"])
+    return (embedded if embedded is not None else _file_state(image["path"])) + decoding_key(image)
 
 
 def _file_state(path: str | None) -> bytes:

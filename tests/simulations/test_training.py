@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from fedcof import LinearClassifier
+from fedcof.embedding.images import decode_image
 from fedcof.run.ledger import Ledger
 from fedcof.run.results import load_results
-from simulations.prediction import best_run, predict, read_image
+from simulations.prediction import best_run, predict
 from tests.simulations.test_processes import until
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -204,7 +205,7 @@ def test_a_fine_tuned_run_predicts_and_its_backbone_is_another_runs_weights(fine
 def transform_of(path):
     config = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
     transform = timm.data.create_transform(**config, crop_pct=0.875, is_training=False)
-    return transform(read_image(path))[None]
+    return transform(decode_image(path))[None]
 
 
 @pytest.mark.flower
@@ -213,7 +214,7 @@ def test_plain_timm_loads_an_export_that_predicts_the_same(fedcof, fine_tuned, d
     model = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
     config = timm.data.resolve_model_data_config(model)
     assert config["input_size"] == (3, 32, 32)
-    images = timm.data.create_transform(**config, is_training=False)(read_image(digit))[None]
+    images = timm.data.create_transform(**config, is_training=False)(decode_image(digit))[None]
     scores = dict(zip(model.pretrained_cfg["label_names"], model(images)[0].tolist(), strict=True))
     (expected,) = predict(fine_tuned, best_run(fine_tuned), [digit])
     for name, score in expected.classes:

@@ -97,6 +97,34 @@ def test_an_image_file_that_changed_is_embedded_again(backbone, tmp_path):
         cached_features(backbone, gone, tmp_path / "cache")
 
 
+def encoded_table(*contents):
+    cells = [{"bytes": content, "path": None} for content in contents]
+    columns = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    return datasets.Dataset.from_dict({"image": cells, "label": list(range(len(cells)))}, columns)
+
+
+def test_a_mended_decoder_leaves_the_entries_of_ordinary_images_valid():
+    """The digests are those that version 1 of the decoder gave."""
+    kinds = (b"\x89PNG", b"\xff\xd8\xff\xe1", b"GIF89a", b"BM", b"RIFF....WEBP")
+    ordinary = feature_cache._content_digest(encoded_table(*(kind + b" of an image" for kind in kinds)))
+    assert ordinary == "cca4ba441709b4ee5f79c5a5c71632a289c7640a85ffcaae00f8a08a435efd66"
+    deep = feature_cache._content_digest(encoded_table(b"II*\x00 of an image"))
+    assert deep != "7d8c7829b41c705d62053564f0e5cd0353afff2918655576e2f230a1fbd0e531"
+
+
+def test_an_image_file_that_is_decoded_anew_has_another_entry(backbone, tmp_path, monkeypatch):
+    columns = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    for suffix, entries in (("png", 1), ("tif", 2)):
+        path = tmp_path / f"image.{suffix}"
+        Image.new("L", (32, 32), 90).save(path)
+        for decoder in (b"", b"decoder 2"):
+            images = datasets.Dataset.from_dict({"image": [str(path)], "label": [0]}, columns)
+            with monkeypatch.context() as patch:
+                patch.setattr("fedcof.embedding.images.CHANGED", decoder)
+                cached_features(backbone, images, tmp_path / suffix)
+        assert len(list_cache(tmp_path / suffix)) == entries
+
+
 def flip_a_feature(entry):
     content = bytearray((entry / "features.npy").read_bytes())
     content[-2] ^= 1

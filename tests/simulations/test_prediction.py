@@ -1,0 +1,159 @@
+"""Prediction and export prepare images as training does, whatever kind of file they come in."""
+
+import json
+from dataclasses import replace
+
+import datasets
+import numpy as np
+import PIL.Image
+import pytest
+import timm
+import torch
+from timm.data import create_transform, resolve_model_data_config
+from torch import nn
+
+from fedcof import LinearClassifier, UserError
+from fedcof.embedding.backbones import load_backbone
+from fedcof.embedding.features import extract_features
+from fedcof.embedding.images import DECODING, decode_image, rgb_images
+from fedcof.run.config import RunConfig
+from fedcof.run.results import RunResult, append_result
+from simulations import prediction
+from simulations.export import export
+from simulations.prediction import best_run, predict
+
+NAMES = ("ant", "bee", "cat")
+
+
+def saved_run(folder, backbone="test_efficientnet", image_size=32):
+    """Save a run with a random classifier; gives the run, its classifier and its backbone."""
+    config = {"backbone": backbone, "weights": "none", "image-size": image_size}
+    run = RunResult("fedcof", 0, 0.5, 1, 1, 1, 0, 1.0, RunConfig.from_mapping(config).to_mapping())
+    loaded = load_backbone(backbone, image_size, "none")
+    weight = torch.randn(3, loaded.feature_dim, generator=torch.Generator().manual_seed(0))
+    head = LinearClassifier(weight, torch.arange(3.0), torch.ones(3, dtype=torch.bool), NAMES)
+    append_result(folder, run)
+    head.save(folder / run.head)
+    return run, head, loaded
+
+
+def odd_images(folder):
+    """Write a photo that lies on its side, deep and floating-point grey, colours that are transparent."""
+    generator = np.random.default_rng(0)
+    photo = generator.integers(0, 256, (40, 70, 3), dtype=np.uint8)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    clear = np.dstack([photo, generator.integers(0, 256, (40, 70), dtype=np.uint8)])
+    images = {
+        "photo.jpg": PIL.Image.fromarray(photo),
+        "upright.jpg": PIL.Image.fromarray(photo),
+        "sixteen.png": PIL.Image.fromarray(generator.integers(0, 65536, (50, 40)).astype(np.uint16)),
+        "integers.tif": PIL.Image.fromarray(np.full((50, 40), 200, np.int32)),
+        "shares.tif": PIL.Image.fromarray(generator.random((50, 40)).astype(np.float32)),
+        "clear.png": PIL.Image.fromarray(clear),
+        "cmyk.jpg": PIL.Image.frombytes("CMYK", (40, 70), clear.tobytes()),
+        "palette.gif": PIL.Image.fromarray(photo).convert("P"),
+        "line.png": PIL.Image.fromarray(photo[..., 0] > 128),
+    }
+    for name, image in images.items():
+        image.save(folder / name, **({"exif": exif} if name in ("photo.jpg", "integers.tif") else {}))
+    return [folder / name for name in images]
+
+
+def table_of(paths):
+    return datasets.Dataset.from_dict(
+        {"image": [str(path) for path in paths], "label": [0] * len(paths)},
+        datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")}),
+    )
+
+
+class Seeing(nn.Module):
+    """Keeps the images that it passes on."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module, self.seen = module, []
+
+    def forward(self, images):
+        self.seen.append(images)
+        return self.module(images)
+
+
+def test_the_backbone_sees_in_prediction_what_it_sees_in_training(tmp_path, monkeypatch):
+    run, _, backbone = saved_run(tmp_path)
+    paths = odd_images(tmp_path)
+    seeing = Seeing(backbone.module)
+    monkeypatch.setattr(prediction, "backbone_of_run", lambda *_: replace(backbone, module=seeing))
+    predict(tmp_path, run, paths)
+    (predicted,) = seeing.seen
+    extract_features(replace(backbone, module=seeing), table_of(paths), precision="float32", device="cpu")
+    assert torch.equal(predicted, seeing.seen[1])
+    photo, upright = predicted[:2]
+    assert not torch.equal(photo, upright)
+
+
+def test_prediction_scores_the_features_of_training(tmp_path):
+    run, head, backbone = saved_run(tmp_path)
+    paths = odd_images(tmp_path)
+    scores = head.scores(extract_features(backbone, table_of(paths), precision="float32", device="cpu"))
+    for found, expected in zip(predict(tmp_path, run, paths), scores, strict=True):
+        assert [name for name, _ in found.classes] == [NAMES[i] for i in expected.argsort(descending=True)]
+        assert dict(found.classes) == pytest.approx(dict(zip(NAMES, expected.tolist(), strict=True)), rel=1e-4)
+
+
+@pytest.mark.parametrize("damage", ["nonsense", "cut off", "gone", "too large", "no grey"])
+def test_an_image_that_cannot_be_read_is_one_sentence(tmp_path, damage, monkeypatch):
+    run, *_ = saved_run(tmp_path)
+    paths = odd_images(tmp_path)
+    if damage == "gone":
+        paths[2].unlink()
+    elif damage == "too large":
+        monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 700)
+    elif damage == "no grey":
+        PIL.Image.fromarray(np.full((4, 4), -5, np.int32)).save(paths[2], format="TIFF")
+    else:
+        paths[2].write_bytes(b"nonsense" if damage == "nonsense" else paths[2].read_bytes()[:100])
+    with pytest.raises(UserError, match=r"The image .*sixteen\.png cannot be read \(.+\): replace it") as error:
+        predict(tmp_path, run, paths[2:])
+    assert "\n" not in str(error.value)
+
+
+# Of 32 and 48 px, and the model's own size; with position embeddings; with another size and crop for testing.
+EXPORTED = [("test_efficientnet", 32), ("test_vit", 48), ("test_resnet", 0), ("resnet18", 64)]
+
+
+@pytest.mark.parametrize(("name", "image_size"), EXPORTED)
+def test_plain_timm_prepares_decoded_images_as_training_does(tmp_path, name, image_size):
+    run, _, backbone = saved_run(tmp_path, name, image_size)
+    paths = odd_images(tmp_path)
+    export(tmp_path, "timm")
+    model = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    trained = [backbone.transform(image) for image in rgb_images(table_of(paths), range(len(paths)))]
+    for tested in (False, True):
+        transform = create_transform(**resolve_model_data_config(model, use_test_size=tested), is_training=False)
+        for path, expected in zip(paths, trained, strict=True):
+            assert torch.equal(transform(decode_image(path)), expected)
+    assert json.loads((tmp_path / "timm" / "config.json").read_text())["decoding"] == DECODING
+    with torch.inference_mode():
+        scores = model(torch.stack(trained))
+    for found, expected in zip(predict(tmp_path, run, paths), scores, strict=True):
+        assert [score for _, score in found.classes] == pytest.approx(sorted(expected.tolist())[::-1], rel=1e-3)
+        assert found.classes[0][0] == NAMES[int(expected.argmax())]
+
+
+def test_an_onnx_file_says_how_to_prepare_images(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    _, _, backbone = saved_run(tmp_path)
+    paths = odd_images(tmp_path)
+    export(tmp_path, "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    described = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert described.pop("decoding") == DECODING
+    assert tuple(described.pop("class_names")) == NAMES
+    transform = create_transform(**described, is_training=False)
+    images = torch.stack([transform(decode_image(path)) for path in paths])
+    expected = torch.stack([backbone.transform(image) for image in rgb_images(table_of(paths), range(len(paths)))])
+    assert torch.equal(images, expected)
+    (scores,) = session.run(["scores"], {"images": images.numpy()})
+    for found, row in zip(predict(tmp_path, best_run(tmp_path), paths), scores, strict=True):
+        assert dict(found.classes) == pytest.approx(dict(zip(NAMES, row.tolist(), strict=True)), rel=1e-3, abs=1e-3)

@@ -4,8 +4,8 @@
     server   decode -> check -> correct
 
 The client's halves run in this order and the server's in the reverse one; nothing is sent or added that has not
-gone through all of them. Privacy comes before withholding, because a row that is left out by its true count would tell
-of that count, while one that is left out by its noisy count tells nothing that is not released anyway.
+gone through all of them. Privacy comes before withholding, because a row that is left out by its true count would
+tell of that count, while one that is left out by its noisy count tells nothing that is not released anyway.
 """
 
 from __future__ import annotations

@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from fedcof.errors import UserError
 from fedcof.run.results import RunResult
 from simulations.comparison import comparison_runs
-from simulations.report.methods_and_keys import default_config, said_by_itself, unused_keys
+from simulations.report.methods_and_keys import PLACES, default_config, said_by_itself, unused_keys
 from simulations.scenario import DEFAULT_SCENARIO, scenario_values
-
-_PLACES = ["output", "plan"]
 
 
 def compare_command(results: Sequence[RunResult]) -> str | None:
@@ -62,7 +60,7 @@ def command_of(result: RunResult) -> str:
     """
     base = _base()
     config = {**base, **result.config}
-    changed = [key for key, value in config.items() if key not in _PLACES and value != base.get(key)]
+    changed = [key for key, value in config.items() if key not in PLACES and value != base.get(key)]
     words = [word for key in changed for word in ("-c", f"{key}={_as_typed(config[key])}")]
     return shlex.join(["fedcof", "simulate", DEFAULT_SCENARIO, *words])
 
@@ -94,7 +92,7 @@ def _base() -> dict[str, object]:
 
 
 def _identity(config: Mapping[str, object]) -> frozenset[tuple[str, object]]:
-    return frozenset((key, value) for key, value in config.items() if key not in _PLACES)
+    return frozenset((key, value) for key, value in config.items() if key not in PLACES)
 
 
 def _as_typed(value: object) -> str:

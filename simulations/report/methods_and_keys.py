@@ -39,8 +39,13 @@ _STYLES = {
 _OTHER_COLOURS = ["#CC79A7", "#56B4E9", "#B8A500", "#8C564B", "#6A3D9A"]
 _OTHER_MARKERS = ["P", "v", "X", "<", ">", "p", "h"]
 
-# Neither says what was run: the first two have a place of their own, the others are paths of one moment.
-_UNSAID = ["method", "seed", "output", "plan"]
+# Two methods of the same upload, the second of which rebuilds what the first does without; and what it strives for.
+MEANS_ONLY, REBUILT = "fedncm", "fedcof"
+CEILINGS = ["fed3r", "oracle"]
+
+PLACES = ["output", "plan"]
+# None of them says what was run: the first two have a place of their own, the others are paths of one moment.
+_UNSAID = ["method", "seed", *PLACES]
 _ALWAYS_SAID = ["dataset", "partition", "num-clients", "backbone", "image-size"]
 _DEALING = ["dataset", "partition", "alpha", "classes-per-client", "partition-column"]
 _ONLY_ON_THE_SERVER = ["shrinkage", "estimator", "head", "ridge-penalty", "subtract-noise"]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulations.report.methods_and_keys import method_styles, same_federation, same_upload
+from simulations.report.methods_and_keys import (
+    CEILINGS,
+    MEANS_ONLY,
+    REBUILT,
+    method_styles,
+    same_federation,
+    same_upload,
+)
 from simulations.report.seed_averages import SeedAverage, accuracy_of, with_known_accuracy
-
-MEANS_ONLY, REBUILT = "fedncm", "fedcof"
-CEILINGS = ["fed3r", "oracle"]
 
 
 def reading(averages: Sequence[SeedAverage]) -> list[str]:

@@ -73,9 +73,7 @@ def plain_lines(text):
 
 
 def printed_with(monkeypatch, function, *arguments):
-    console = Console(
-        file=io.StringIO(), width=3000, force_terminal=True, color_system=None, markup=False, emoji=False
-    )
+    console = Console(file=io.StringIO(), width=3000, force_terminal=True, color_system=None)
     for module in (display, commands):
         monkeypatch.setattr(module, "console", console)
     function(*arguments)

@@ -8,7 +8,7 @@ from html import unescape
 from itertools import cycle
 
 import numpy as np
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
@@ -45,6 +45,8 @@ HOSTILE += [
     "日本語",
     "[link=http://x]y[/link]",
 ]
+# A picture takes a second, and a smaller one that fails too is not worth many of them.
+FIRST_FAILURE = [Phase.explicit, Phase.generate]
 
 
 def any_text(test):
@@ -128,7 +130,7 @@ def drawn_texts(figure):
 
 
 @given(texts=st.lists(ANY_TEXT, min_size=3, max_size=3, unique=True))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, phases=FIRST_FAILURE)
 def test_pictures_draw_any_text(texts):
     names = [*texts, *HOSTILE[:6]]
     for name in [*texts, *HOSTILE]:
@@ -169,7 +171,7 @@ def test_every_method_is_in_the_legend_whatever_its_name():
 
 
 @given(texts=st.lists(ANY_TEXT, min_size=3, max_size=3))
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, phases=FIRST_FAILURE)
 def test_the_page_shows_any_text(tmp_path_factory, texts):
     folder = tmp_path_factory.mktemp("report")
     said = [f"<{text}>." for text in (*texts, *HOSTILE)]

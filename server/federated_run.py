@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -125,8 +124,9 @@ class FederatedRun:
 
     @property
     def best(self) -> RoundResult | None:
-        """The first of the rounds of training with the highest accuracy; None without any."""
-        return max((r for r in self.rounds if r.phase == TRAIN), key=lambda r: r.accuracy, default=None)
+        """The first of the rounds of training with the highest known accuracy; None without any."""
+        known = [r for r in self.rounds if r.phase == TRAIN and r.accuracy is not None]
+        return max(known, key=lambda r: r.accuracy or 0.0, default=None)
 
     def diagnosis(self) -> CovarianceDiagnostic | None:
         """Put the covariance beside the oracle's, where that was asked for and the uploads are at hand."""
@@ -205,7 +205,7 @@ class FederatedRun:
                 self.rounds.append(RoundResult(0, 0, accuracy, 0, 0))
         else:
             self._after_training(accuracy)
-        return MetricRecord({"accuracy": accuracy})
+        return _as_record(accuracy)
 
     def _after_collecting(self) -> MetricRecord:
         strategy = self._strategy
@@ -217,16 +217,15 @@ class FederatedRun:
         accuracy = self._accuracy(strategy.solved(), strategy.client_metrics)
         number = len(self.rounds) + 1
         self.rounds.append(RoundResult(number, strategy.num_accepted, accuracy, *self._bytes_so_far()))
-        return MetricRecord({"accuracy": accuracy})
+        return _as_record(accuracy)
 
-    def _accuracy(self, classifier: LinearClassifier, client_metrics: MetricRecord | None) -> float:
+    def _accuracy(self, classifier: LinearClassifier, client_metrics: MetricRecord | None) -> float | None:
         """Evaluate on the server's test split, or where it has none take what the clients found."""
         if self._has_test_samples:
             return share(rightly_classified(classifier, self.config, self.network))
-        found = _number((client_metrics or MetricRecord()).get(ACCURACY))
-        return math.nan if found is None else found
+        return _number((client_metrics or MetricRecord()).get(ACCURACY))
 
-    def _after_training(self, accuracy: float) -> None:
+    def _after_training(self, accuracy: float | None) -> None:
         continuation = self._continuation
         assert continuation is not None
         self.expected_uplink_bytes += continuation.accepted_bytes
@@ -244,7 +243,7 @@ class FederatedRun:
             worst_tenth_accuracy=_number(metrics.get(WORST_TENTH)),
         )
         self.rounds.append(result)
-        if best is None or accuracy > best.accuracy:
+        if self.best is not best:
             self.save_networks(self.folder / BEST_FOLDER_NAME)
         self._save_checkpoint()
 
@@ -354,6 +353,10 @@ def strategy_of(
         subtract_noise=config.privacy.subtract_noise,
         rules=rules,
     )
+
+
+def _as_record(accuracy: float | None) -> MetricRecord:
+    return MetricRecord() if accuracy is None else MetricRecord({"accuracy": accuracy})
 
 
 def _number(value: object) -> float | None:

@@ -34,7 +34,7 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
     Returns
     -------
     RunResult
-        Its accuracy is NaN where the server has no test images.
+        Its accuracy is None where the server has no test images.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
     right = rightly_classified(classifier, config)
     return replace(
         result_of(config, right),
-        accuracy=share(right) if len(labels_of(config, "test")) else float("nan"),
+        accuracy=share(right) if len(labels_of(config, "test")) else None,
         clients=len(nodes),
         seconds=seconds,
         nodes=nodes,

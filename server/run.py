@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from logging import getLogger
@@ -60,7 +59,8 @@ def execute(federation: Federation, config: RunConfig, output: Path, folder: str
         result = _pooled(method, config, output / folder)
     else:
         result = _federated(federation, config, output / folder, on_reply)
-    logger.info("%s: accuracy %.4f with %d bytes up", config.method.name, result.accuracy, result.uplink_bytes)
+    known = "unknown" if result.accuracy is None else f"{result.accuracy:.4f}"
+    logger.info("%s: accuracy %s with %d bytes up", config.method.name, known, result.uplink_bytes)
     return replace(result, head=(Path(folder) / HEAD_FILE_NAME).as_posix())
 
 
@@ -123,7 +123,7 @@ def result_of(config: RunConfig, right: Tensor) -> RunResult:
     return RunResult(
         method=config.method.name,
         seed=config.data.seed,
-        accuracy=share(right) if len(right) else math.nan,
+        accuracy=share(right) if len(right) else None,
         uplink_bytes=0,
         downlink_bytes=0,
         clients=0,

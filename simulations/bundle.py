@@ -53,22 +53,6 @@ def stage_app(folder: Path, run_config: Mapping[str, Scalar] | None = None) -> P
     return app
 
 
-def run_config_defaults() -> dict[str, Scalar]:
-    """Read the run-config's defaults from the app's description.
-
-    Returns
-    -------
-    dict of str to bool, int, float or str
-        Nested tables are flattened to dotted keys, as Flower has them; empty if the app declares none.
-
-    Raises
-    ------
-    UserError
-        If the app's description is not installed.
-    """
-    return _flatten(_flower_table(_description()).get("config", {}))
-
-
 def _package_folder(package: str) -> Path:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:

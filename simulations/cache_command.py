@@ -5,30 +5,28 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from rich.table import Table
-
 from fedcof.data.virtual_clients import partition_cache_dir
 from fedcof.embedding.feature_cache import clear_cache, feature_cache_dir, list_cache
-from simulations.display import console
+from simulations.display import TextTable, console, say
 
 
 def show_cache() -> None:
     """Print what the cache holds."""
-    table = Table("backbone", "images", "dimension", "MB", "complete")
+    table = TextTable(["backbone", "images", "dimension", "MB", "complete"], [])
     for entry in list_cache(feature_cache_dir()):
         complete = "yes" if entry.complete else "no"
         size = f"{entry.num_bytes / 1e6:.1f}"
-        table.add_row(entry.backbone, str(entry.num_images), str(entry.feature_dim), size, complete)
+        table.add_texts(entry.backbone, entry.num_images, entry.feature_dim, size, complete)
     console.print(table)
     folder = feature_cache_dir().parent
-    console.print(f"{len(_partitions())} partition(s); all of it is in {folder}", soft_wrap=True)
+    say(f"{len(_partitions())} partition(s); all of it is in {folder}")
 
 
 def empty_cache() -> None:
     """Delete what the cache holds, apart from what another process is writing."""
     freed = clear_cache(feature_cache_dir()) + sum(path.stat().st_size for path in _partitions())
     shutil.rmtree(partition_cache_dir(), ignore_errors=True)
-    console.print(f"Freed {freed / 1e6:.1f} MB in {feature_cache_dir().parent}", soft_wrap=True)
+    say(f"Freed {freed / 1e6:.1f} MB in {feature_cache_dir().parent}")
 
 
 def _partitions() -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from fedcof.errors import UserError
+from fedcof.printable import printable
 
 app = typer.Typer(
     help="Training-free federated learning on Flower and Ray.",
@@ -110,7 +111,7 @@ def certificates(
     from simulations.credentials import write_certificates
 
     write_certificates(folder, names)
-    print(f"Give {folder / 'ca.crt'} to every node; keep the keys where they are.")
+    print(printable(f"Give {folder / 'ca.crt'} to every node; keep the keys where they are."))
 
 
 @app.command("node-key")
@@ -118,7 +119,7 @@ def node_key(path: Annotated[Path, typer.Argument(metavar="FILE", help="Where th
     """Make the key by which a node is known."""
     from simulations.credentials import write_node_key
 
-    print(f"Send {write_node_key(path)} to the server's owner, and the other file to nobody.")
+    print(printable(f"Send {write_node_key(path)} to the server's owner, and the other file to nobody."))
 
 
 @app.command()
@@ -165,7 +166,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"fedcof: {error}", file=sys.stderr)
+        print(f"fedcof: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -10,10 +10,10 @@ from fedcof.run.results import FILE_NAME, RunResult, append_result, load_results
 from server.resolving import solve_again
 from simulations import deployment
 from simulations.comparison import comparison_runs, unfinished, varying_keys
-from simulations.display import comparison_table, console, nodes_table, progress_bars, results_table
+from simulations.display import comparison_table, console, nodes_table, progress_bars, results_table, say
 from simulations.export import export
 from simulations.prediction import best_run, predict
-from simulations.report import write_report
+from simulations.report.writing import write_report
 from simulations.resuming import keep_config, kept_config
 from simulations.runner import execute_runs, progress_of_replies
 from simulations.scenario import DEFAULT_SCENARIO, configure, parse_override, scenario_values
@@ -83,11 +83,11 @@ def compare(scenario: str, settings: list[str], methods: list[str], seeds: list[
     runs = comparison_runs(scenario_values(scenario, settings), methods, seeds)
     missing = unfinished(runs, load_results(output))
     if len(missing) < len(runs):
-        console.print(f"{len(runs) - len(missing)} of {len(runs)} runs are in {output} already.", soft_wrap=True)
+        say(f"{len(runs) - len(missing)} of {len(runs)} runs are in {output} already.")
     if missing:
         execute_runs(missing, output)
     _show(load_results(output), output)
-    console.print(f"The report is {write_report(output)}", soft_wrap=True)
+    say(f"The report is {write_report(output)}")
 
 
 def report(folder: Path) -> None:
@@ -103,7 +103,7 @@ def report(folder: Path) -> None:
     UserError
         If the folder holds no run.
     """
-    console.print(f"The report is {write_report(folder)}", soft_wrap=True)
+    say(f"The report is {write_report(folder)}")
 
 
 def deploy_local(scenario: str, settings: list[str], num_nodes: int, output: Path) -> None:
@@ -169,13 +169,9 @@ def export_model(folder: Path, file_format: str, target: Path | None) -> None:
         If it cannot be written like that.
     """
     written = export(folder, file_format, target)
-    console.print(f"The model is {written}", soft_wrap=True)
+    say(f"The model is {written}")
     if file_format == "timm":
-        console.print(
-            f'Load it with timm.create_model("local-dir:{written.absolute()}", pretrained=True)',
-            soft_wrap=True,
-            highlight=False,
-        )
+        say(f'Load it with timm.create_model("local-dir:{written.absolute()}", pretrained=True)')
 
 
 def show_predictions(folder: Path, images: list[Path]) -> None:
@@ -194,19 +190,19 @@ def show_predictions(folder: Path, images: list[Path]) -> None:
         If there is no run, or a file is not an image.
     """
     run = best_run(folder)
-    console.print(f"With {run.method}, seed {run.seed}, {run.accuracy:.2%} accurate on its test split:")
+    known = "its accuracy unknown" if run.accuracy is None else f"{run.accuracy:.2%} accurate on its test split"
+    say(f"With {run.method}, seed {run.seed}, {known}:")
     for prediction in predict(folder, run, images):
         classes = ", ".join(f"{name} ({score:.3f})" for name, score in prediction.classes)
-        console.print(f"{prediction.image}: {classes}", soft_wrap=True, highlight=False)
+        say(f"{prediction.image}: {classes}")
 
 
 def _show(results: list[RunResult], output: Path) -> None:
     config = results[0].config
     dealt = "" if config["dataset"] == NODES else f"{config['partition']}, "
-    console.print(
+    say(
         f"{config['dataset'].rpartition('/')[2]} on {config['num-clients']} clients, {dealt}"
-        f"{config['backbone']} at {config['image-size']} px",
-        soft_wrap=True,
+        f"{config['backbone']} at {config['image-size']} px"
     )
     keys = varying_keys(results)
     several = len({result.seed for result in results}) > 1
@@ -215,8 +211,5 @@ def _show(results: list[RunResult], output: Path) -> None:
         if result.rejected:
             client, reason = next(iter(result.rejected.items()))
             others = f" and {len(result.rejected) - 1} others" if len(result.rejected) > 1 else ""
-            console.print(
-                f"[yellow]{result.method}, seed {result.seed}: client {client}{others} left out: {reason}[/]",
-                soft_wrap=True,
-            )
-    console.print(f"Written to {output / FILE_NAME}", soft_wrap=True)
+            say(f"{result.method}, seed {result.seed}: client {client}{others} left out: {reason}", "yellow")
+    say(f"Written to {output / FILE_NAME}")

@@ -90,14 +90,17 @@ def varying_keys(results: list[RunResult]) -> list[str]:
     Returns
     -------
     list of str
-        Run-config keys, in their order.
+        Run-config keys, in their order; behind them those that this version does not know.
     """
+    # A run of an earlier version was as the defaults of later keys say.
+    defaults = RunConfig.defaults()
     seen: dict[tuple[str, str], set[object]] = {}
     for result in results:
-        for key, value in result.config.items():
+        for key, value in {**defaults, **result.config}.items():
             seen.setdefault((result.method, key), set()).add(value)
     differing = {key for (_, key), found in seen.items() if len(found) > 1}
-    return [key for key in RunConfig.defaults() if key in differing and key != "seed"]
+    in_order = [*defaults, *sorted(differing - set(defaults))]
+    return [key for key in in_order if key in differing and key != "seed"]
 
 
 def _folder_of(config: RunConfig, keys: list[str]) -> str:

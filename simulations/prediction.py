@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -39,22 +39,38 @@ def best_run(folder: Path) -> RunResult:
     Parameters
     ----------
     folder : Path
-        Folder with a results.json.
+        Folder with a results.json; or a folder within it, of one run's files.
 
     Returns
     -------
     RunResult
-        The first of those with the highest accuracy.
+        The first of those with the highest known accuracy, or the only one; its ``head`` is relative to ``folder``.
 
     Raises
     ------
     UserError
-        If the folder holds no run.
+        If the folder holds no run, or several of which no accuracy is known.
     """
-    runs = load_results(folder)
+    runs = load_results(folder) or _runs_within(folder)
     if not runs:
         raise UserError(f"The folder {folder} holds no finished run: name the output folder of fedcof simulate.")
-    return max(runs, key=lambda run: run.accuracy)
+    known = [run for run in runs if run.accuracy is not None]
+    if known:
+        return max(known, key=lambda run: run.accuracy or 0.0)
+    if len(runs) == 1:
+        return runs[0]
+    folders = sorted({str(folder / Path(run.head).parent) for run in runs})
+    raise UserError(
+        f"Nobody knows the accuracy of any of the {len(runs)} runs in {folder}, so none is the best: name the "
+        f"folder of one, {' or '.join(folders)}."
+    )
+
+
+def _runs_within(folder: Path) -> list[RunResult]:
+    """Find the run whose files lie in a folder of their own, among the results of the folder above."""
+    folder = folder.absolute()
+    runs = [run for run in load_results(folder.parent) if (folder.parent / run.head).parent == folder]
+    return [replace(run, head=Path(run.head).name) for run in runs]
 
 
 def predict(folder: Path, run: RunResult, images: list[Path], num_classes: int = 5) -> list[Prediction]:

@@ -34,6 +34,11 @@ def _place_of_dataset(name: str) -> str:
     return place if kind in ("parquet", "folder", "features") else ""
 
 
+def _place_of_classes(classes: str) -> str:
+    # Names that look like a path would have to begin like one.
+    return classes if classes.startswith(("/", "~", "./", "../")) else ""
+
+
 @dataclass(frozen=True)
 class DataSection(Section):
     """What there is to classify, and who holds what of it; each field says what it means."""
@@ -60,6 +65,7 @@ class DataSection(Section):
         _BOTH,
         Changes.UPLOAD,
         beside=_ON_NODES,
+        place=_place_of_classes,
     )
     test_data: str = key(
         "",
@@ -67,6 +73,7 @@ class DataSection(Section):
         Acts.SERVER,
         Changes.RESULT,
         beside=_ON_NODES,
+        place=lambda folder: folder,
         after_upload=True,
     )
     partition: str = key(

@@ -13,7 +13,7 @@ from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.ridge import ridge_from_gram
 from fedcof.methods.base import Aggregator, added_before, check_sizes
-from fedcof.methods.method import FederatedMethod, Samples
+from fedcof.methods.method import FederatedMethod, Role, Samples
 from fedcof.methods.noise_corrected import NoiseCorrected
 from fedcof.privacy.mechanism import Privacy
 from fedcof.privacy.noise import NoiseSource
@@ -139,6 +139,7 @@ class Fed3RMethod(FederatedMethod):
     title: ClassVar[str] = "Fed3R"
     colour: ClassVar[str] = "#D55E00"
     marker: ClassVar[str] = "D"
+    role: ClassVar[Role] = Role.CEILING
     statistics: ClassVar[type[Statistics]] = FeatureMoments
     takes_penalty: ClassVar[bool] = True
 

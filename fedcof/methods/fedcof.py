@@ -17,6 +17,7 @@ from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.registry import HEADS
 from fedcof.methods.base import Aggregator, ClassMeansAggregator, nothing_to_solve
 from fedcof.methods.class_means import ClassMeansMethod
+from fedcof.methods.method import Role
 from fedcof.methods.noise_corrected import NoiseCorrected
 from fedcof.privacy.mechanism import Privacy
 from fedcof.statistics.class_means import ClassMeanRows
@@ -157,6 +158,7 @@ class FedCOFMethod(ClassMeansMethod):
     title: ClassVar[str] = "FedCOF"
     colour: ClassVar[str] = "#0072B2"
     marker: ClassVar[str] = "o"
+    role: ClassVar[Role] = Role.REBUILT
     rebuilds_covariance: ClassVar[bool] = True
     takes_groups: ClassVar[bool] = True
     takes_head: ClassVar[bool] = True

@@ -9,6 +9,7 @@ from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.nearest_mean import nearest_class_mean
 from fedcof.methods.base import Aggregator, ClassMeansAggregator, nothing_to_solve
 from fedcof.methods.class_means import ClassMeansMethod
+from fedcof.methods.method import Role
 from fedcof.methods.noise_corrected import NoiseCorrected
 from fedcof.privacy.mechanism import Privacy
 
@@ -33,6 +34,7 @@ class FedNCMMethod(ClassMeansMethod):
     title: ClassVar[str] = "FedNCM"
     colour: ClassVar[str] = "#E69F00"
     marker: ClassVar[str] = "s"
+    role: ClassVar[Role] = Role.MEANS_ALONE
 
     def aggregator(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -20,6 +21,15 @@ from fedcof.wire.registry import encodings_of
 if TYPE_CHECKING:
     from fedcof.methods.section import MethodSection
     from fedcof.privacy.section import PrivacySection
+
+
+class Role(Enum):
+    """What a method is to a comparison."""
+
+    MEANS_ALONE = "does without a covariance"
+    REBUILT = "rebuilds one from the same upload"
+    CEILING = "shows what could be reached"
+    OTHER = "nothing in particular"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +72,8 @@ class Method(ABC):
         How plots draw it, as matplotlib names them; empty to have them chosen.
     rebuilds_covariance, takes_groups, takes_head, takes_penalty : bool
         Which keys mean something to it: those of the estimator, of rows and budgets, of the head, of the penalty.
+    role : Role
+        What it is to a comparison.
     may_train : bool
         Whether training can follow, because clients hold the samples.
     needs_training : bool
@@ -72,6 +84,7 @@ class Method(ABC):
     title: ClassVar[str]
     colour: ClassVar[str] = ""
     marker: ClassVar[str] = ""
+    role: ClassVar[Role] = Role.OTHER
     statistics: ClassVar[type[Statistics] | None] = None
     rebuilds_covariance: ClassVar[bool] = False
     takes_groups: ClassVar[bool] = False

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedcof.methods.base import Aggregator
 from fedcof.methods.fedcof import FedCOF
-from fedcof.methods.method import PooledMethod
+from fedcof.methods.method import PooledMethod, Role
 from fedcof.statistics.class_means import ClassMeans
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class OracleMethod(PooledMethod):
     title: ClassVar[str] = "the oracle"
     colour: ClassVar[str] = "#555555"
     marker: ClassVar[str] = "*"
+    role: ClassVar[Role] = Role.CEILING
     takes_head: ClassVar[bool] = True
 
     def pooled(self, features: Tensor, labels: Tensor, num_classes: int, section: MethodSection) -> Aggregator:

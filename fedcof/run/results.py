@@ -30,8 +30,8 @@ class RoundResult:
         Number of the round, from 1.
     clients : int
         Clients whose upload was used: so far at the start, in this round of training.
-    accuracy : float
-        Accuracy on the test split, from 0 to 1.
+    accuracy : float or None
+        Accuracy on the test split, from 0 to 1; None where nobody may know it.
     uplink_bytes, downlink_bytes : int
         Bytes of all messages so far.
     phase : str
@@ -45,13 +45,16 @@ class RoundResult:
 
     round: int
     clients: int
-    accuracy: float
+    accuracy: float | None
     uplink_bytes: int
     downlink_bytes: int
     phase: str = START
     loss: float | None = None
     client_accuracy: float | None = None
     worst_tenth_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "accuracy", _known(self.accuracy))
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,9 @@ class RunResult:
         The method's name.
     seed : int
         The run's seed.
-    accuracy : float
+    accuracy : float or None
         Share of the test split classified rightly, from 0 to 1; of the clients' samples, where the server has no
-        test split; NaN where nobody knows.
+        test split; None where nobody may know it.
     uplink_bytes, downlink_bytes : int
         Bytes of all clients' messages as Flower serialises them.
     clients, clients_rejected : int
@@ -110,20 +113,22 @@ class RunResult:
     expected_uplink_bytes : int
         What a formula says the uploads weigh: the arrays' own bytes, without any overhead.
     best_accuracy : float or None
-        The highest accuracy after any round of training; the network is kept beside the last.
+        The highest known accuracy after any round of training; the network is kept beside the last.
     best_round : int or None
         Its round.
     nodes : list of NodeResult
         What became of every node with data of its own; empty for a simulation.
     covariance : CovarianceDiagnostic or None
         How good the covariance was, where the run was asked to say.
+    shrinkage : float or None
+        Amount of shrinkage that was used, as it was given or chosen; None where there is none, or it was not kept.
     format : int
         Version of these fields.
     """
 
     method: str
     seed: int
-    accuracy: float
+    accuracy: float | None
     uplink_bytes: int
     downlink_bytes: int
     clients: int
@@ -140,7 +145,12 @@ class RunResult:
     best_round: int | None = None
     nodes: list[NodeResult] = field(default_factory=list)
     covariance: CovarianceDiagnostic | None = None
+    shrinkage: float | None = None
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "accuracy", _known(self.accuracy))
+        object.__setattr__(self, "best_accuracy", _known(self.best_accuracy))
 
 
 def load_results(folder: Path) -> list[RunResult]:
@@ -177,14 +187,15 @@ def load_results(folder: Path) -> list[RunResult]:
 
 
 def _run_result(run: dict[str, Any]) -> RunResult:
-    rounds = [RoundResult(**_with_known_accuracy(entry)) for entry in run.get("rounds", [])]
+    rounds = [RoundResult(**entry) for entry in run.get("rounds", [])]
     nodes = [NodeResult(**entry) for entry in run.get("nodes", [])]
     covariance = CovarianceDiagnostic(**run["covariance"]) if run.get("covariance") else None
-    return RunResult(**{**_with_known_accuracy(run), "rounds": rounds, "nodes": nodes, "covariance": covariance})
+    return RunResult(**{**run, "rounds": rounds, "nodes": nodes, "covariance": covariance})
 
 
-def _with_known_accuracy(values: dict[str, Any]) -> dict[str, Any]:
-    return {**values, "accuracy": math.nan if values["accuracy"] is None else values["accuracy"]}
+def _known(accuracy: float | None) -> float | None:
+    """Take what is not a number, as earlier versions wrote it, for an accuracy that nobody knows."""
+    return accuracy if accuracy is not None and math.isfinite(accuracy) else None
 
 
 def append_result(folder: Path, result: RunResult) -> None:
@@ -201,15 +212,17 @@ def append_result(folder: Path, result: RunResult) -> None:
     """
     results = [run for run in load_results(folder) if run.config != result.config]
     results.append(result)
-    write_whole(folder / FILE_NAME, json.dumps([_as_json(run) for run in results], indent=1))
+    content = _without_infinities([asdict(run) for run in results])
+    write_whole(folder / FILE_NAME, json.dumps(content, indent=1, allow_nan=False))
 
 
-def _as_json(run: RunResult) -> dict[str, Any]:
-    """Write an accuracy that nobody knows as null, because JSON has no NaN."""
-    values = asdict(run)
-    for entry in (values, *values["rounds"]):
-        entry["accuracy"] = None if math.isnan(entry["accuracy"]) else entry["accuracy"]
-    return values
+def _without_infinities(value: Any) -> Any:  # noqa: ANN401
+    """Put None for every number that is none or has no end, because JSON has neither."""
+    if isinstance(value, dict):
+        return {key: _without_infinities(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_whole(path: Path, text: str) -> None:

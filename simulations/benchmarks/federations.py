@@ -34,7 +34,7 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Federation:
+class GeneratedFeatures:
     """Features on disk, dealt to clients by their owners.
 
     Attributes
@@ -157,7 +157,7 @@ def class_probabilities(
 
 def write_federation(
     folder: Path, sizes: IntArray, num_classes: int = NUM_CLASSES, feature_dim: int = FEATURE_DIM, seed: int = 0
-) -> Federation:
+) -> GeneratedFeatures:
     """Draw a federation and write it, block by block.
 
     Parameters
@@ -173,7 +173,7 @@ def write_federation(
 
     Returns
     -------
-    Federation
+    GeneratedFeatures
         What was written: a sample is its class's centre and noise, both standard normal.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ def write_federation(
         np.save(folder / f"{split}_labels.npy", of_split)
         _write_features(folder / f"{split}_features.npy", of_split, centres, generator)
     (folder / "classes.txt").write_text("".join(f"class {number}\n" for number in range(num_classes)))
-    return Federation(f"{PREFIX}{folder.absolute()}", len(sizes), len(owners), rows)
+    return GeneratedFeatures(f"{PREFIX}{folder.absolute()}", len(sizes), len(owners), rows)
 
 
 def _drawn_sizes(seed: int) -> IntArray:

@@ -26,7 +26,7 @@ from rich.table import Table
 from fedcof.errors import UserError
 from fedcof.run.config import RunConfig
 from server.federation import CLIENTS_PER_MESSAGE
-from simulations.benchmarks.federations import Federation, chosen_clients, client_sizes, write_federation
+from simulations.benchmarks.federations import GeneratedFeatures, chosen_clients, client_sizes, write_federation
 from simulations.display import console
 from simulations.runner import MOST_NODES, execute_runs
 from simulations.runtime import Resources, run_app, simulation_superlink
@@ -124,7 +124,7 @@ class Comparison:
         FedCOF's over the idle app's: ``round``, ``wall`` and ``driver`` (memory).
     milliseconds_per_client : float
         FedCOF's round over the clients.
-    accuracy : float
+    accuracy : float or None
         Of the classifier, to see that there was one.
     uplink_bytes : int
         From all clients.
@@ -137,7 +137,7 @@ class Comparison:
     messages: int
     fedcof: Cost
     idle: Cost
-    accuracy: float
+    accuracy: float | None
     uplink_bytes: int
     milliseconds_per_client: float = field(init=False)
     ratios: dict[str, float] = field(init=False)
@@ -185,7 +185,7 @@ def num_messages(num_clients: int, nodes: int) -> int:
     return sum(math.ceil(clients / CLIENTS_PER_MESSAGE) for clients in hosted)
 
 
-def fedcof_round(federation: Federation, folder: Path) -> tuple[Cost, float, int]:
+def fedcof_round(federation: GeneratedFeatures, folder: Path) -> tuple[Cost, float | None, int]:
     """Run FedCOF; gives its cost, the classifier's accuracy and the bytes that went up."""
     config = RunConfig(
         dataset=federation.dataset,

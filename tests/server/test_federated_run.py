@@ -175,3 +175,29 @@ def test_a_run_that_was_not_asked_has_no_diagnostic(dataset, tmp_path):
     config = config_of(dataset, continue_="none", continue_rounds=20)
     grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
     assert execute(Federation(grid, CLIENTS), config, tmp_path, "run", lambda: None).covariance is None
+
+
+@pytest.mark.parametrize("continuation", ["none", "linear-probe"])
+def test_an_accuracy_that_nobody_knows_is_null_and_no_round_the_best(dataset, tmp_path, monkeypatch, continuation):
+    monkeypatch.setattr(FederatedRun, "_accuracy", lambda *_: None)
+    monkeypatch.setattr("server.run.rightly_classified", lambda *_: torch.zeros(0, dtype=torch.bool))
+    monkeypatch.setattr("server.run.labels_of", lambda *_: np.zeros(0, dtype=np.int64))
+    monkeypatch.setattr("server.run._write_files", lambda *_: None)
+    config = config_of(dataset, continue_=continuation)
+    grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
+    result = execute(Federation(grid, CLIENTS), config, tmp_path, "run", lambda: None)
+    assert result.accuracy is result.best_accuracy is result.best_round is None
+    assert {entry.accuracy for entry in result.rounds} == {None}
+    assert not (tmp_path / "run" / BEST_FOLDER_NAME).exists()
+    append_result(tmp_path, result)
+    assert "NaN" not in (tmp_path / "results.json").read_text()
+    assert load_results(tmp_path) == [result]
+
+
+def test_of_rounds_that_are_partly_unknown_the_best_known_is_kept(dataset, tmp_path, monkeypatch):
+    accuracies = iter([0.9, 0.9, None, 0.3, None, 0.2])
+    monkeypatch.setattr(FederatedRun, "_accuracy", lambda *_: next(accuracies))
+    probe, _ = run(config_of(dataset), tmp_path)
+    assert [entry.accuracy for entry in probe.rounds] == [0.9, None, 0.3, None, 0.2]
+    assert (probe.best.round, probe.best.accuracy) == (3, 0.3)
+    assert (tmp_path / BEST_FOLDER_NAME / "head.safetensors").exists()

@@ -16,6 +16,16 @@ def description(app):
     return tomllib.loads((app / "pyproject.toml").read_text())
 
 
+def staged_config(folder, run_config=None):
+    return description(bundle.stage_app(folder, run_config))["tool"]["flwr"]["app"]["config"]
+
+
+def declare(monkeypatch, app):
+    """Put another app's description in the place of the checkout's."""
+    project = {"name": "a", "version": "1", "description": "b", "license": "c"}
+    monkeypatch.setattr(bundle, "_description", lambda: {"project": project, "tool": {"flwr": {"app": app}}})
+
+
 def test_flwr_accepts_the_staged_app(tmp_path):
     app = bundle.stage_app(tmp_path / "scratch")
     validate_project_name(app.name, "The folder")
@@ -38,11 +48,8 @@ def test_the_components_are_in_the_app(tmp_path):
 
 
 def test_values_take_the_place_of_defaults(tmp_path):
-    app = bundle.stage_app(tmp_path, {"alpha": 0.5, "output": "a b = 'c'"})
-    config = description(app)["tool"]["flwr"]["app"]["config"]
-    assert config["alpha"] == 0.5
-    assert config["output"] == "a b = 'c'"
-    assert config["seed"] == bundle.run_config_defaults()["seed"]
+    config = staged_config(tmp_path, {"alpha": 0.5, "output": "a b = 'c'"})
+    assert config == {**RunConfig().to_mapping(), "alpha": 0.5, "output": "a b = 'c'"}
 
 
 def test_an_unknown_key_is_refused(tmp_path):
@@ -50,19 +57,18 @@ def test_an_unknown_key_is_refused(tmp_path):
         bundle.stage_app(tmp_path, {"alfa": 0.5})
 
 
-def test_the_declared_defaults_are_those_of_the_run_config():
-    assert bundle.run_config_defaults() == RunConfig().to_mapping()
+def test_the_declared_defaults_are_those_of_the_run_config(tmp_path):
+    assert staged_config(tmp_path) == RunConfig().to_mapping()
 
 
-def test_nested_tables_become_dotted_keys(monkeypatch):
-    config = {"a": {"b": 1, "c": {"d": "e"}}, "f": False}
-    monkeypatch.setattr(bundle, "_description", lambda: {"tool": {"flwr": {"app": {"config": config}}}})
-    assert bundle.run_config_defaults() == {"a.b": 1, "a.c.d": "e", "f": False}
+def test_nested_tables_become_dotted_keys(tmp_path, monkeypatch):
+    declare(monkeypatch, {"config": {"a": {"b": 1, "c": {"d": "e"}}, "f": False}})
+    assert staged_config(tmp_path) == {"a.b": 1, "a.c.d": "e", "f": False}
 
 
-def test_an_app_without_run_config_has_no_defaults(monkeypatch):
-    monkeypatch.setattr(bundle, "_description", lambda: {"tool": {"flwr": {"app": {}}}})
-    assert bundle.run_config_defaults() == {}
+def test_an_app_without_run_config_has_no_defaults(tmp_path, monkeypatch):
+    declare(monkeypatch, {})
+    assert staged_config(tmp_path) == {}
 
 
 def test_an_installed_wheel_brings_its_own_description(tmp_path, monkeypatch):
@@ -79,7 +85,7 @@ def test_an_installed_wheel_brings_its_own_description(tmp_path, monkeypatch):
 def test_a_missing_description_is_a_users_error(tmp_path, monkeypatch):
     monkeypatch.setattr(bundle, "_package_folder", lambda package: tmp_path / package)
     with pytest.raises(UserError, match="reinstall fedcof"):
-        bundle.run_config_defaults()
+        bundle.stage_app(tmp_path / "scratch")
 
 
 def test_the_checkout_ships_the_app_and_nothing_else():

@@ -41,6 +41,13 @@ def test_wrong_input_is_one_sentence_and_a_status(fedcof, arguments, sentence, t
     assert "Traceback" not in message
 
 
+def test_what_a_sentence_quotes_is_not_obeyed_by_the_terminal(fedcof):
+    status, message = fedcof("predict", "\x1b[2J[red]\rnowhere", "image.png")
+    assert status == 2
+    assert "\N{REPLACEMENT CHARACTER}[2J[red] nowhere holds no finished run" in message
+    assert "\x1b" not in message
+
+
 def test_a_scenario_that_is_not_toml_is_named(fedcof, tmp_path):
     (tmp_path / "mine.toml").write_text("alpha = = 1")
     status, message = fedcof("simulate", tmp_path / "mine.toml")

@@ -16,8 +16,10 @@ from fedcof.covariance.diagnosis import CovarianceDiagnostic
 from fedcof.run.config import RunConfig
 from fedcof.run.results import RoundResult, RunResult, append_result, load_results
 from simulations.comparison import comparison_runs
-from simulations.report import command_of, compare_command, reading, write_report
-from simulations.runs_over_seeds import settings_of
+from simulations.report.commands_of_runs import command_of, compare_command
+from simulations.report.seed_averages import averages_over_seeds
+from simulations.report.sentences import reading
+from simulations.report.writing import write_report
 from simulations.scenario import configure, scenario_values
 
 
@@ -174,7 +176,7 @@ def test_results_come_back_as_they_were(tmp_path):
 
 
 def test_settings_leave_out_what_means_nothing_to_a_method():
-    settings = settings_of([run(), run(encoding="int8"), run("fed3r")])
+    settings = averages_over_seeds([run(), run(encoding="int8"), run("fed3r")])
     assert [setting.label for setting in settings] == ["fedcof, encoding float32", "fedcof, encoding int8", "fed3r"]
 
 
@@ -204,27 +206,27 @@ def test_no_path_of_the_machine_is_told(tmp_path):
 
 def test_nothing_is_compared_across_federations_or_seeds():
     few, many = run("fedncm", **{"num-clients": 10}), run(**{"num-clients": 100})
-    assert reading(settings_of([few, many])) == []
-    assert reading(settings_of([run("fedncm", 1), run(seed=2)])) == []
-    assert reading(settings_of([run("fedncm", encoding="int8"), run()])) == []
+    assert reading(averages_over_seeds([few, many])) == []
+    assert reading(averages_over_seeds([run("fedncm", 1), run(seed=2)])) == []
+    assert reading(averages_over_seeds([run("fedncm", encoding="int8"), run()])) == []
     lost = RunResult(**{**vars(run()), "clients": 15, "clients_rejected": 5})
-    assert reading(settings_of([run("fedncm"), lost])) == []
-    assert reading(settings_of([run("fedncm"), run(uplink=0)])) == [
+    assert reading(averages_over_seeds([run("fedncm"), lost])) == []
+    assert reading(averages_over_seeds([run("fedncm"), run(uplink=0)])) == [
         "FedCOF is as accurate (to 0.1 points) as FedNCM on the same upload."
     ]
-    assert reading(settings_of([run("fed3r"), run(uplink=0)]))[0].endswith("as FedCOF.")
+    assert reading(averages_over_seeds([run("fed3r"), run(uplink=0)]))[0].endswith("as FedCOF.")
 
 
 def test_only_the_best_of_several_oracles_is_spoken_of():
     runs = [run("oracle", accuracy=a, uplink=0, shrinkage=s) for a, s in ((0.61, 0.1), (0.63, 0.2), (0.62, 0.3))]
-    assert reading(settings_of([*runs, run()])) == [
+    assert reading(averages_over_seeds([*runs, run()])) == [
         "The oracle (shrinkage 0.2) is 3.0 points more accurate than FedCOF (shrinkage leave-one-out)."
     ]
 
 
 def test_several_settings_on_one_upload_are_told_as_a_range():
     runs = [run("fedncm", accuracy=0.5), run(accuracy=0.51, head="lda"), run(accuracy=0.49)]
-    assert reading(settings_of(runs))[0] == (
+    assert reading(averages_over_seeds(runs))[0] == (
         "2 settings of FedCOF are -1.0 to +1.0 points from FedNCM on the same upload."
     )
 
@@ -314,8 +316,8 @@ def test_the_covariance_has_a_section_where_runs_were_asked_for_it(tmp_path, fol
 
 
 def test_a_setting_of_which_one_run_has_no_diagnostic_has_none(tmp_path):
-    (setting,) = settings_of([replace(run(), covariance=diagnostic()), run(seed=1)])
+    (setting,) = averages_over_seeds([replace(run(), covariance=diagnostic()), run(seed=1)])
     assert setting.diagnostic is None
-    (setting,) = settings_of([replace(run(seed=s), covariance=diagnostic(condition=None)) for s in (0, 1)])
+    (setting,) = averages_over_seeds([replace(run(seed=s), covariance=diagnostic(condition=None)) for s in (0, 1)])
     assert setting.diagnostic.condition is None
     assert setting.diagnostic.ranks == [1, 2, 4]

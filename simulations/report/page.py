@@ -1,0 +1,157 @@
+"""The report's page: everything on it, in one HTML file that stands alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup, escape
+
+from fedcof.printable import printable
+from fedcof.run.results import NodeResult, RunResult
+from simulations.report.commands_of_runs import command_of, compare_command, values_by_key
+from simulations.report.learning_curves import Reached, how_soon
+from simulations.report.machine_paths import (
+    names_of_paths,
+    relative_command,
+    text_without_folders,
+    without_folders,
+)
+from simulations.report.methods_and_keys import always_said, default_config, sends_nothing
+from simulations.report.seed_averages import SeedAverage
+from simulations.report.sentences import reading
+
+DASH = "\N{EN DASH}"
+MOST_NAMED_CLIENTS = 10
+
+Pictures = dict[str, tuple[Markup, str]]
+
+
+def page_of(
+    results: Sequence[RunResult], averages: Sequence[SeedAverage], keys: Sequence[str], pictures: Pictures
+) -> str:
+    """Write the page.
+
+    Parameters
+    ----------
+    results : sequence of RunResult
+        All runs of a folder.
+    averages : sequence of SeedAverage
+        The same runs, averaged, in the order of the table.
+    keys : sequence of str
+        Keys in which they differ.
+    pictures : dict of str to (Markup, str)
+        Address and caption of each picture.
+
+    Returns
+    -------
+    str
+        HTML; every text of others in it is escaped, and printable.
+    """
+    together = compare_command(results) if len(results) > 1 else None
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            head=_common(results),
+            keys=keys,
+            averages=averages,
+            asked=[average for average in averages if not sends_nothing(average.method)],
+            pictures=pictures,
+            reading=reading(averages),
+            starts=_starts(averages),
+            diagnosed=[(a.values_label or a.method, a.diagnostic, a.accuracy) for a in averages if a.diagnostic],
+            rejected=_rejections(averages),
+            nodes=_nodes(averages),
+            num_runs=len(results),
+            together=together and relative_command(together, results),
+            commands=[_command(average, results) for average in averages],
+            folders=names_of_paths(results),
+        )
+    )
+
+
+def _environment() -> Environment:
+    """Make jinja escape all text and print numbers that nobody knows as a dash."""
+    environment = Environment(
+        loader=PackageLoader("simulations"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters |= {"number": _number, "command": _whole_command}
+    return environment
+
+
+def _finalize(value: object) -> object:
+    """Make whatever is put into the page printable; what is HTML already holds nothing of others."""
+    return value if isinstance(value, Markup | int | float) else printable(value)
+
+
+def _whole_command(command: str) -> Markup:
+    """Keep the line ends of a command, which are part of quoted values, and make the rest printable."""
+    return Markup("\n").join(escape(printable(line)) for line in command.split("\n"))
+
+
+def _number(value: float | None, form: str = ".2f", scale: float = 1) -> str:
+    """Write a number by a format, scaled; a dash where it is unknown or has no end."""
+    return DASH if value is None or not math.isfinite(value) else format(value * scale, form)
+
+
+def _starts(averages: Sequence[SeedAverage]) -> list[list[str]]:
+    """Lay out when each start is as accurate as each ends, with a row of headings; nothing for fewer than two."""
+    starts, reached = how_soon(averages)
+    if len(starts) < 2:
+        return []
+    ends = [f"{_number(start.accuracy, '.2f', 100)} % ({start.method})" for start in starts]
+    rows = [[start.method, *map(_when, row)] for start, row in zip(starts, reached, strict=True)]
+    return [["start", *ends], *rows]
+
+
+def _when(reached: Reached | None) -> str:
+    return DASH if reached is None else f"{reached.rounds} ({reached.megabytes:.1f} MB)"
+
+
+def _common(results: Sequence[RunResult]) -> dict[str, object]:
+    """Collect what all runs share: what is always worth saying, and every other key that is not at its default."""
+    values = {key: found[0] for key, found in values_by_key(results).items() if len(found) == 1}
+    defaults = default_config()
+    said = always_said(values)
+    said += [key for key, value in values.items() if key not in said and value != defaults[key]]
+    return {key: without_folders(key, values[key]) for key in said}
+
+
+def _command(average: SeedAverage, results: Sequence[RunResult]) -> tuple[str, str, str]:
+    """Give a setting's label, its command, and the seeds that the command leaves out."""
+    others = ", ".join(str(run.seed) for run in average.runs[1:])
+    return average.label, relative_command(command_of(average.runs[0]), results), others
+
+
+def _nodes(averages: Sequence[SeedAverage]) -> list[tuple[str, int, NodeResult, str]]:
+    """List setting, seed, node, and what became of it."""
+    return [
+        (average.label, run.seed, node, text_without_folders(node.outcome))
+        for average in averages
+        for run in average.runs
+        for node in run.nodes
+    ]
+
+
+def _rejections(averages: Sequence[SeedAverage]) -> list[tuple[str, int, str, str]]:
+    """List setting, seed, clients and the reason they share."""
+    rows = []
+    for average in averages:
+        for run in average.runs:
+            clients: dict[str, list[str]] = {}
+            for client, reason in run.rejected.items():
+                clients.setdefault(text_without_folders(reason), []).append(client)
+            rows += [(average.label, run.seed, _listed(ids), reason) for reason, ids in clients.items()]
+    return rows
+
+
+def _listed(clients: list[str]) -> str:
+    ordered = sorted(clients, key=lambda client: (len(client), client))
+    others = len(ordered) - MOST_NAMED_CLIENTS
+    return ", ".join(ordered[:MOST_NAMED_CLIENTS]) + (f" and {others} others" if others > 0 else "")

@@ -1,0 +1,166 @@
+"""Runs that differ only by their seed, averaged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from fedcof.covariance.diagnosis import CovarianceDiagnostic
+from fedcof.run.results import RunResult
+from simulations.comparison import varying_keys
+from simulations.report.methods_and_keys import default_config, unused_keys
+
+
+@dataclass(frozen=True)
+class SeedAverage:
+    """A method with its values, averaged over seeds.
+
+    An average of numbers of which one is unknown is unknown: that of the others would look like one over all seeds.
+
+    Attributes
+    ----------
+    method : str
+        The method's name.
+    values : dict of str to object
+        Its values of the keys in which the comparison's runs differ, without those that mean nothing to the method.
+    runs : list of RunResult
+        One run a seed.
+    """
+
+    method: str
+    values: dict[str, object]
+    runs: list[RunResult]
+
+    @property
+    def values_label(self) -> str:
+        """The values with their keys, for people."""
+        return ", ".join(f"{key} {value}" for key, value in self.values.items())
+
+    @property
+    def label(self) -> str:
+        """Method and values, for people."""
+        return f"{self.method}, {self.values_label}" if self.values else self.method
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean accuracy over the seeds, from 0 to 1; None where that of any is unknown."""
+        return _mean_if_known([run.accuracy for run in self.runs])
+
+    @property
+    def accuracy_deviation(self) -> float | None:
+        """Sample standard deviation of the accuracy over the seeds; None for one seed, or where any is unknown."""
+        known = [run.accuracy for run in self.runs if run.accuracy is not None]
+        return stdev(known) if len(known) == len(self.runs) > 1 else None
+
+    @property
+    def diagnostic(self) -> CovarianceDiagnostic | None:
+        """Mean of the runs' covariance diagnostics; None unless all have one."""
+        found = [run.covariance for run in self.runs if run.covariance]
+        if not found or len(found) < len(self.runs):
+            return None
+        values = [asdict(diagnostic) for diagnostic in found]
+        return CovarianceDiagnostic(**{name: _mean([value[name] for value in values]) for name in values[0]})
+
+    @property
+    def shrinkage(self) -> float | None:
+        """Mean amount of shrinkage that was used; None where any run has not kept it."""
+        return _mean_if_known([run.shrinkage for run in self.runs])
+
+    def average_of(self, field: str) -> float:
+        """Average a number over the seeds.
+
+        Parameters
+        ----------
+        field : str
+            Name of a number of :class:`fedcof.run.results.RunResult` that every run has.
+
+        Returns
+        -------
+        float
+            Its mean.
+        """
+        return float(mean(getattr(run, field) for run in self.runs))
+
+
+def averages_over_seeds(results: list[RunResult]) -> list[SeedAverage]:
+    """Group runs by everything but their seed.
+
+    Parameters
+    ----------
+    results : list of RunResult
+        Runs of one comparison.
+
+    Returns
+    -------
+    list of SeedAverage
+        In the order in which their first runs ended.
+    """
+    keys = varying_keys(results)
+    defaults = default_config()
+    groups: dict[tuple[str, ...], list[RunResult]] = {}
+    for run in results:
+        config = {**defaults, **run.config}
+        groups.setdefault((run.method, *(str(config.get(key)) for key in keys)), []).append(run)
+    averages = []
+    for (method, *_), runs in groups.items():
+        config, unused = {**defaults, **runs[0].config}, unused_keys(runs[0].config)
+        values = {key: config[key] for key in keys if key in config and key not in unused}
+        averages.append(SeedAverage(method, values, runs))
+    return averages
+
+
+def with_known_accuracy(averages: Sequence[SeedAverage]) -> list[SeedAverage]:
+    """Leave out the averages whose accuracy nobody knows.
+
+    Parameters
+    ----------
+    averages : sequence of SeedAverage
+        Any.
+
+    Returns
+    -------
+    list of SeedAverage
+        The others, in their order.
+    """
+    return [average for average in averages if average.accuracy is not None]
+
+
+def accuracy_of(average: SeedAverage) -> float:
+    """Give an accuracy from 0 to 1 to calculate with and to draw: NaN, which no plot shows, where it is unknown."""
+    return math.nan if average.accuracy is None else average.accuracy
+
+
+def most_accurate_of_each_method(averages: Sequence[SeedAverage]) -> list[SeedAverage]:
+    """Choose the first of those with the highest known accuracy.
+
+    Parameters
+    ----------
+    averages : sequence of SeedAverage
+        Any.
+
+    Returns
+    -------
+    list of SeedAverage
+        One a method, without methods of which no accuracy is known.
+    """
+    known = with_known_accuracy(averages)
+    methods = dict.fromkeys(average.method for average in known)
+    return [max((a for a in known if a.method == method), key=accuracy_of) for method in methods]
+
+
+def _mean_if_known(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if len(known) == len(values) else None
+
+
+def _mean(values: list[Any]) -> Any:  # noqa: ANN401
+    """Average numbers, or lists of them place by place; None where one of them is."""
+    if isinstance(values[0], list):
+        return [_mean(list(place)) for place in zip(*values, strict=True)]
+    if any(value is None for value in values):
+        return None
+    # Ranks stay whole numbers.
+    return values[0] if len(set(values)) == 1 else mean(values)

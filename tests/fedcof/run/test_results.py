@@ -1,0 +1,71 @@
+"""results.json: what nobody knows is null, and files of earlier versions are read."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedcof.covariance.diagnosis import CovarianceDiagnostic
+from fedcof.run.config import RunConfig
+from fedcof.run.results import FILE_NAME, RoundResult, RunResult, append_result, load_results
+
+
+def run(accuracy=0.5, **fields):
+    return RunResult("fedcof", 0, accuracy, 1, 1, 1, 0, 1.0, RunConfig().to_mapping(), **fields)
+
+
+def strictly(path):
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@pytest.mark.parametrize("unknown", [None, math.nan, math.inf])
+def test_an_accuracy_that_is_no_number_is_unknown(unknown, tmp_path):
+    result = run(unknown, best_accuracy=unknown, rounds=[RoundResult(1, 5, unknown, 1, 1)])
+    assert result.accuracy is result.best_accuracy is result.rounds[0].accuracy is None
+    append_result(tmp_path, result)
+    (written,) = strictly(tmp_path / FILE_NAME)
+    assert written["accuracy"] is written["best_accuracy"] is written["rounds"][0]["accuracy"] is None
+    assert load_results(tmp_path) == [result]
+
+
+@given(number=st.floats())
+def test_whatever_is_no_number_is_never_written_bare(number, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    diagnostic = CovarianceDiagnostic(
+        number, 0.1, 1.0, 1.0, number, 0.5, 2.0, 0.5, [1, 2], [number, 1.0], [1.0, 1.0], [2.0, number]
+    )
+    entry = RoundResult(1, 5, 0.5, 1, 1, "train", number, number, number)
+    append_result(
+        folder, run(class_accuracy=[number, None], rounds=[entry], covariance=diagnostic, shrinkage=number)
+    )
+    (written,) = strictly(folder / FILE_NAME)
+    expected = number if math.isfinite(number) else None
+    assert written["covariance"]["spectrum"] == [expected, 1.0]
+    assert written["rounds"][0]["loss"] == written["shrinkage"] == written["class_accuracy"][0] == expected
+    (read,) = load_results(folder)
+    assert read.covariance.relative_error == expected
+
+
+@pytest.mark.parametrize("word", ["null", "NaN"])
+def test_files_of_earlier_versions_are_read(word, tmp_path):
+    append_result(tmp_path, run(0.125, rounds=[RoundResult(1, 5, 0.25, 1, 1)], best_accuracy=0.375))
+    (older,) = json.loads((tmp_path / FILE_NAME).read_text())
+    del older["shrinkage"]
+    text = json.dumps([older])
+    for number in ("0.125", "0.25", "0.375"):
+        text = text.replace(f'accuracy": {number}', f'accuracy": {word}')
+    (tmp_path / FILE_NAME).write_text(text)
+    (read,) = load_results(tmp_path)
+    assert read == replace(run(None, rounds=[RoundResult(1, 5, None, 1, 1)]), head=read.head)
+    assert read.shrinkage is None
+
+
+def test_the_amount_of_shrinkage_is_kept(tmp_path):
+    append_result(tmp_path, run(shrinkage=0.03))
+    assert load_results(tmp_path)[0].shrinkage == 0.03

@@ -338,7 +338,7 @@ def strategy_of(
     problem, method = problem_of(config), config.method.chosen
     assert isinstance(method, FederatedMethod)
     return OneShotStrategy(
-        config.method,
+        config.method.name,
         problem.num_classes,
         problem.feature_dim,
         quorum=config.participation.quorum,

@@ -95,7 +95,7 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     table = split_features(config, "train")
     problem = problem_of(config)
     features, labels = torch.tensor(table.features[:]), torch.tensor(table.labels[:])
-    solved = method.pooled(features, labels, problem.num_classes, config.method).solve()
+    solved = method.pooled(features, labels, problem.num_classes, config.method.name).solve()
     seconds = round(time.perf_counter() - started, 3)
     classifier = LinearClassifier(solved.weight, solved.bias, solved.present, problem.class_names)
     _write_files(folder, Ledger(), config)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from fedcof import ClassMeans, UserError
+from fedcof.files import write_whole
 
 DATA, NAME = "data", "name"
 CLASS_MEANS, GRAM = "class-means", "gram"
@@ -142,7 +143,7 @@ class NodePolicy:
             recent = [moment for moment in noted if now - SECONDS_A_DAY < moment]
             if len(recent) >= self.answers_per_day:
                 raise self._refusal("another upload", f"{self.answers_per_day} within 24 hours")
-            file.write_text(json.dumps([*recent, now]))
+            write_whole(file, json.dumps([*recent, now]))
 
     def withhold(self, means: ClassMeans) -> tuple[ClassMeans, int]:
         """Leave out means of few samples.

@@ -15,8 +15,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcof import UserError
 from fedcof.data.node_data import class_names_of
+from fedcof.files import write_whole
 from fedcof.run.config import NODES, RunConfig
-from fedcof.run.results import append_result, write_whole
+from fedcof.run.results import append_result
 from server.federation import Federation
 from server.run import execute
 from server.upload_store import UploadStore

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fedcof import LinearClassifier
 from fedcof.covariance.diagnosis import CovarianceDiagnostic
 from fedcof.data.virtual_clients import backbone_of, labels_of, problem_of
+from fedcof.files import whole_file
 from fedcof.heads.trainable import Network
 from fedcof.privacy.mechanism import Privacy
 from fedcof.run.config import FINE_TUNE, NO_TRAINING, NODES, RunConfig
@@ -264,11 +265,11 @@ class FederatedRun:
         folder : Path
             Made if missing.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         self._classifier().save(folder / HEAD_FILE_NAME)
         if self.network is not None and self.config.continue_ == FINE_TUNE:
             state: dict[str, Tensor] = self.network.backbone.state_dict()
-            save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / BACKBONE_FILE_NAME)
+            with whole_file(folder / BACKBONE_FILE_NAME) as unfinished:
+                save_file({name: tensor.contiguous() for name, tensor in state.items()}, unfinished)
 
     def _classifier(self) -> LinearClassifier:
         names = self._problem.class_names

@@ -15,9 +15,10 @@ from torch import Tensor
 from fedcof import LinearClassifier, Oracle
 from fedcof.data.partitioning import describe_partition
 from fedcof.data.virtual_clients import client_indices, labels_of, problem_of, split_features
+from fedcof.files import whole_file, write_whole
 from fedcof.run.config import NODES, RunConfig
 from fedcof.run.ledger import Ledger
-from fedcof.run.results import HEAD_FILE_NAME, RunResult, write_whole
+from fedcof.run.results import HEAD_FILE_NAME, RunResult
 from server.evaluation import accuracy_by_class, rightly_classified, share
 from server.federated_run import FederatedRun, Watcher
 from server.federation import Federation
@@ -135,10 +136,10 @@ def result_of(config: RunConfig, right: Tensor) -> RunResult:
 
 
 def _write_files(folder: Path, ledger: Ledger, config: RunConfig) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / LEDGER_FILE_NAME, ledger.to_csv())
     if config.dataset == NODES:
         return
     labels = labels_of(config, "train")
     counts = describe_partition(client_indices(config), labels, problem_of(config).num_classes)
-    np.savez_compressed(folder / FEDERATION_FILE_NAME, counts=counts.astype(np.int32))
+    with whole_file(folder / FEDERATION_FILE_NAME) as unfinished:
+        np.savez_compressed(unfinished, counts=counts.astype(np.int32))

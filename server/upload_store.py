@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from logging import getLogger
 from pathlib import Path
@@ -17,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fedcof.data.node_data import class_names_of
+from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
-from fedcof.run.results import write_whole
 
 FOLDER_NAME = "uploads"
 CONFIG_FILE_NAME = "run-config.json"
@@ -76,16 +75,9 @@ class UploadStore:
         arrays : mapping of str to ndarray
             The upload as it was sent.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / CONFIG_FILE_NAME).exists():
             write_whole(self.folder / CONFIG_FILE_NAME, json.dumps(self._config.to_mapping(), indent=1))
-        path = self._path(name)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        with unfinished.open("wb") as file:
-            file.write(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        write_whole(self._path(name), save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
 
     def remove(self, name: str) -> None:
         """Forget an upload, so that its node is asked again.

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from fedcof.errors import UserError
 from fedcof.run.config import BUDGETS, IGNORED_KEYS, METHODS, RunConfig, keys_without_effect
-from fedcof.run.results import RunResult, load_results, write_whole
+from fedcof.files import write_whole
+from fedcof.run.results import RunResult, load_results
 from simulations import plots
 from simulations.comparison import comparison_runs
 from simulations.runs_over_seeds import Setting, settings_of
@@ -334,7 +335,7 @@ def _save(figure: Figure, path: Path) -> Markup:
     """Save a picture, and give it as text that a page can hold."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi="figure")
-    path.write_bytes(buffer.getvalue())
+    write_whole(path, buffer.getvalue())
     return Markup("data:image/png;base64,") + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -14,8 +14,9 @@ from rich.progress import Progress
 
 from fedcof.data.virtual_clients import client_indices, images_to_embed, split_features
 from fedcof.errors import UserError
+from fedcof.files import write_whole
 from fedcof.run.config import RunConfig, Scalar
-from fedcof.run.results import RunResult, load_results, write_whole
+from fedcof.run.results import RunResult, load_results
 from server.app import FAILURE_FILE_NAME, PROGRESS
 from server.checkpoint import load_checkpoint
 from simulations.bundle import stage_app
@@ -141,7 +142,7 @@ def _run_in_flower(
         except UserError as error:
             failure = output / FAILURE_FILE_NAME
             if failure.exists():
-                raise UserError(failure.read_text()) from error
+                raise UserError(failure.read_text(encoding="utf-8")) from error
             raise
 
 

@@ -35,6 +35,7 @@ from fedcof.embedding.backbones import Backbone
 from fedcof.embedding.features import AUTO, Progress, chosen_device, chosen_precision, embedded_batches
 from fedcof.embedding.images import column_values
 from fedcof.errors import UserError
+from fedcof.files import put_in_place, write_whole
 
 CACHE_VARIABLE = "FEDCOF_CACHE"
 
@@ -276,9 +277,9 @@ def _new_entry(entry: Path, backbone_name: str, shape: tuple[int, int]) -> Itera
         yield unfinished
         digests = {name: _file_digest(unfinished / name) for name in ("features.npy", "labels.npy")}
         description = {"backbone": backbone_name, "shape": shape, "sha256": digests}
-        (unfinished / DESCRIPTION).write_text(json.dumps(description))
+        write_whole(unfinished / DESCRIPTION, json.dumps(description))
         shutil.rmtree(entry, ignore_errors=True)
-        unfinished.replace(entry)
+        put_in_place(unfinished, entry)
     except OSError as error:
         raise _unwritable(entry, error.strerror) from error
     finally:

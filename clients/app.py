@@ -18,8 +18,7 @@ from clients.training import Inputs, LocalTraining, train
 from clients.uploads import Client
 from fedcof import LinearClassifier, UserError
 from fedcof.data.virtual_clients import backbone_of, problem_of
-from fedcof.embedding.features import AUTO, chosen_device, chosen_precision, extract_features
-from fedcof.embedding.images import rgb_images
+from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
 from fedcof.heads.trainable import Network
 from fedcof.run.config import FINE_TUNE, RunConfig
 from fedcof.run.protocol import (
@@ -201,6 +200,8 @@ def _training_samples(config: RunConfig, client: int, context: Context) -> tuple
     if config.continue_ != FINE_TUNE:
         features, labels = features_here(config, client, context)
         return features.__getitem__, labels
+    from fedcof.embedding.images import rgb_images
+
     images, labels = images_here(config, client, context)
     transform = backbone_of(config).transform
 
@@ -216,6 +217,8 @@ def _features_of_network(
     """Embed with the backbone that has been trained, where one has."""
     if config.continue_ != FINE_TUNE:
         return features_here(config, client, context, held_out=True)
+    from fedcof.embedding.features import extract_features
+
     images, labels = images_here(config, client, context, held_out=True)
     backbone = replace(backbone_of(config), module=network.backbone.eval().requires_grad_(False))
     return extract_features(backbone, images, config.batch_size), labels

@@ -8,12 +8,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from filelock import FileLock
 
-from fedcof import ClassMeans, UserError
+from fedcof.errors import UserError
 from fedcof.files import write_whole
+
+if TYPE_CHECKING:
+    from fedcof import ClassMeans
 
 DATA, NAME = "data", "name"
 CLASS_MEANS, GRAM = "class-means", "gram"
@@ -158,6 +162,8 @@ class NodePolicy:
         tuple of (ClassMeans, int)
             The rows of at least ``smallest_count`` samples, and how many others there were.
         """
+        from fedcof import ClassMeans
+
         enough = means.counts >= self.smallest_count
         kept = ClassMeans(means.class_ids[enough], means.counts[enough], means.means[enough])
         return kept, int((~enough).sum())

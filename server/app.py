@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -14,7 +15,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedcof import UserError
-from fedcof.data.node_data import class_names_of
+from fedcof.data.class_list import class_names_of
 from fedcof.files import write_whole
 from fedcof.run.config import NODES, RunConfig
 from fedcof.run.results import append_result
@@ -23,6 +24,7 @@ from server.run import execute
 from server.upload_store import UploadStore
 
 FAILURE_FILE_NAME = "failure.txt"
+POLL_SECONDS = 0.05
 PROGRESS = "Run %d of %d, reply %d of %d"
 
 logger = getLogger("flwr")
@@ -42,6 +44,7 @@ def main(grid: Grid, context: Context) -> None:
             _check_driver(base)
             if federation is None or len(federation.get_node_ids()) != config.num_clients:
                 federation = _federation(grid, config, output / folder)
+            _await_command(base)
             watch = _progress_log(number, len(runs), config.num_replies)
             append_result(output, execute(federation, config, output, folder, watch))
     except UserError as error:
@@ -77,6 +80,13 @@ def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:
         return [("", base)]
     runs = json.loads(Path(base.plan).read_text())["runs"]
     return [(run["folder"], RunConfig.from_mapping(run["config"])) for run in runs]
+
+
+def _await_command(base: RunConfig) -> None:
+    """Wait for the command that made the plan, which may still be looking up what the runs need."""
+    while base.plan and not json.loads(Path(base.plan).read_text()).get("ready", True):
+        _check_driver(base)
+        time.sleep(POLL_SECONDS)
 
 
 def _check_driver(base: RunConfig) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fedcof.data.node_data import class_names_of
+from fedcof.data.class_list import class_names_of
 from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
 

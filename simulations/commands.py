@@ -7,15 +7,9 @@ from pathlib import Path
 from fedcof.errors import UserError
 from fedcof.run.config import NODES
 from fedcof.run.results import FILE_NAME, RunResult, append_result, load_results
-from server.resolving import solve_again
-from simulations import deployment
 from simulations.comparison import comparison_runs, unfinished, varying_keys
 from simulations.display import comparison_table, console, nodes_table, progress_bars, results_table
-from simulations.export import export
-from simulations.prediction import best_run, predict
-from simulations.report import write_report
-from simulations.resuming import keep_config, kept_config
-from simulations.runner import execute_runs, progress_of_replies
+from simulations.runner import execute_runs
 from simulations.scenario import DEFAULT_SCENARIO, configure, parse_override, scenario_values
 
 
@@ -34,6 +28,8 @@ def simulate(scenario: str, settings: list[str], output: Path) -> None:
     UserError
         If something cannot be run as asked.
     """
+    from simulations.resuming import keep_config
+
     config = configure(scenario, settings)
     if load_results(output):
         raise UserError(f"The folder {output} holds results already: name a new one with --output.")
@@ -56,6 +52,8 @@ def resume(folder: Path, scenario: str | None, settings: list[str]) -> None:
     UserError
         If the folder holds no such run, or it has finished.
     """
+    from simulations.resuming import kept_config
+
     asked = configure(scenario or DEFAULT_SCENARIO, settings) if scenario or settings else None
     config = kept_config(folder, asked)
     if load_results(folder):
@@ -85,8 +83,10 @@ def compare(scenario: str, settings: list[str], methods: list[str], seeds: list[
     if len(missing) < len(runs):
         console.print(f"{len(runs) - len(missing)} of {len(runs)} runs are in {output} already.", soft_wrap=True)
     if missing:
-        execute_runs(missing, output)
+        execute_runs(missing, output, meanwhile=_import_report)
     _show(load_results(output), output)
+    from simulations.report import write_report
+
     console.print(f"The report is {write_report(output)}", soft_wrap=True)
 
 
@@ -103,6 +103,8 @@ def report(folder: Path) -> None:
     UserError
         If the folder holds no run.
     """
+    from simulations.report import write_report
+
     console.print(f"The report is {write_report(folder)}", soft_wrap=True)
 
 
@@ -123,6 +125,9 @@ def deploy_local(scenario: str, settings: list[str], num_nodes: int, output: Pat
     UserError
         If something cannot be run as asked.
     """
+    from simulations import deployment
+    from simulations.flower_runs import progress_of_replies
+
     config = configure(scenario, [*settings, f"num-clients={num_nodes}"])
     with progress_bars() as bars:
         follow = progress_of_replies(bars, config.num_replies)
@@ -146,6 +151,8 @@ def solve(folder: Path, settings: list[str]) -> None:
     UserError
         If there are none, or a key is decided before the uploads.
     """
+    from server.resolving import solve_again
+
     changes = dict(map(parse_override, settings))
     if "test-data" in changes:
         changes["test-data"] = str(Path(str(changes["test-data"])).absolute())
@@ -168,6 +175,8 @@ def export_model(folder: Path, file_format: str, target: Path | None) -> None:
     UserError
         If it cannot be written like that.
     """
+    from simulations.export import export
+
     written = export(folder, file_format, target)
     console.print(f"The model is {written}", soft_wrap=True)
     if file_format == "timm":
@@ -193,11 +202,18 @@ def show_predictions(folder: Path, images: list[Path]) -> None:
     UserError
         If there is no run, or a file is not an image.
     """
+    from simulations.prediction import best_run, predict
+
     run = best_run(folder)
     console.print(f"With {run.method}, seed {run.seed}, {run.accuracy:.2%} accurate on its test split:")
     for prediction in predict(folder, run, images):
         classes = ", ".join(f"{name} ({score:.3f})" for name, score in prediction.classes)
         console.print(f"{prediction.image}: {classes}", soft_wrap=True, highlight=False)
+
+
+def _import_report() -> None:
+    """Import matplotlib while others compute."""
+    import simulations.report  # noqa: F401
 
 
 def _show(results: list[RunResult], output: Path) -> None:

@@ -139,7 +139,7 @@ def _groups_in(home: Path) -> set[int]:
 
 def _is_at(home: Path, process: psutil.Process) -> bool:
     try:
-        folder = process.environ().get("FLWR_HOME", "")
+        folder = str(process.environ().get("FLWR_HOME", ""))
     except (psutil.Error, OSError):
         return False
     return folder == str(home) or folder.startswith(f"{home}/")

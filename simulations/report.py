@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedcof.errors import UserError
-from fedcof.run.config import BUDGETS, IGNORED_KEYS, METHODS, RunConfig, keys_without_effect
 from fedcof.files import write_whole
+from fedcof.run.config import BUDGETS, IGNORED_KEYS, METHODS, RunConfig, keys_without_effect
 from fedcof.run.results import RunResult, load_results
 from simulations import plots
 from simulations.comparison import comparison_runs

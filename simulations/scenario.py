@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
-from fedcof.embedding.backbones import PRETRAINED, RANDOM
+from fedcof.embedding.weights import PRETRAINED, RANDOM
 from fedcof.errors import UserError, unknown_name
 from fedcof.run.config import RunConfig
 

@@ -30,8 +30,10 @@ from server.federation import CLIENTS_PER_MESSAGE
 from simulations.benchmarks.federations import Federation, chosen_clients, client_sizes, write_federation
 from simulations.benchmarks.peaks import peak_of
 from simulations.display import console
-from simulations.runner import MOST_NODES, execute_runs
-from simulations.runtime import Resources, run_app, simulation_superlink
+from simulations.flower_runs import MOST_NODES
+from simulations.runner import execute_runs
+from simulations.runtime import Resources, simulation_superlink
+from simulations.submission import run_app
 
 CLIENTS = [100, 1000, 9275]
 MARK = "FEDCOF_BENCHMARK"

@@ -18,8 +18,7 @@ from clients.training import Inputs, LocalTraining, train
 from clients.upload import samples_told, upload_of
 from fedcof import LinearClassifier, UserError
 from fedcof.data.virtual_clients import backbone_of, problem_of
-from fedcof.embedding.features import AUTO, chosen_device, chosen_precision, extract_features
-from fedcof.embedding.images import rgb_images
+from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
 from fedcof.heads.trainable import Network
 from fedcof.methods.method import Samples
 from fedcof.run.config import RunConfig
@@ -207,6 +206,8 @@ def _training_samples(config: RunConfig, client: int, context: Context) -> tuple
     if not config.training.fine_tunes:
         features, labels = features_here(config, client, context)
         return features.__getitem__, labels
+    from fedcof.embedding.images import rgb_images
+
     images, labels = images_here(config, client, context)
     transform = backbone_of(config).transform
 
@@ -222,6 +223,8 @@ def _features_of_network(
     """Embed with the backbone that has been trained, where one has."""
     if not config.training.fine_tunes:
         return features_here(config, client, context, held_out=True)
+    from fedcof.embedding.features import extract_features
+
     images, labels = images_here(config, client, context, held_out=True)
     backbone = replace(backbone_of(config), module=network.backbone.eval().requires_grad_(False))
     return extract_features(backbone, images, config.embedding.batch_size), labels

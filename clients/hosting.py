@@ -9,7 +9,7 @@ from typing import cast
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from clients.policy import DATA
-from fedcof import UserError
+from fedcof.errors import UserError
 from fedcof.run.protocol import CLIENTS, ERROR, HOSTED, NAME, NODE, NUM_PARTITIONS, PARTITION_ID, REASON, hosted_key
 
 logger = getLogger(__name__)

@@ -12,7 +12,9 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
-from fedcof import ClassMeans, UserError
+from fedcof import ClassMeans
+from fedcof.errors import UserError
+from fedcof.files import write_whole
 from fedcof.wire.registry import known_kinds
 
 DATA, NAME = "data", "name"
@@ -142,7 +144,7 @@ class NodePolicy:
             recent = [moment for moment in noted if now - SECONDS_A_DAY < moment]
             if len(recent) >= self.answers_per_day:
                 raise self._refusal("another upload", f"{self.answers_per_day} within 24 hours")
-            file.write_text(json.dumps([*recent, now]))
+            write_whole(file, json.dumps([*recent, now]))
 
     def _refusal(self, asked: str, allowed: str) -> UserError:
         return UserError(f"the policy of {self.name} does not allow {asked}, {allowed}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 import torch
 from flwr.app import Context
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from clients.policy import DATA
 from fedcof import UserError
-from fedcof.data.node_data import class_names_of, load_node_images
+from fedcof.data.class_list import class_names_of
 from fedcof.data.virtual_clients import backbone_of, client_images, client_samples, held_out_part
-from fedcof.embedding.feature_cache import cached_features, feature_cache_dir
-from fedcof.embedding.features import extract_features
-from fedcof.embedding.images import column_values
+from fedcof.embedding.feature_table import feature_cache_dir
 from fedcof.run.config import RunConfig
+
+if TYPE_CHECKING:
+    import datasets
 
 
 def features_here(
@@ -48,6 +49,10 @@ def features_here(
     """
     if not config.data.on_nodes:
         return client_samples(config, client, held_out)
+    from fedcof.embedding.feature_cache import cached_features
+    from fedcof.embedding.features import extract_features
+    from fedcof.embedding.images import column_values
+
     images = _node_images(_data_of(context), config.data.classes)
     labels = torch.from_numpy(column_values(images, "label").astype(np.int64))
     mine = held_out_part(np.arange(len(images)), config, client, held_out)
@@ -78,6 +83,8 @@ def images_here(
     """
     if not config.data.on_nodes:
         return client_images(config, client, held_out)
+    from fedcof.embedding.images import column_values
+
     images = _node_images(_data_of(context), config.data.classes)
     mine = images.select(held_out_part(np.arange(len(images)), config, client, held_out))
     return mine, torch.from_numpy(column_values(mine, "label").astype(np.int64))
@@ -91,4 +98,6 @@ def _data_of(context: Context) -> str:
 
 @lru_cache(maxsize=2)
 def _node_images(data: str, classes: str) -> datasets.Dataset:
+    from fedcof.data.node_data import load_node_images
+
     return load_node_images(data, class_names_of(classes))

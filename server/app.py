@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from itertools import count
 from logging import getLogger
@@ -13,14 +14,16 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedcof import UserError
-from fedcof.data.node_data import class_names_of
+from fedcof.data.class_list import class_names_of
+from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
-from fedcof.run.results import append_result, write_whole
+from fedcof.run.results import append_result
 from server.federation import Federation
 from server.run import execute
 from server.upload_store import UploadStore
 
 FAILURE_FILE_NAME = "failure.txt"
+POLL_SECONDS = 0.05
 PROGRESS = "Run %d of %d, reply %d of %d"
 
 logger = getLogger("flwr")
@@ -40,6 +43,7 @@ def main(grid: Grid, context: Context) -> None:
             _check_driver(base)
             if federation is None or len(federation.get_node_ids()) != config.data.num_clients:
                 federation = _federation(grid, config, output / folder)
+            _await_command(base)
             watch = _progress_log(number, len(runs), config.num_replies)
             append_result(output, execute(federation, config, output, folder, watch))
     except UserError as error:
@@ -75,6 +79,13 @@ def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:
         return [("", base)]
     runs = json.loads(Path(base.execution.plan).read_text())["runs"]
     return [(run["folder"], RunConfig.from_mapping(run["config"])) for run in runs]
+
+
+def _await_command(base: RunConfig) -> None:
+    """Wait for the command that made the plan, which may still be looking up what the runs need."""
+    while base.execution.plan and not json.loads(Path(base.execution.plan).read_text()).get("ready", True):
+        _check_driver(base)
+        time.sleep(POLL_SECONDS)
 
 
 def _check_driver(base: RunConfig) -> None:

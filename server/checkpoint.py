@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedcof import UserError
+from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
 
 FILE_NAME = "checkpoint.safetensors"
@@ -97,13 +97,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     }
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     content = save(tensors, {"format": FILE_FORMAT, "description": json.dumps(description)})
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{FILE_NAME}.{os.getpid()}"
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / FILE_NAME)
+    write_whole(folder / FILE_NAME, content)
 
 
 def load_checkpoint(folder: Path, config: RunConfig) -> Checkpoint | None:

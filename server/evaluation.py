@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fedcof import LinearClassifier
 from fedcof.data.virtual_clients import backbone_of, dataset_of, labels_of, split_features
-from fedcof.embedding.features import extract_features
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
 
@@ -35,6 +34,8 @@ def rightly_classified(classifier: LinearClassifier, config: RunConfig, network:
     if network is None or not config.training.fine_tunes:
         features = torch.tensor(split_features(config, "test").features[:])
     else:
+        from fedcof.embedding.features import extract_features
+
         module = network.eval().backbone
         backbone = replace(backbone_of(config), module=module)
         with torch.no_grad():

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fedcof import LinearClassifier
 from fedcof.covariance.diagnosis import CovarianceDiagnostic
 from fedcof.data.virtual_clients import backbone_of, labels_of, problem_of
+from fedcof.files import whole_file
 from fedcof.heads.trainable import Network
 from fedcof.methods.chain import most_rows
 from fedcof.methods.method import FederatedMethod
@@ -255,11 +256,11 @@ class FederatedRun:
         folder : Path
             Made if missing.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         self._classifier().save(folder / HEAD_FILE_NAME)
         if self.network is not None and self.config.training.fine_tunes:
             state: dict[str, Tensor] = self.network.backbone.state_dict()
-            save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / BACKBONE_FILE_NAME)
+            with whole_file(folder / BACKBONE_FILE_NAME) as unfinished:
+                save_file({name: tensor.contiguous() for name, tensor in state.items()}, unfinished)
 
     def _classifier(self) -> LinearClassifier:
         names = self._problem.class_names
@@ -338,7 +339,7 @@ def strategy_of(
     problem, method = problem_of(config), config.method.chosen
     assert isinstance(method, FederatedMethod)
     return OneShotStrategy(
-        config.method.name,
+        config.method,
         problem.num_classes,
         problem.feature_dim,
         quorum=config.participation.quorum,

@@ -14,10 +14,11 @@ from torch import Tensor
 from fedcof import LinearClassifier
 from fedcof.data.partitioning import describe_partition
 from fedcof.data.virtual_clients import client_indices, labels_of, problem_of, split_features
+from fedcof.files import whole_file, write_whole
 from fedcof.methods.method import PooledMethod
 from fedcof.run.config import RunConfig
 from fedcof.run.ledger import Ledger
-from fedcof.run.results import HEAD_FILE_NAME, RunResult, write_whole
+from fedcof.run.results import HEAD_FILE_NAME, RunResult
 from server.evaluation import accuracy_by_class, rightly_classified, share
 from server.federated_run import FederatedRun, Watcher
 from server.federation import Federation
@@ -95,7 +96,7 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     table = split_features(config, "train")
     problem = problem_of(config)
     features, labels = torch.tensor(table.features[:]), torch.tensor(table.labels[:])
-    solved = method.pooled(features, labels, problem.num_classes, config.method.name).solve()
+    solved = method.pooled(features, labels, problem.num_classes, config.method).solve()
     seconds = round(time.perf_counter() - started, 3)
     classifier = LinearClassifier(solved.weight, solved.bias, solved.present, problem.class_names)
     _write_files(folder, Ledger(), config)
@@ -136,10 +137,10 @@ def result_of(config: RunConfig, right: Tensor) -> RunResult:
 
 
 def _write_files(folder: Path, ledger: Ledger, config: RunConfig) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / LEDGER_FILE_NAME, ledger.to_csv())
     if config.data.on_nodes:
         return
     labels = labels_of(config, "train")
     counts = describe_partition(client_indices(config), labels, problem_of(config).num_classes)
-    np.savez_compressed(folder / FEDERATION_FILE_NAME, counts=counts.astype(np.int32))
+    with whole_file(folder / FEDERATION_FILE_NAME) as unfinished:
+        np.savez_compressed(unfinished, counts=counts.astype(np.int32))

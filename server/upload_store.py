@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from logging import getLogger
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -13,9 +12,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fedcof.data.node_data import class_names_of
+from fedcof.data.class_list import class_names_of
+from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
-from fedcof.run.results import write_whole
 from fedcof.wire.codec import Sent
 
 FOLDER_NAME = "uploads"
@@ -55,17 +54,10 @@ class UploadStore:
         sent : Sent
             The upload as it was sent.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / CONFIG_FILE_NAME).exists():
             write_whole(self.folder / CONFIG_FILE_NAME, json.dumps(self._config.to_mapping(), indent=1))
-        path = self._path(name)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        with unfinished.open("wb") as file:
-            arrays = {key: np.ascontiguousarray(array) for key, array in sent.arrays.items()}
-            file.write(save(arrays, {TAG: sent.tag}))
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        arrays = {key: np.ascontiguousarray(array) for key, array in sent.arrays.items()}
+        write_whole(self._path(name), save(arrays, {TAG: sent.tag}))
 
     def remove(self, name: str) -> None:
         """Forget an upload, so that its node is asked again.

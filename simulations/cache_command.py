@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from fedcof.data.virtual_clients import partition_cache_dir
-from fedcof.embedding.feature_cache import clear_cache, feature_cache_dir, list_cache
+from fedcof.data.virtual_clients import partition_cache_dir, problem_notes_dir
+from fedcof.embedding.feature_cache import clear_cache, list_cache
+from fedcof.embedding.feature_table import feature_cache_dir
 from simulations.display import TextTable, console, say
 
 
@@ -26,6 +27,7 @@ def empty_cache() -> None:
     """Delete what the cache holds, apart from what another process is writing."""
     freed = clear_cache(feature_cache_dir()) + sum(path.stat().st_size for path in _partitions())
     shutil.rmtree(partition_cache_dir(), ignore_errors=True)
+    shutil.rmtree(problem_notes_dir(), ignore_errors=True)
     say(f"Freed {freed / 1e6:.1f} MB in {feature_cache_dir().parent}")
 
 

@@ -7,15 +7,9 @@ from pathlib import Path
 from fedcof.data.section import NODES
 from fedcof.errors import UserError
 from fedcof.run.results import FILE_NAME, RunResult, append_result, load_results
-from server.resolving import solve_again
-from simulations import deployment
 from simulations.comparison import comparison_runs, unfinished, varying_keys
 from simulations.display import comparison_table, console, nodes_table, progress_bars, results_table, say
-from simulations.export import export
-from simulations.prediction import best_run, predict
-from simulations.report.writing import write_report
-from simulations.resuming import keep_config, kept_config
-from simulations.runner import execute_runs, progress_of_replies
+from simulations.runner import execute_runs
 from simulations.scenario import DEFAULT_SCENARIO, configure, parse_override, scenario_values
 
 
@@ -34,6 +28,8 @@ def simulate(scenario: str, settings: list[str], output: Path) -> None:
     UserError
         If something cannot be run as asked.
     """
+    from simulations.resuming import keep_config
+
     config = configure(scenario, settings)
     if load_results(output):
         raise UserError(f"The folder {output} holds results already: name a new one with --output.")
@@ -56,6 +52,8 @@ def resume(folder: Path, scenario: str | None, settings: list[str]) -> None:
     UserError
         If the folder holds no such run, or it has finished.
     """
+    from simulations.resuming import kept_config
+
     asked = configure(scenario or DEFAULT_SCENARIO, settings) if scenario or settings else None
     config = kept_config(folder, asked)
     if load_results(folder):
@@ -85,8 +83,10 @@ def compare(scenario: str, settings: list[str], methods: list[str], seeds: list[
     if len(missing) < len(runs):
         say(f"{len(runs) - len(missing)} of {len(runs)} runs are in {output} already.")
     if missing:
-        execute_runs(missing, output)
+        execute_runs(missing, output, meanwhile=_import_report)
     _show(load_results(output), output)
+    from simulations.report.writing import write_report
+
     say(f"The report is {write_report(output)}")
 
 
@@ -103,6 +103,8 @@ def report(folder: Path) -> None:
     UserError
         If the folder holds no run.
     """
+    from simulations.report.writing import write_report
+
     say(f"The report is {write_report(folder)}")
 
 
@@ -123,6 +125,9 @@ def deploy_local(scenario: str, settings: list[str], num_nodes: int, output: Pat
     UserError
         If something cannot be run as asked.
     """
+    from simulations import deployment
+    from simulations.flower_runs import progress_of_replies
+
     config = configure(scenario, [*settings, f"num-clients={num_nodes}"])
     with progress_bars() as bars:
         follow = progress_of_replies(bars, config.num_replies)
@@ -146,6 +151,8 @@ def solve(folder: Path, settings: list[str]) -> None:
     UserError
         If there are none, or a key is decided before the uploads.
     """
+    from server.resolving import solve_again
+
     changes = dict(map(parse_override, settings))
     if "test-data" in changes:
         changes["test-data"] = str(Path(str(changes["test-data"])).absolute())
@@ -168,6 +175,8 @@ def export_model(folder: Path, file_format: str, target: Path | None) -> None:
     UserError
         If it cannot be written like that.
     """
+    from simulations.export import export
+
     written = export(folder, file_format, target)
     say(f"The model is {written}")
     if file_format == "timm":
@@ -189,12 +198,19 @@ def show_predictions(folder: Path, images: list[Path]) -> None:
     UserError
         If there is no run, or a file is not an image.
     """
+    from simulations.prediction import best_run, predict
+
     run = best_run(folder)
     known = "its accuracy unknown" if run.accuracy is None else f"{run.accuracy:.2%} accurate on its test split"
     say(f"With {run.method}, seed {run.seed}, {known}:")
     for prediction in predict(folder, run, images):
         classes = ", ".join(f"{name} ({score:.3f})" for name, score in prediction.classes)
         say(f"{prediction.image}: {classes}")
+
+
+def _import_report() -> None:
+    """Import matplotlib while others compute."""
+    import simulations.report.writing  # noqa: F401
 
 
 def _show(results: list[RunResult], output: Path) -> None:

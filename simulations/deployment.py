@@ -23,7 +23,8 @@ from server.app import FAILURE_FILE_NAME
 from simulations.bundle import stage_app
 from simulations.credentials import AUTHORITY, SERVER, SERVER_KEY, write_certificates, write_node_key
 from simulations.processes import guarded, signals_ignored, signals_raise, stop
-from simulations.runtime import Connection, flower_environment, reserved_port, run_app, start_superlink
+from simulations.runtime import Connection, flower_environment, reserved_port, start_superlink
+from simulations.submission import run_app
 
 CONNECTION_NAME = "federation"
 LOOPBACK = "127.0.0.1"

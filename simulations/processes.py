@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import psutil
+
 # How long what was started may take to end by itself before it is killed.
 GRACE_SECONDS = 1.0
 KILL_SECONDS = 10.0
@@ -67,7 +69,7 @@ def guarded(home: Path, folder: Path) -> Iterator[None]:
     folder : Path
         A temporary folder to delete once its processes are gone.
     """
-    # Isolated, and run as a file, it imports the standard library alone; apart from the terminal, Ctrl-C spares it.
+    # Isolated, and run as a file, it imports nothing of the user's; apart from the terminal, Ctrl-C spares it.
     command = [sys.executable, "-I", str(Path(__file__).absolute()), str(home), str(folder)]
     guard = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -81,7 +83,7 @@ def guarded(home: Path, folder: Path) -> Iterator[None]:
 
 
 def stop(processes: Sequence[subprocess.Popen[str]], home: Path) -> None:
-    """End what was started and all that it started; without a /proc to look in, only the former.
+    """End what was started and all that it started.
 
     Parameters
     ----------
@@ -132,29 +134,32 @@ def _signal_group(group: int, number: int) -> None:
 
 def _groups_in(home: Path) -> set[int]:
     """Find the groups of the processes whose environment names a Flower home, or one within it."""
-    marker = f"FLWR_HOME={home}".encode()
-    groups = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            variables = (folder / "environ").read_bytes().split(b"\0")
-            if any(variable == marker or variable.startswith(marker + b"/") for variable in variables):
-                groups.add(os.getpgid(int(folder.name)))
-        except OSError:
-            continue
-    return groups - {os.getpgrp()}
+    return {group for process, group in _living() if _is_at(home, process)} - {os.getpgrp()}
+
+
+def _is_at(home: Path, process: psutil.Process) -> bool:
+    try:
+        folder = str(process.environ().get("FLWR_HOME", ""))
+    except (psutil.Error, OSError):
+        return False
+    return folder == str(home) or folder.startswith(f"{home}/")
 
 
 def _living_groups() -> set[int]:
     """Find the groups that have a process which is not a zombie."""
-    groups = set()
-    for folder in Path("/proc").glob("[0-9]*"):
+    return {group for _, group in _living()}
+
+
+def _living() -> Iterator[tuple[psutil.Process, int]]:
+    """List the processes that are no zombies, each with its group."""
+    for process in psutil.process_iter():
         try:
-            state, _, group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
-        except OSError:
+            dead = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+            group = os.getpgid(process.pid)
+        except (psutil.Error, OSError):
             continue
-        if state not in "ZX":
-            groups.add(int(group))
-    return groups
+        if not dead:
+            yield process, group
 
 
 def _guard(home: Path, folder: Path) -> None:

@@ -1,9 +1,8 @@
-"""Flower's runtime: an own SuperLink, for simulations with Ray, and the runs submitted to it."""
+"""Flower's runtime: an own SuperLink, for simulations with Ray, and how to reach it."""
 
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import re
 import secrets
@@ -15,32 +14,28 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import tomli_w
 
 from fedcof.errors import UserError
-from fedcof.keys import Scalar
 from simulations.processes import guarded, signals_ignored, signals_raise, stop
 
 CONNECTION_NAME = "simulation"
+# How long the SuperLink may do nothing before it answers; a busy machine lets it do little, but something.
 START_SECONDS = 60.0
 
 _POLL_SECONDS = 0.05
 _CLUSTER_SECONDS = 5.0
-_TAIL_LINES = 200
 
 # A socket's path may have 103 bytes on some systems, of which Ray's session takes 68 and our own folder 16.
 _LONGEST_TEMPORARY_FOLDER = 19
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception)(?:: .*)?$")
-_VAGUE = "An error was encountered. Ending simulation."
-_NO_ROOM = "ActorPool is empty"
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 @dataclass(frozen=True, order=True)
@@ -92,6 +87,8 @@ class Connection:
         The authority that signed the SuperLink's certificate; None where it speaks plain text, on loopback.
     processes : list of subprocess.Popen
         Those that were started from here.
+    unanswered : list of subprocess.Popen
+        The SuperLink, until it has answered for the first time.
     """
 
     name: str
@@ -100,6 +97,7 @@ class Connection:
     environment: Mapping[str, str]
     certificates: Path | None = None
     processes: list[subprocess.Popen[str]] = field(default_factory=list, repr=False)
+    unanswered: list[subprocess.Popen[str]] = field(default_factory=list, repr=False)
 
     @property
     def home(self) -> Path:
@@ -144,29 +142,10 @@ class Connection:
         return process
 
 
-class FlowerRunError(UserError):
-    """A Flower run that did not complete.
-
-    Attributes
-    ----------
-    status : str
-        Flower's word for how it ended, for example ``finished:failed``; empty if it was never accepted.
-    details : str
-        The cause.
-    tail : list of str
-        The last lines of its log.
-    """
-
-    def __init__(self, status: str, details: str, tail: list[str], log: Path | None = None) -> None:
-        where = f"; the full log is in {log}" if log else ""
-        super().__init__(f"The Flower run failed: {details.rstrip('. ')}{where}.")
-        self.status = status
-        self.details = details
-        self.tail = tail
-
-
 @contextmanager
-def simulation_superlink(working_directory: Path, ray_address: str = "") -> Iterator[Connection]:
+def simulation_superlink(
+    working_directory: Path, ray_address: str = "", variables: Mapping[str, str] | None = None, wait: bool = True
+) -> Iterator[Connection]:
     """Run a SuperLink of one's own, and stop all that it started in the end, whatever that end is.
 
     SIGTERM and SIGHUP raise ``SystemExit`` meanwhile if nobody else handles them.
@@ -177,11 +156,15 @@ def simulation_superlink(working_directory: Path, ray_address: str = "") -> Iter
         Folder for Flower's home and logs; a new one for every SuperLink.
     ray_address : str, optional
         HOST:PORT of a Ray cluster to use, which is left running; by default every run starts its own Ray here.
+    variables : mapping of str to str, optional
+        What else the environment of all its processes holds.
+    wait : bool
+        Whether to wait here until it answers; otherwise the first app that is submitted waits for it.
 
     Yields
     ------
     Connection
-        The SuperLink, ready for :func:`run_app`.
+        The SuperLink, ready for :func:`simulations.submission.submit`.
 
     Raises
     ------
@@ -194,70 +177,17 @@ def simulation_superlink(working_directory: Path, ray_address: str = "") -> Iter
     with signals_raise(), _ray_folder() as ray_folder, reserved_port() as reserved:
         address = f"127.0.0.1:{reserved.getsockname()[1]}"
         environment = flower_environment(working_directory) | _ray_environment(ray_folder, ray_address)
+        environment |= variables or {}
         connection = Connection(CONNECTION_NAME, address, working_directory, environment)
         connection.prepare()
         with guarded(connection.home, ray_folder):
             try:
-                start_superlink(connection, "--simulation", "--insecure")
-                reserved.close()
+                start = start_superlink if wait else launch_superlink
+                start(connection, "--simulation", "--insecure")
                 yield connection
             finally:
                 with signals_ignored():
                     stop(connection.processes, connection.home)
-
-
-def run_app(
-    connection: Connection,
-    app: Path,
-    run_config: Mapping[str, Scalar],
-    resources: Resources | None,
-    on_line: Callable[[str], None],
-    log: Path | None = None,
-) -> None:
-    """Run a Flower app to its end.
-
-    Parameters
-    ----------
-    connection : Connection
-        The SuperLink.
-    app : Path
-        Folder of the app.
-    run_config : mapping of str to bool, int, float or str
-        Values that override the app's defaults; strings of any content.
-    resources : Resources or None
-        What a simulation may use; None on real nodes.
-    on_line : callable
-        Called with every line of the run's log as it comes, without colours and line end.
-    log : Path, optional
-        File in which the caller keeps those lines, to be named in the error.
-
-    Raises
-    ------
-    FlowerRunError
-        If the run was refused or did not complete.
-    """
-    config = connection.working_directory / "run-config.toml"
-    config.write_text(tomli_w.dumps(dict(run_config)), encoding="utf-8")
-    command = ["flwr", "run", str(app.absolute()), connection.name, "--stream", "--run-config", str(config)]
-    if resources:
-        command += ["--federation-config", resources.federation_config()]
-    tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    process = connection.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert process.stdout is not None
-    with process:
-        try:
-            for line in process.stdout:
-                clean = _ANSI.sub("", line).rstrip()
-                tail.append(clean)
-                on_line(clean)
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        raise FlowerRunError("", f"it was not accepted: {_boxed_text(tail)}", list(tail), log)
-    status, details = _last_status(connection)
-    if status != "finished:completed":
-        raise FlowerRunError(status, _cause(status, details, tail, resources), list(tail), log)
 
 
 def _executable(name: str) -> Path:
@@ -370,25 +300,49 @@ def start_superlink(connection: Connection, *options: str) -> subprocess.Popen[s
     Raises
     ------
     UserError
-        If it does not answer in time.
+        If it ends, or does nothing for a minute, before it answers.
     """
+    process = launch_superlink(connection, *options)
+    await_answer(connection, connection.unanswered.pop())
+    return process
+
+
+def launch_superlink(connection: Connection, *options: str) -> subprocess.Popen[str]:
+    """Start the SuperLink without waiting for it; see :func:`start_superlink`."""
     host, port = connection.address.split(":")
     command = ["flower-superlink", "--disable-runtime-dependency-installation", *options]
     with connection.log.open("a") as log:
         process = connection.popen(
             *command, "--host", host, "--port", port, stdout=log.fileno(), stderr=subprocess.STDOUT
         )
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
+    connection.unanswered.append(process)
+    return process
+
+
+def await_answer(connection: Connection, superlink: subprocess.Popen[str]) -> None:
+    """Wait until a SuperLink answers, as long as it lives and does something; raises UserError."""
+    host, port = connection.address.split(":")
+    busy, since = -1.0, time.monotonic()
+    while superlink.poll() is None and time.monotonic() < since + START_SECONDS:
         if _is_healthy(host, int(port), connection.certificates):
-            return process
+            return
+        if (now := _cpu_seconds(superlink.pid)) > busy:
+            busy, since = now, time.monotonic()
         time.sleep(_POLL_SECONDS)
     said = connection.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    last = _ANSI.sub("", said[-1]) if said else "nothing"
+    last = ANSI.sub("", said[-1]) if said else "nothing"
     raise UserError(
-        f"Flower's SuperLink did not start within {START_SECONDS:.0f} s, and its last words were {last!r};"
-        " check that flower-superlink runs in this environment."
+        f"Flower's SuperLink ended or did nothing for {START_SECONDS:.0f} s before it answered, and its last words"
+        f" were {last!r}; check that flower-superlink runs in this environment."
     )
+
+
+def _cpu_seconds(process: int) -> float:
+    try:
+        times = psutil.Process(process).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _is_healthy(host: str, port: int, certificates: Path | None) -> bool:
@@ -403,36 +357,3 @@ def _is_healthy(host: str, port: int, certificates: Path | None) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _last_status(connection: Connection) -> tuple[str, str]:
-    """Ask for the status and status details of the newest run."""
-    command = ["flwr", "ls", connection.name, "--limit", "1", "--format", "json"]
-    with connection.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        answer = _ANSI.sub("", process.communicate()[0])
-    try:
-        run = json.loads(answer)["runs"][0]
-        return run["status"], run["status-details"]
-    except (ValueError, LookupError):
-        return "", f"the SuperLink did not tell how it ended but said {answer.strip()[-200:]!r}"
-
-
-def _cause(status: str, details: str, tail: deque[str], resources: Resources | None) -> str:
-    """Say in one clause why a run failed."""
-    if resources and any(_NO_ROOM in line for line in tail):
-        return (
-            f"no client fits into the machine, as each was to get {resources.client_num_cpus} CPU cores and"
-            f" {resources.client_num_gpus:g} GPUs; set num-cpus and num-gpus to no more than one machine has"
-        )
-    if _VAGUE in details:
-        # Python prints a chain of exceptions from the first cause to the last consequence.
-        return next((line for line in tail if _EXCEPTION.match(line)), details)
-    if details in {"", "N/A"}:
-        return f"it ended as {status}"
-    return details.removeprefix("Simulation failed with exception: ")
-
-
-def _boxed_text(tail: deque[str]) -> str:
-    """Take the text out of the box that flwr draws around an error."""
-    boxed = [line.strip("│ ") for line in tail if line.startswith("│")]
-    return " ".join(boxed or list(tail)[-1:])

@@ -12,41 +12,12 @@ import pyarrow.csv
 import pyarrow.parquet
 from PIL import Image
 
+from fedcof.data.class_list import class_names_of
 from fedcof.data.image_dataset import ImageDataset
 from fedcof.errors import UserError
 
 PATH_COLUMN, LABEL_COLUMN = "path", "label"
 TABLES = {".csv": pa.csv.read_csv, ".parquet": pa.parquet.read_table}
-
-
-def class_names_of(classes: str) -> tuple[str, ...]:
-    """Read the names of the classes that a federation agrees on.
-
-    Parameters
-    ----------
-    classes : str
-        Names separated by commas or lines, or the path of a text file with them.
-
-    Returns
-    -------
-    tuple of str
-        In the order of their ids.
-
-    Raises
-    ------
-    UserError
-        If there are fewer than two, or one stands twice.
-    """
-    path = Path(classes)
-    text = path.read_text() if _is_file(path) else classes
-    lines = text.split("\n" if "\n" in text else ",")
-    names = tuple(line.strip() for line in lines if line.strip())
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise UserError(
-            f"The key classes gives {len(names)} names, {len(set(names))} of them different: give at least two, "
-            "each once, separated by commas or as a text file with a name a line."
-        )
-    return names
 
 
 def load_node_images(data: str, class_names: tuple[str, ...]) -> datasets.Dataset:
@@ -118,14 +89,6 @@ def shared_node_dataset(classes: str, test_data: str) -> ImageDataset:
     empty = datasets.Dataset.from_dict({"image": [], "label": []}, features=features)
     test = load_node_images(test_data, names) if test_data else empty
     return ImageDataset("nodes", empty, test, names)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        # Many names make a text longer than a path may be.
-        return False
 
 
 def _files_of_folder(folder: Path) -> tuple[list[str], list[str]]:

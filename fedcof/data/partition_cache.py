@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedcof.files import whole_file
 
 Partition = list[NDArray[np.int64]]
 
@@ -44,10 +45,8 @@ def kept_partition(
     if kept is not None:
         return kept
     parts = deal()
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez(unfinished, samples=np.concatenate(parts), sizes=[len(part) for part in parts])
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        np.savez(unfinished, samples=np.concatenate(parts), sizes=[len(part) for part in parts])
     return parts
 
 

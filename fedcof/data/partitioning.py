@@ -5,21 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
-from flwr_datasets.partitioner import (
-    DirichletPartitioner,
-    InnerDirichletPartitioner,
-    Partitioner,
-    PathologicalPartitioner,
-    ShardPartitioner,
-)
 from numpy.typing import NDArray
 
 from fedcof.data.section import PARTITIONS
 from fedcof.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from flwr_datasets.partitioner import Partitioner
 
 SHARDS_PER_CLIENT = 2
 
@@ -144,6 +139,8 @@ def _by_label(
     classes_per_client: int,
 ) -> list[IntArray]:
     """Deal by a partitioner of flwr_datasets, which sees the labels and never an image."""
+    from datasets import Dataset
+
     # The partitioners take classes for numbers without gaps, which a part of a dataset need not have.
     classes, dense = np.unique(labels, return_inverse=True)
     if partition == "pathological":
@@ -167,6 +164,13 @@ def _by_label(
 def _partitioner(
     partition: str, num_samples: int, num_clients: int, alpha: float, seed: int, classes_per_client: int
 ) -> Partitioner:
+    from flwr_datasets.partitioner import (
+        DirichletPartitioner,
+        InnerDirichletPartitioner,
+        PathologicalPartitioner,
+        ShardPartitioner,
+    )
+
     if partition == "inner-dirichlet":
         sizes = np.full(num_clients, num_samples // num_clients)
         sizes[: num_samples % num_clients] += 1

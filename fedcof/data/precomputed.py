@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcof.embedding.feature_cache import FeatureTable
+from fedcof.embedding.feature_table import FeatureTable
 from fedcof.errors import UserError, unknown_name
 
 PREFIX = "features:"

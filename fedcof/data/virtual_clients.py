@@ -6,26 +6,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedcof.data.datasets import shared_dataset
-from fedcof.data.image_dataset import ImageDataset
-from fedcof.data.node_data import shared_node_dataset
+from fedcof.data.kept_problem import KeptProblem, KeptSplit, has_note, leave_note, noted_problem
 from fedcof.data.partition_cache import kept_partition
-from fedcof.data.partitioning import partition_indices
 from fedcof.data.precomputed import OWNERS_FILE_NAME, is_precomputed, shared_features
 from fedcof.data.section import NATURAL, DataSection
-from fedcof.embedding.backbones import Backbone, shared_backbone
-from fedcof.embedding.feature_cache import FeatureTable, cached_features, feature_cache_dir
-from fedcof.embedding.features import extract_features
+from fedcof.embedding.feature_table import FeatureTable, feature_cache_dir
 from fedcof.embedding.section import EmbeddingSection
 from fedcof.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+    from fedcof.data.image_dataset import ImageDataset
+    from fedcof.embedding.backbones import Backbone
 
 Progress = Callable[[int], None]
 
@@ -82,6 +82,8 @@ def problem_of(config: Sampled) -> Problem:
     if config.data.is_precomputed:
         features = shared_features(config.data.dataset)
         return Problem(features.num_classes, features.feature_dim, features.class_names)
+    if kept := _noted(config):
+        return Problem(len(kept.class_names), kept.feature_dim, kept.class_names)
     dataset = dataset_of(config)
     return Problem(dataset.num_classes, backbone_of(config).feature_dim, dataset.class_names)
 
@@ -108,6 +110,8 @@ def labels_of(config: Sampled, split: str) -> NDArray[np.int64]:
     """
     if config.data.is_precomputed:
         return shared_features(config.data.dataset).table(split).labels
+    if kept := _noted(config):
+        return kept.table(split).labels
     return dataset_of(config).labels(split)
 
 
@@ -146,7 +150,11 @@ def dataset_of(config: Sampled) -> ImageDataset:
         Its training and test split.
     """
     if config.data.on_nodes:
+        from fedcof.data.node_data import shared_node_dataset
+
         return shared_node_dataset(config.data.classes, config.data.test_data)
+    from fedcof.data.datasets import shared_dataset
+
     return shared_dataset(config.data.dataset, config.data.image_column, config.data.label_column)
 
 
@@ -173,6 +181,8 @@ def backbone_of(config: Sampled) -> Backbone:
             f"The run's features come from {config.data.dataset!r} and not from a backbone, so it cannot be used "
             "on images: use a run on images."
         )
+    from fedcof.embedding.backbones import shared_backbone
+
     return shared_backbone(config.embedding.backbone, config.embedding.image_size, config.embedding.weights)
 
 
@@ -195,10 +205,80 @@ def split_features(config: Sampled, split: str, progress: Progress | None = None
     """
     if config.data.is_precomputed:
         return shared_features(config.data.dataset).table(split)
+    if kept := _noted(config):
+        return kept.table(split)
+    from fedcof.embedding.feature_cache import cached_features
+
     dataset = dataset_of(config)
     images = dataset.train if split == "train" else dataset.test
     return cached_features(
         backbone_of(config), images, feature_cache_dir(), config.embedding.batch_size, progress=progress
+    )
+
+
+def note_problem(config: Sampled, folder: Path) -> None:
+    """Leave a note of a run's classes and features for the processes that are to answer for its clients.
+
+    Parameters
+    ----------
+    config : Sampled
+        A run whose features are in the cache; of one that has none nothing is noted.
+    folder : Path
+        Where to, see :data:`fedcof.data.kept_problem.FOLDER_VARIABLE`.
+    """
+    if not _has_kept_features(config):
+        return
+    problem = problem_of(config)
+    splits = []
+    for split in ("train", "test"):
+        features = split_features(config, split).features
+        # The table is mapped from a file of the cache's entry.
+        splits.append(KeptSplit(str(Path(features.filename).parent), len(features)))  # type: ignore[attr-defined]
+    kept = KeptProblem(problem.class_names, problem.feature_dim, *splits)
+    leave_note(folder, _source(config), kept)
+    leave_note(problem_notes_dir(), _source(config), kept)
+
+
+def features_seem_kept(config: Sampled) -> bool:
+    """Guess, without a look at the dataset or the backbone, whether nothing is left to embed before a run.
+
+    Parameters
+    ----------
+    config : Sampled
+        The run.
+
+    Returns
+    -------
+    bool
+        True where an earlier run found features for this dataset and backbone; either may have changed since.
+    """
+    if config.data.is_precomputed:
+        return True
+    return _has_kept_features(config) and has_note(problem_notes_dir(), _source(config))
+
+
+def problem_notes_dir() -> Path:
+    """Folder of the notes of earlier runs, beside the features; it need not exist."""
+    return feature_cache_dir().with_name("problems")
+
+
+def _noted(config: Sampled) -> KeptProblem | None:
+    return noted_problem(_source(config)) if _has_kept_features(config) else None
+
+
+def _has_kept_features(config: Sampled) -> bool:
+    return config.embedding.feature_cache and not config.data.on_nodes and not config.data.is_precomputed
+
+
+def _source(config: Sampled) -> tuple[str | int, ...]:
+    """Name all that decides a run's features and labels."""
+    dataset = config.data.dataset, config.data.image_column, config.data.label_column
+    return (
+        *dataset,
+        config.embedding.backbone,
+        config.embedding.weights,
+        config.embedding.image_size,
+        config.embedding.batch_size,
     )
 
 
@@ -224,6 +304,8 @@ def client_samples(config: Sampled, client: int, held_out: bool = False) -> tupl
     if config.embedding.feature_cache or config.data.is_precomputed:
         table = split_features(config, "train")
         return torch.from_numpy(table.features[indices]), torch.from_numpy(table.labels[indices])
+    from fedcof.embedding.features import extract_features
+
     images, labels = client_images(config, client, held_out)
     return extract_features(backbone_of(config), images, config.embedding.batch_size), labels
 
@@ -315,6 +397,7 @@ def client_indices(config: Sampled) -> list[NDArray[np.int64]]:
     """
     return _client_indices(
         (config.data.dataset, config.data.image_column, config.data.label_column),
+        _noted(config),
         config.data.num_clients,
         config.data.partition,
         config.data.alpha,
@@ -327,6 +410,7 @@ def client_indices(config: Sampled) -> list[NDArray[np.int64]]:
 @lru_cache(maxsize=8)
 def _client_indices(
     dataset_key: tuple[str, str, str],
+    kept: KeptProblem | None,
     num_clients: int,
     partition: str,
     alpha: float,
@@ -336,11 +420,17 @@ def _client_indices(
 ) -> list[NDArray[np.int64]]:
     if is_precomputed(dataset_key[0]):
         labels = shared_features(dataset_key[0]).train.labels
+    elif kept:
+        labels = kept.table("train").labels
     else:
+        from fedcof.data.datasets import shared_dataset
+
         labels = shared_dataset(*dataset_key).labels("train")
     owners = _owners(dataset_key, column) if partition == NATURAL else None
 
     def deal() -> list[NDArray[np.int64]]:
+        from fedcof.data.partitioning import partition_indices
+
         return partition_indices(labels, num_clients, partition, alpha, seed, owners, classes_per_client)
 
     if partition == NATURAL:
@@ -359,6 +449,8 @@ def _owners(dataset_key: tuple[str, str, str], column: str) -> NDArray[Any]:
                 f"{OWNERS_FILE_NAME}: save one number or text per training sample there."
             )
         return owners
+    from fedcof.data.datasets import shared_dataset
+
     train = shared_dataset(*dataset_key).train
     if column not in train.column_names:
         raise UserError(

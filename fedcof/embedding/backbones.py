@@ -20,10 +20,9 @@ from timm.data.transforms_factory import create_transform
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from fedcof.embedding.weights import PRETRAINED, RANDOM
 from fedcof.errors import UserError
 
-PRETRAINED = "pretrained"
-RANDOM = "none"
 PACKAGED = "tf_efficientnet_lite0"
 
 HUB_TIMEOUT_SECONDS = 5

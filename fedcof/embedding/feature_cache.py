@@ -11,12 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -28,38 +26,21 @@ import timm
 import torch
 from filelock import FileLock
 from numpy.lib.format import open_memmap
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedcof.embedding.backbones import Backbone
-from fedcof.embedding.features import AUTO, Progress, chosen_device, chosen_precision, embedded_batches
+from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
+from fedcof.embedding.feature_table import CACHE_VARIABLE, DESCRIPTION, FeatureTable, file_digest, open_features
+from fedcof.embedding.features import Progress, embedded_batches
 from fedcof.embedding.images import column_values, decoding_key
 from fedcof.errors import UserError
-
-CACHE_VARIABLE = "FEDCOF_CACHE"
+from fedcof.files import put_in_place, write_whole
 
 FORMAT = 1
-DESCRIPTION = "meta.json"
 UNFINISHED = ".unfinished"
 ROWS_PER_DIGEST = 1000
 
 logger = getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureTable:
-    """Features of a split, in the order of its samples.
-
-    Attributes
-    ----------
-    features : ndarray of shape (n, d), float32
-        Read-only and mapped from disk; slice it to read.
-    labels : ndarray of shape (n,), int64
-        Class of each sample.
-    """
-
-    features: NDArray[np.float32]
-    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -147,18 +128,6 @@ def cached_features(
     return table
 
 
-def feature_cache_dir() -> Path:
-    """Folder of the cache: ``features`` in ``$FEDCOF_CACHE``, or else in ``fedcof`` in the user's cache folder.
-
-    Returns
-    -------
-    Path
-        It need not exist.
-    """
-    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(user_cache) / "fedcof").expanduser() / "features"
-
-
 def list_cache(cache_dir: Path) -> list[CacheEntry]:
     """List the entries of a cache.
 
@@ -200,7 +169,7 @@ def clear_cache(cache_dir: Path) -> int:
         except TimeoutError:
             continue
         freed += size
-    _verified_entry.cache_clear()
+    open_features.cache_clear()
     return freed
 
 
@@ -274,11 +243,11 @@ def _new_entry(entry: Path, backbone_name: str, shape: tuple[int, int]) -> Itera
     try:
         unfinished.mkdir()
         yield unfinished
-        digests = {name: _file_digest(unfinished / name) for name in ("features.npy", "labels.npy")}
+        digests = {name: file_digest(unfinished / name) for name in ("features.npy", "labels.npy")}
         description = {"backbone": backbone_name, "shape": shape, "sha256": digests}
-        (unfinished / DESCRIPTION).write_text(json.dumps(description))
+        write_whole(unfinished / DESCRIPTION, json.dumps(description))
         shutil.rmtree(entry, ignore_errors=True)
-        unfinished.replace(entry)
+        put_in_place(unfinished, entry)
     except OSError as error:
         raise _unwritable(entry, error.strerror) from error
     finally:
@@ -318,29 +287,10 @@ def _read_entry(entry: Path, shape: tuple[int, int]) -> FeatureTable | None:
     try:
         if state is None:
             raise ValueError(f"{DESCRIPTION} is missing")
-        return _verified_entry(entry, shape, state.st_mtime_ns, state.st_ino)
+        return open_features(entry, shape, state.st_mtime_ns, state.st_ino)
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
         logger.warning("The cached features in %s are damaged (%s) and are computed again.", entry, error)
         return None
-
-
-@lru_cache(maxsize=16)
-def _verified_entry(entry: Path, shape: tuple[int, int], written: int, inode: int) -> FeatureTable:
-    """Open an entry whose digests are right; ``written`` and ``inode`` tell it from a later one in its place."""
-    description = json.loads((entry / DESCRIPTION).read_text())
-    for name in ("features.npy", "labels.npy"):
-        if _file_digest(entry / name) != description["sha256"][name]:
-            raise ValueError(f"{name} has changed")
-    features = np.load(entry / "features.npy", mmap_mode="r")
-    labels = np.load(entry / "labels.npy")
-    if features.shape != shape or labels.shape != shape[:1] or tuple(description["shape"]) != shape:
-        raise ValueError(f"the features have shape {features.shape} where {shape} was expected")
-    return FeatureTable(features=features, labels=labels)
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _entries(cache_dir: Path) -> list[Path]:

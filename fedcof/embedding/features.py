@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from fedcof.embedding.backbones import Backbone
+from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
 from fedcof.embedding.images import rgb_images
-from fedcof.errors import UserError, unknown_name
-
-AUTO = "auto"
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from fedcof.errors import UserError
 
 # A loading process takes seconds to start, so it has to have thousands of images to load.
 FEWEST_IMAGES_FOR_WORKERS = 10_000
@@ -209,59 +207,3 @@ def _num_workers(device: torch.device, num_images: int) -> int:
     if device.type == "cpu" or num_images < FEWEST_IMAGES_FOR_WORKERS or multiprocessing.current_process().daemon:
         return 0
     return min(MOST_WORKERS, torch.get_num_threads() - 1)
-
-
-def chosen_device(name: str) -> torch.device:
-    """Find the device of a name.
-
-    Parameters
-    ----------
-    name : str
-        ``auto`` for a GPU where there is one, or a name that torch knows.
-
-    Returns
-    -------
-    torch.device
-        One that has been tried.
-
-    Raises
-    ------
-    UserError
-        If it cannot be used here.
-    """
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == AUTO else name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(
-            f"The device {name!r} cannot be used here: choose auto, cpu, or one that torch has."
-        ) from error
-    return device
-
-
-def chosen_precision(name: str, device: torch.device) -> torch.dtype:
-    """Find the type to compute in.
-
-    Parameters
-    ----------
-    name : str
-        ``auto`` for bfloat16 on a GPU that has it and float32 elsewhere, or ``float32``, ``bfloat16``, ``float16``.
-    device : torch.device
-        Where to compute.
-
-    Returns
-    -------
-    torch.dtype
-        The type.
-
-    Raises
-    ------
-    UserError
-        If the name is unknown.
-    """
-    if name == AUTO:
-        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has_bfloat16 else torch.float32
-    if name not in PRECISIONS:
-        raise unknown_name("precision", name, [AUTO, *PRECISIONS])
-    return PRECISIONS[name]

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fedcof.errors import UserError
+from fedcof.files import whole_file
 
 FILE_FORMAT = "fedcof-linear-classifier-1"
 
@@ -113,7 +114,8 @@ class LinearClassifier:
         """
         tensors = {"weight": self.weight, "bias": self.bias, "present": self.present}
         metadata = {"format": FILE_FORMAT, "class_names": json.dumps(self.class_names)}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+        with whole_file(path) as unfinished:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
 
     @staticmethod
     def load(path: str | Path) -> LinearClassifier:

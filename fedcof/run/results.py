@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedcof.covariance.diagnosis import CovarianceDiagnostic
 from fedcof.errors import UserError
+from fedcof.files import write_whole
 
 FILE_NAME = "results.json"
 HEAD_FILE_NAME = "head.safetensors"
@@ -223,19 +223,3 @@ def _without_infinities(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, list | tuple):
         return [_without_infinities(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file in one step, so that no reader ever sees half of it.
-
-    Parameters
-    ----------
-    path : Path
-        File to write or to replace; its folder is made if missing.
-    text : str
-        The whole content.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text)
-    unfinished.replace(path)

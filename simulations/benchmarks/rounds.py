@@ -16,10 +16,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import psutil
 import tomli_w
 from rich.table import Table
 
@@ -27,9 +28,12 @@ from fedcof.errors import UserError
 from fedcof.run.config import RunConfig
 from server.federation import CLIENTS_PER_MESSAGE
 from simulations.benchmarks.federations import GeneratedFeatures, chosen_clients, client_sizes, write_federation
+from simulations.benchmarks.peaks import peak_of
 from simulations.display import console
-from simulations.runner import MOST_NODES, execute_runs
-from simulations.runtime import Resources, run_app, simulation_superlink
+from simulations.flower_runs import MOST_NODES
+from simulations.runner import execute_runs
+from simulations.runtime import Resources, simulation_superlink
+from simulations.submission import run_app
 
 CLIENTS = [100, 1000, 9275]
 MARK = "FEDCOF_BENCHMARK"
@@ -221,7 +225,7 @@ def idle_round(nodes: int, messages: int, folder: Path) -> Cost:
 
 @contextmanager
 def peak_memory() -> Iterator[PeakMemory]:
-    """Watch the processes of the simulation that is started meanwhile; stays zero where there is no /proc.
+    """Watch the processes of the simulation that is started meanwhile.
 
     Yields
     ------
@@ -236,7 +240,7 @@ def peak_memory() -> Iterator[PeakMemory]:
         while not done.wait(SAMPLING_SECONDS):
             _find_processes(mark, known)
             for process, role in known.items():
-                setattr(memory, role, max(getattr(memory, role), _peak_of(process)))
+                setattr(memory, role, max(getattr(memory, role), peak_of(process) / 1e6))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -250,35 +254,21 @@ def peak_memory() -> Iterator[PeakMemory]:
 
 def _find_processes(mark: str, known: dict[int, str]) -> None:
     """Learn which processes bear the mark or share a group with one that does, and what they are."""
-    groups: dict[int, list[int]] = {}
+    groups: dict[int, list[psutil.Process]] = {}
     marked = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            process = int(folder.name)
-            group = os.getpgid(process)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            group = os.getpgid(process.pid)
             groups.setdefault(group, []).append(process)
-            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+            if process.environ().get(MARK) == mark:
                 marked.add(group)
-        except OSError:
-            continue
     for process in [process for group in marked for process in groups[group]]:
-        try:
-            command = (Path("/proc") / str(process) / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"flwr-simulation" in command:
-            known[process] = "driver"
-        elif command.startswith(b"ray::"):
-            known[process] = "worker"
-
-
-def _peak_of(process: int) -> float:
-    """Read the largest resident size that a process ever had, in megabytes; 0 if it is gone."""
-    try:
-        lines = (Path("/proc") / str(process) / "status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")), 0.0)
+        with suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            if "flwr-simulation" in command:
+                known[process.pid] = "driver"
+            elif command.startswith("ray::"):
+                known[process.pid] = "worker"
 
 
 def _stage_idle_app(folder: Path) -> Path:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,10 @@ from rich.table import Table
 from fedcof import FedCOF
 from fedcof.wire.arrays import COUNTS, DITHER, MEANS, STEPS, Arrays, num_bytes
 from fedcof.wire.encoding import decode_class_means
+from simulations.benchmarks.peaks import peak_of, reset_peak, resident
 from simulations.display import console
 
 MEGABYTE = 1e6
-PROC = Path("/proc/self")
 
 
 @dataclass(frozen=True)
@@ -100,11 +99,11 @@ def benchmark_solve(sizes: Sequence[Size]) -> list[dict[str, Any]]:
 
 def measure(size: Size) -> dict[str, Any]:
     """Measure one case in this process; see :func:`benchmark_solve`."""
-    empty_process, upload_bytes, uploads = _resident(), 0, []
+    empty_process, upload_bytes, uploads = resident(os.getpid()), 0, []
     for arrays in _uploads(size):
         upload_bytes += num_bytes(arrays)
         uploads.append(decode_class_means(arrays))
-    _reset_peak()
+    reset_peak()
 
     def solve() -> None:
         aggregator = FedCOF(size.num_classes, size.feature_dim, size.estimator, shrinkage=0.1)
@@ -113,7 +112,7 @@ def measure(size: Size) -> dict[str, Any]:
         aggregator.solve()
 
     ours = [_seconds(solve)]
-    peak = _peak()
+    peak = peak_of(os.getpid())
     rows = torch.cat([upload.means for upload in uploads])
     gram = torch.eye(size.feature_dim, dtype=torch.float64) + (rows[:4096].T @ rows[:4096]).to(torch.float64)
     sums = torch.randn(size.feature_dim, size.num_classes, dtype=torch.float64)
@@ -162,27 +161,6 @@ def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _reset_peak() -> None:
-    """Let Linux count the peak from here; elsewhere it stays that of the whole process."""
-    if (PROC / "clear_refs").exists():
-        (PROC / "clear_refs").write_text("5")
-
-
-def _peak() -> int:
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _resident() -> int:
-    return _status("VmRSS")
-
-
-def _status(field: str) -> int:
-    if not (PROC / "status").exists():
-        return 0
-    lines = (PROC / "status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def results_table(results: Sequence[dict[str, Any]]) -> Table:

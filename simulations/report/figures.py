@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fedcof.files import write_whole
 from fedcof.run.results import RunResult
 from simulations.report.figure_style import Styles, drawn_quietly, styles_of
 from simulations.report.machine_paths import without_folders
@@ -80,7 +81,7 @@ def save_figure(figure: Figure, path: Path) -> Markup:
     buffer = io.BytesIO()
     with drawn_quietly():
         figure.savefig(buffer, format="png", dpi="figure")
-    path.write_bytes(buffer.getvalue())
+    write_whole(path, buffer.getvalue())
     return Markup("data:image/png;base64,") + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedcof.errors import UserError
+from fedcof.files import write_whole
 from fedcof.printable import printable
-from fedcof.run.results import RunResult, load_results, write_whole
+from fedcof.run.results import RunResult, load_results
 from simulations.report.commands_of_runs import values_by_key
 from simulations.report.figures import figures_of, save_figure
 from simulations.report.machine_paths import without_folders

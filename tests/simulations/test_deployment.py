@@ -28,7 +28,7 @@ from server.resolving import solve_again
 from server.upload_store import UploadStore
 from simulations.bundle import stage_app
 from simulations.deployment import local_federation
-from simulations.runtime import run_app
+from simulations.submission import run_app
 from tests.simulations import hostile_client
 from tests.simulations.test_processes import until
 

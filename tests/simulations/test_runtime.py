@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from fedcof.errors import UserError
-from simulations import runtime
-from simulations.runtime import FlowerRunError, Resources, run_app, simulation_superlink
+from simulations import runtime, submission
+from simulations.runtime import Resources, simulation_superlink
+from simulations.submission import FlowerRunError, run_app
 
 DESCRIPTION = """
 [project]
@@ -57,7 +58,8 @@ INTERRUPTED = """
 import signal
 import sys
 from pathlib import Path
-from simulations.runtime import Resources, run_app, simulation_superlink
+from simulations.runtime import Resources, simulation_superlink
+from simulations.submission import run_app
 # A shell that starts tests in the background has them ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -282,7 +284,7 @@ def test_impossible_resources_are_refused(values):
 )
 def test_the_cause_is_one_clause(details, lines, expected):
     resources = Resources(num_supernodes=1, client_num_cpus=64, client_num_gpus=0.5)
-    assert runtime._cause("finished:stopped", details, deque(lines), resources) == expected
+    assert submission._cause("finished:stopped", details, deque(lines), resources) == expected
 
 
 def test_a_reserved_port_can_be_listened_on_by_a_server_that_reuses_addresses():

@@ -1,0 +1,154 @@
+"""What one process has looked up for others: a dataset's classes, and where its features lie.
+
+That takes the dataset, the backbone and its weights, and the seconds to import what reads them. The command does so
+once and leaves a note; the processes of its Flower run then need no image and no backbone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from fedcof.embedding.feature_table import DESCRIPTION, FeatureTable, open_features
+from fedcof.errors import unknown_name
+from fedcof.files import write_whole
+
+# The folder of the notes, in the environment of the processes that may believe them.
+FOLDER_VARIABLE = "FEDCOF_KEPT_PROBLEMS"
+
+Source = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class KeptSplit:
+    """Where a split's features lie.
+
+    Attributes
+    ----------
+    folder : str
+        The entry of the feature cache.
+    num_samples : int
+        Number of its samples n.
+    """
+
+    folder: str
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class KeptProblem:
+    """What there is to classify, and where its features lie.
+
+    Attributes
+    ----------
+    class_names : tuple of str
+        What each label stands for.
+    feature_dim : int
+        Dimension d of the features.
+    train, test : KeptSplit
+        The two splits.
+    """
+
+    class_names: tuple[str, ...]
+    feature_dim: int
+    train: KeptSplit
+    test: KeptSplit
+
+    def table(self, split: str) -> FeatureTable:
+        """Open a split.
+
+        Parameters
+        ----------
+        split : {"train", "test"}
+            Which one.
+
+        Returns
+        -------
+        FeatureTable
+            Its features and labels.
+
+        Raises
+        ------
+        UserError
+            If the split is neither.
+        ValueError, KeyError, OSError
+            If the features are no longer what they were.
+        """
+        if split not in ("train", "test"):
+            raise unknown_name("split", split, ["train", "test"])
+        kept = self.train if split == "train" else self.test
+        entry = Path(kept.folder)
+        state = (entry / DESCRIPTION).stat()
+        return open_features(entry, (kept.num_samples, self.feature_dim), state.st_mtime_ns, state.st_ino)
+
+
+def leave_note(folder: Path, source: Source, problem: KeptProblem) -> None:
+    """Write down what was looked up.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the notes.
+    source : tuple of str and int
+        What the problem was made of: dataset, columns, backbone and all else that decides its features.
+    problem : KeptProblem
+        What was found.
+    """
+    write_whole(_path(folder, source), json.dumps(asdict(problem)))
+
+
+def noted_problem(source: Source) -> KeptProblem | None:
+    """Read what another process has looked up.
+
+    Parameters
+    ----------
+    source : tuple of str and int
+        See :func:`leave_note`.
+
+    Returns
+    -------
+    KeptProblem or None
+        None where no note was left for this process, or the features are gone: they are then looked up here.
+    """
+    folder = os.environ.get(FOLDER_VARIABLE)
+    return _read(_path(Path(folder), source)) if folder else None
+
+
+def has_note(folder: Path, source: Source) -> bool:
+    """Whether a folder has a note of a source whose features are still there.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the notes; it need not exist.
+    source : tuple of str and int
+        See :func:`leave_note`.
+
+    Returns
+    -------
+    bool
+        Whether it has.
+    """
+    return _read(_path(folder, source)) is not None
+
+
+def _path(folder: Path, source: Source) -> Path:
+    return folder / f"{hashlib.sha256(json.dumps(source).encode()).hexdigest()[:32]}.json"
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path) -> KeptProblem | None:
+    try:
+        values = json.loads(path.read_text())
+        names = tuple(values["class_names"])
+        splits = {split: KeptSplit(**values[split]) for split in ("train", "test")}
+        problem = KeptProblem(names, values["feature_dim"], **splits)
+        problem.table("train")
+        problem.table("test")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+        return None
+    return problem

@@ -1,0 +1,87 @@
+"""Files written whole: whoever reads one finds the old content or the new, never half of it, also after a crash."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# What is kept of a file's name in that of its unfinished copy, as a name may have 255 bytes.
+_KEPT_OF_NAME = 40
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Write a file in one step.
+
+    Parameters
+    ----------
+    path : str or Path
+        File to write or to replace; its folder is made if missing.
+    content : str or bytes
+        The whole content; text is written in UTF-8.
+    """
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Give a file to write to, which takes the place of another once the block is through.
+
+    Parameters
+    ----------
+    path : str or Path
+        File to write or to replace; its folder is made if missing.
+
+    Yields
+    ------
+    Path
+        A file of the same folder and suffix, whose name nobody else uses. If the block fails it is deleted, and
+        ``path`` stays what it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem[:_KEPT_OF_NAME]}.{secrets.token_hex(8)}{path.suffix}")
+    try:
+        yield unfinished
+        put_in_place(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def put_in_place(unfinished: Path, path: Path) -> None:
+    """Rename a file, or a folder of files, once what it holds is on disk; the new name is then on disk too.
+
+    Parameters
+    ----------
+    unfinished : Path
+        What was written; on the same disk as ``path``.
+    path : Path
+        The name to give it. A file of this name is replaced; a folder must not be there.
+    """
+    if unfinished.is_dir():
+        for file in unfinished.iterdir():
+            _sync(file)
+        _sync_folder(unfinished)
+    else:
+        _sync(unfinished)
+    unfinished.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync(path: Path) -> None:
+    # Windows syncs only what is open for writing.
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    # Not every system lets a folder be opened, nor every file system let it be synced.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -10,13 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -29,15 +27,14 @@ from fedcof.run.config import RunConfig
 from server.federation import CLIENTS_PER_MESSAGE
 from simulations.benchmarks.federations import GeneratedFeatures, chosen_clients, client_sizes, write_federation
 from simulations.benchmarks.peaks import peak_of
+from simulations.benchmarks.watching import watched
 from simulations.display import console
 from simulations.flower_runs import MOST_NODES
 from simulations.runner import execute_runs
 from simulations.runtime import Resources, simulation_superlink
-from simulations.submission import run_app
+from simulations.submission import submit
 
 CLIENTS = [100, 1000, 9275]
-MARK = "FEDCOF_BENCHMARK"
-SAMPLING_SECONDS = 0.25
 
 IDLE_APP = """
 import json
@@ -206,69 +203,67 @@ def fedcof_round(federation: GeneratedFeatures, folder: Path) -> tuple[Cost, flo
 
 
 def idle_round(nodes: int, messages: int, folder: Path) -> Cost:
-    """Run the app that does nothing, as :func:`simulations.runner.execute_runs` would."""
+    """Run the app that does nothing; gives its cost."""
+    started = time.perf_counter()
+    with peak_memory() as memory:
+        seconds = run_idle_app(nodes, messages, folder)
+    return Cost(seconds, time.perf_counter() - started, memory)
+
+
+def run_idle_app(nodes: int, messages: int, folder: Path) -> float:
+    """Run the app that does nothing, as :func:`simulations.runner.execute_runs` would.
+
+    Parameters
+    ----------
+    nodes, messages : int
+        Simulated SuperNodes, and messages to them.
+    folder : Path
+        Where to put the app and what it writes.
+
+    Returns
+    -------
+    float
+        Seconds of the round, within the ServerApp.
+
+    Raises
+    ------
+    UserError
+        If a reply is missing.
+    """
     output = folder / "idle.json"
     app = _stage_idle_app(folder / "idle-app")
     values: dict[str, bool | int | float | str] = {"nodes": nodes, "messages": messages, "output": str(output)}
-    started = time.perf_counter()
     with (
-        peak_memory() as memory,
         tempfile.TemporaryDirectory(prefix="fedcof-") as scratch,
-        simulation_superlink(Path(scratch)) as connection,
+        simulation_superlink(Path(scratch), wait=False) as connection,
     ):
-        run_app(connection, app, values, Resources(num_supernodes=nodes), lambda line: None)
+        submission = submit(connection, app, values, Resources(num_supernodes=nodes))
+        submission.follow(lambda line: None, is_done=output.exists)
     answer = json.loads(output.read_text())
     if answer["replies"] != messages:
         raise UserError(f"The app that does nothing got {answer['replies']} of {messages} replies: measure again.")
-    return Cost(answer["seconds"], time.perf_counter() - started, memory)
+    return float(answer["seconds"])
 
 
 @contextmanager
 def peak_memory() -> Iterator[PeakMemory]:
-    """Watch the processes of the simulation that is started meanwhile.
+    """Watch the memory of the simulation that is started meanwhile.
 
     Yields
     ------
     PeakMemory
         Final when the context is left.
     """
-    memory, mark, done = PeakMemory(), f"{os.getpid()}-{time.monotonic_ns()}", threading.Event()
-    os.environ[MARK] = mark
-    known: dict[int, str] = {}
+    memory = PeakMemory()
 
-    def watch() -> None:
-        while not done.wait(SAMPLING_SECONDS):
-            _find_processes(mark, known)
-            for process, role in known.items():
-                setattr(memory, role, max(getattr(memory, role), peak_of(process) / 1e6))
+    def look(process: psutil.Process) -> None:
+        command = " ".join(process.cmdline())
+        role = "driver" if "flwr-simulation" in command else "worker" if command.startswith("ray::") else ""
+        if role:
+            setattr(memory, role, max(getattr(memory, role), peak_of(process.pid) / 1e6))
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with watched(look):
         yield memory
-    finally:
-        done.set()
-        thread.join()
-        del os.environ[MARK]
-
-
-def _find_processes(mark: str, known: dict[int, str]) -> None:
-    """Learn which processes bear the mark or share a group with one that does, and what they are."""
-    groups: dict[int, list[psutil.Process]] = {}
-    marked = set()
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            group = os.getpgid(process.pid)
-            groups.setdefault(group, []).append(process)
-            if process.environ().get(MARK) == mark:
-                marked.add(group)
-    for process in [process for group in marked for process in groups[group]]:
-        with suppress(psutil.Error):
-            command = " ".join(process.cmdline())
-            if "flwr-simulation" in command:
-                known[process.pid] = "driver"
-            elif command.startswith("ray::"):
-                known[process.pid] = "worker"
 
 
 def _stage_idle_app(folder: Path) -> Path:

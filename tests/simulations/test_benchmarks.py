@@ -1,5 +1,7 @@
 """The benchmarks: the federation that is drawn, how messages are counted, and that each measures what it says."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -76,8 +78,8 @@ def test_messages_are_counted_as_the_federation_sends_them():
 
 def test_peak_memory_is_watched_only_meanwhile(monkeypatch):
     with rounds.peak_memory() as memory:
-        assert "FEDCOF_BENCHMARK" in rounds.os.environ
-    assert "FEDCOF_BENCHMARK" not in rounds.os.environ
+        assert "FEDCOF_BENCHMARK" in os.environ
+    assert "FEDCOF_BENCHMARK" not in os.environ
     assert memory == rounds.PeakMemory()
 
 

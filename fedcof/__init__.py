@@ -2,6 +2,7 @@
 
 from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
+from fedcof.methods.estimator import FedCOFClassifier
 from fedcof.methods.fed3r import Fed3R
 from fedcof.methods.fedcof import FedCOF
 from fedcof.methods.fedncm import FedNCM
@@ -14,6 +15,7 @@ __all__ = [
     "FeatureMoments",
     "Fed3R",
     "FedCOF",
+    "FedCOFClassifier",
     "FedNCM",
     "LinearClassifier",
     "Oracle",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedcof.covariance.totals import class_totals
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.nearest_mean import nearest_class_mean
-from fedcof.methods.base import ClassMeansAggregator, nothing_to_solve
+from fedcof.methods.base import ClassMeansAggregator
 
 
 class FedNCM(ClassMeansAggregator):
@@ -13,6 +13,4 @@ class FedNCM(ClassMeansAggregator):
 
     def solve(self) -> LinearClassifier:
         """Solve for the class means; see :meth:`ClassMeansAggregator.solve`."""
-        if not (uploads := self._kept()):
-            raise nothing_to_solve()
-        return nearest_class_mean(class_totals(uploads, self.num_classes))
+        return nearest_class_mean(class_totals(self._rows(), self.num_classes))

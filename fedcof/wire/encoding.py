@@ -6,8 +6,9 @@ off again. The error is then even in [-1/2, 1/2) steps whatever the mean was: wi
 and of variance step^2 / 12 in every coordinate (Roberts, 1962), which the covariance estimator can subtract.
 
 ``int4`` does the same with 15 levels, two to a byte, after a random rotation that spreads each row evenly over its
-coordinates. ``coded`` rounds to steps in proportion to each row's sampling noise and writes what is left near its
-entropy; see :mod:`fedcof.coded_means`.
+coordinates; the third number of its ``dither`` says how the rotation is drawn, and uploads of two, which earlier
+versions have kept, are read as they were written. ``coded`` rounds to steps in proportion to each row's sampling
+noise and writes what is left near its entropy; see :mod:`fedcof.wire.coded_means`.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ from fedcof.wire.arrays import (
     require_arrays,
 )
 from fedcof.wire.coded_means import CodedClassMeans, read_class_means, rows_claimed, write_class_means
+from fedcof.wire.precision import check_moments, check_spread
 from fedcof.wire.quantised import LARGEST_LEVEL, LARGEST_LEVEL_OF_INT4, EncodedClassMeans, packed_levels, quantise
-from fedcof.wire.rotation import Rotation
+from fedcof.wire.rotation import OWN_STREAM, Rotation
 
 ENCODINGS = ["float32", "float16", "int8", "int4", "coded"]
 
@@ -65,14 +67,17 @@ def encode_class_means(
     dict of str to ndarray
         ``class-ids`` (R,) and ``counts`` (R,) in the smallest unsigned type that holds them, ``means`` (R, d) in
         the encoding's type; for ``int8`` and ``int4`` also ``steps`` (R,) float32 and ``dither`` (1,) uint32, in
-        which ``int4``, whose ``means`` are (R, ceil(d / 2)) uint8, adds the dimension: (2,). ``coded`` is one array
-        of that name, uint8.
+        which ``int4``, whose ``means`` are (R, ceil(d / 2)) uint8, adds the dimension and the rotation's version:
+        (3,). ``coded`` is one array of that name, uint8.
 
     Raises
     ------
     UserError
-        If the encoding is unknown, a mean is out of its range, or the step of ``coded`` is missing or unfit.
+        If the encoding is unknown, a mean is out of its range, the rows of float64 features differ by less than
+        float32 can tell, or the step of ``coded`` is missing or unfit.
     """
+    # Every encoding is read back as float32; those that round further say by how much, as noise or by their name.
+    check_spread(upload.means, upload.counts)
     if encoding == "coded":
         if step is None:
             raise UserError("The encoding coded needs a step: give one, or a budget in bytes that sets it.")
@@ -89,10 +94,10 @@ def encode_class_means(
         levels, steps = quantise(upload.means.to(torch.float32), dither_seed, LARGEST_LEVEL)
         return {**arrays, MEANS: levels.numpy(), STEPS: steps, DITHER: np.array([dither_seed], dtype=np.uint32)}
     if encoding == "int4":
-        rotated = Rotation.drawn(upload.feature_dim, dither_seed).apply(upload.means.to(torch.float32))
-        levels, steps = quantise(rotated, dither_seed, LARGEST_LEVEL_OF_INT4)
-        seed_and_dim = np.array([dither_seed, upload.feature_dim], dtype=np.uint32)
-        return {**arrays, MEANS: packed_levels(levels), STEPS: steps, DITHER: seed_and_dim}
+        rotation = Rotation.drawn(upload.feature_dim, dither_seed, OWN_STREAM)
+        levels, steps = quantise(rotation.apply(upload.means.to(torch.float32)), dither_seed, LARGEST_LEVEL_OF_INT4)
+        drawn = np.array([dither_seed, upload.feature_dim, OWN_STREAM], dtype=np.uint32)
+        return {**arrays, MEANS: packed_levels(levels), STEPS: steps, DITHER: drawn}
     raise unknown_name("encoding", encoding, ENCODINGS)
 
 
@@ -126,11 +131,11 @@ def decode_class_means(arrays: Mapping[str, NDArray[Any]]) -> ClassMeans | Encod
         return ClassMeans(*classes, means.to(torch.float32))
     require_arrays(arrays, STEPS, DITHER)
     steps = torch.from_numpy(np.array(arrays[STEPS], dtype=np.float32))
-    seed_and_dim = arrays[DITHER]
-    belong = means.dim() == 2 and steps.shape == means.shape[:1] and seed_and_dim.dtype.kind == "u"
-    if not belong or seed_and_dim.shape != ((1,) if means.dtype == torch.int8 else (2,)):
+    drawn = arrays[DITHER]
+    belong = means.dim() == 2 and steps.shape == means.shape[:1] and drawn.dtype.kind == "u"
+    if not belong or drawn.shape not in ([(1,)] if means.dtype == torch.int8 else [(2,), (3,)]):
         raise UserError("The upload's steps do not belong to its means: send one step per row and one dither.")
-    return EncodedClassMeans(*classes, means, steps, *(int(number) for number in seed_and_dim))
+    return EncodedClassMeans(*classes, means, steps, *(int(number) for number in drawn))
 
 
 def count_rows(arrays: Mapping[str, NDArray[Any]]) -> int:
@@ -164,7 +169,13 @@ def encode_feature_moments(upload: FeatureMoments) -> Arrays:
     dict of str to ndarray
         ``class-ids`` (R,) and ``counts`` (R,) in the smallest unsigned type that holds them, ``sums`` (R, d) and
         ``gram`` (d (d + 1) / 2,) in float32.
+
+    Raises
+    ------
+    UserError
+        If the samples of float64 features differ by less than float32 can tell.
     """
+    check_moments(upload.sums, upload.gram, int(upload.counts.sum()))
     arrays = encode_classes(upload.class_ids, upload.counts)
     return {**arrays, SUMS: upload.sums.to(torch.float32).numpy(), GRAM: upload.gram.to(torch.float32).numpy()}
 

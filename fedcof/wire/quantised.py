@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedcof.statistics.validation import check_classes, check_problem, require
 from fedcof.wire.dither import dither
-from fedcof.wire.rotation import Rotation
+from fedcof.wire.rotation import ROTATION_VERSIONS, STREAM_OF_DITHER, Rotation
 
 LARGEST_LEVEL = 127
 
@@ -38,6 +38,9 @@ class EncodedClassMeans:
         Seed of the dither that was added before rounding, and of the rotation of int4.
     dim : int, optional
         Dimension d of the feature vectors; for int4.
+    rotation : {1, 2}
+        How the rotation of int4 is drawn; see :meth:`Rotation.drawn`. An upload that does not say is of the first
+        version.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class EncodedClassMeans:
     steps: Tensor | None = None
     dither_seed: int = 0
     dim: int | None = None
+    rotation: int = STREAM_OF_DITHER
 
     def __post_init__(self) -> None:
         check_classes(self.class_ids, self.counts)
@@ -69,6 +73,8 @@ class EncodedClassMeans:
         if self.dim is not None:
             width = (self.dim + 1) // 2
             require(self.values.shape[1] == width, "means", f"{width} bytes a row", self.values.shape)
+            known = self.rotation in ROTATION_VERSIONS
+            require(known, "dither", "a rotation of version 1 or 2", f"version {self.rotation}")
         require(bool(finite.all()), "means", "finite numbers", "NaN or infinity")
 
     @property
@@ -115,7 +121,9 @@ class EncodedClassMeans:
         shift = dither((len(values), self.feature_dim), self.dither_seed, first_row=block.start)
         levels = values if self.dim is None else _unpacked(values, self.dim)
         means = torch.sub(levels, shift, out=shift).mul_(self.steps[block, None])
-        return means if self.dim is None else Rotation.drawn(self.dim, self.dither_seed).invert(means)
+        if self.dim is None:
+            return means
+        return Rotation.drawn(self.dim, self.dither_seed, self.rotation).invert(means)
 
     def check_fits(self, num_classes: int, feature_dim: int) -> None:
         """Check the rows against the problem they are meant for; see :meth:`fedcof.ClassMeans.check_fits`."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fedcof.errors import UserError
     from fedcof.heads.linear import LinearClassifier
+    from fedcof.methods.estimator import FedCOFClassifier
     from fedcof.methods.fed3r import Fed3R
     from fedcof.methods.fedcof import FedCOF
     from fedcof.methods.fedncm import FedNCM
@@ -18,6 +19,7 @@ __all__ = [
     "FeatureMoments",
     "Fed3R",
     "FedCOF",
+    "FedCOFClassifier",
     "FedNCM",
     "LinearClassifier",
     "Oracle",

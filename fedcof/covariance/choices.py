@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedcof.errors import UserError, unknown_name
 
-ESTIMATORS = ["per-class", "pooled"]
+PER_CLASS, POOLED, PAPER = ESTIMATORS = ["per-class", "pooled", "paper"]
 LEAVE_ONE_OUT, LEDOIT_WOLF, OAS = AUTOMATIC_SHRINKAGE = ["leave-one-out", "ledoit-wolf", "oas"]
 
 

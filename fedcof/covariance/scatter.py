@@ -10,6 +10,7 @@ matrix is ever made per class.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -23,12 +24,15 @@ from fedcof.covariance.blocks import (
     noise_of_block,
     row_blocks,
 )
-from fedcof.covariance.choices import LEDOIT_WOLF
+from fedcof.covariance.choices import LEDOIT_WOLF, POOLED
 from fedcof.covariance.estimators import class_weights_of, row_weights_of
 from fedcof.covariance.totals import ClassTotals, class_counts, class_totals
 from fedcof.statistics.class_means import ClassMeanRows
 
 COLUMNS_PER_TILE = 256
+
+# Rows between 2^-40 and 2^40 have sums of products that are far within float32's range.
+LARGEST_EXPONENT_TO_SQUARE = 40
 
 
 # Beyond this ratio of the covariance's norm to gamma, float32 products moved the classifier by more than 1e-4.
@@ -59,10 +63,15 @@ class ScatterSum:
     totals : ClassTotals, optional
         What all rows add up to, where it is known: rows are then centred on the class means, and the sum of the
         rows' fourth powers is kept for Ledoit-Wolf.
-    device : str
-        Where to compute.
     exact : bool
         Whether to handle all rows in float64.
+
+    Attributes
+    ----------
+    exact : bool
+        Whether all rows so far were handled in float64.
+    fourth_moment : float
+        Sum of the rows' fourth powers, where the totals were given.
     """
 
     def __init__(
@@ -71,19 +80,18 @@ class ScatterSum:
         feature_dim: int,
         row_weights: Tensor | None = None,
         totals: ClassTotals | None = None,
-        device: str = "cpu",
         exact: bool = False,
     ) -> None:
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.float64, device=device)
+            return torch.zeros(shape, dtype=torch.float64)
 
-        self.device = device
-        self.exact = exact
+        self._in_float64 = exact
+        self.exact = True
         self.fourth_moment = 0.0
-        self._row_weights = None if row_weights is None else row_weights.to(device)
+        self._row_weights = row_weights
         self._centred = torch.full((num_classes,), totals is not None)
-        self._centres = zeros(num_classes, feature_dim) if totals is None else totals.means.to(device)
-        self._class_counts = None if totals is None else totals.counts.to(device)
+        self._centres = zeros(num_classes, feature_dim) if totals is None else totals.means
+        self._class_counts = None if totals is None else totals.counts
         self._counts, self._rows = zeros(num_classes), zeros(num_classes)
         self._noise = zeros(num_classes, 2)
         self._sums = zeros(num_classes, feature_dim)
@@ -105,9 +113,10 @@ class ScatterSum:
         self._centre_new_classes(uploads)
         buffers: dict[torch.dtype, Tensor] = {}
         for block in row_blocks(uploads):
-            rows = decode_block(block, buffers, self.exact).to(self.device)
-            ids, counts = (tensor.to(self.device) for tensor in classes_of_block(block))
-            self._add_counts(ids, counts, noise_of_block(block).to(self.device))
+            ids, counts = classes_of_block(block)
+            self._add_counts(ids, counts, noise_of_block(block))
+            rows = decode_block(block, buffers, self._in_float64)
+            self.exact = self.exact and rows.dtype == torch.float64
             self._add_rows(rows, ids, counts)
         return self
 
@@ -131,7 +140,7 @@ class ScatterSum:
         """Compute the weighted scatter around the class means: shape (d, d), float64, symmetric."""
         weights = self._counts if self._row_weights is None else self._counts * self._row_weights
         upper = self._products.clone()
-        _add_product(upper, self._offsets().mul_(weights.sqrt()[:, None]), sign=-1)
+        _add_product(upper, self._offsets().mul_(weights.sqrt()[:, None]), factor=-1.0)
         upper.triu_()
         diagonal = upper.diagonal().clone()
         upper += upper.T.clone()
@@ -162,7 +171,7 @@ class ScatterSum:
             if not self._centred[class_id]:
                 upload = uploads[holder]
                 within = row - int(ends[holder]) + upload.num_rows
-                self._centres[class_id] = upload.rows(slice(within, within + 1))[0].to(self.device)
+                self._centres[class_id] = upload.rows(slice(within, within + 1))[0]
                 self._centred[class_id] = True
 
     def _add_counts(self, ids: Tensor, counts: Tensor, noise: Tensor) -> None:
@@ -176,12 +185,13 @@ class ScatterSum:
         self._sums += class_sums(rows, ids, counts, len(self._rows))
         weights = counts if self._row_weights is None else counts * self._row_weights[ids]
         rows *= weights.sqrt().to(rows.dtype)[:, None]
+        square = _bring_near_one(rows)
         if self._class_counts is not None:
             # A row pulls its own class mean along, so what it is off by has 1 - n_r / N_c of a row's covariance.
             freedom = (1 - counts / self._class_counts[ids]).clamp(min=torch.finfo(torch.float64).eps)
             fourth_powers = torch.linalg.vector_norm(rows, dim=1).to(torch.float64).pow(4)
-            self.fourth_moment += float((fourth_powers / freedom).sum())
-        _add_product(self._products, rows)
+            self.fourth_moment += float((fourth_powers / freedom).sum()) * square**2
+        _add_product(self._products, rows, square)
 
 
 def sum_scatter(
@@ -189,7 +199,7 @@ def sum_scatter(
     num_classes: int,
     estimator: str,
     shrinkage: float | str,
-    device: str = "cpu",
+    exact: bool = False,
 ) -> ScatterSum:
     """Sum the scatter of all rows: in one pass, or two for Ledoit-Wolf's fourth moments around the class means.
 
@@ -201,8 +211,10 @@ def sum_scatter(
         All rows.
     num_classes : int
         Number of classes C.
-    estimator, shrinkage, device
+    estimator, shrinkage
         See :func:`fedcof.covariance.shrunk.shrunk_scatter`.
+    exact : bool
+        Whether to handle all rows in float64 from the start.
 
     Returns
     -------
@@ -212,10 +224,10 @@ def sum_scatter(
     weights = row_weights_of(estimator, class_weights_of(class_counts(uploads, num_classes), estimator))
     totals = class_totals(uploads, num_classes) if shrinkage == LEDOIT_WOLF else None
     dim = uploads[0].feature_dim
-    scatter_sum = ScatterSum(num_classes, dim, weights, totals, device).add(uploads)
-    if _float32_suffices(scatter_sum, estimator, shrinkage):
+    scatter_sum = ScatterSum(num_classes, dim, weights, totals, exact).add(uploads)
+    if exact or _float32_suffices(scatter_sum, estimator, shrinkage):
         return scatter_sum
-    return ScatterSum(num_classes, dim, weights, totals, device, exact=True).add(uploads)
+    return ScatterSum(num_classes, dim, weights, totals, exact=True).add(uploads)
 
 
 def _float32_suffices(scatter_sum: ScatterSum, estimator: str, shrinkage: float | str) -> bool:
@@ -223,13 +235,22 @@ def _float32_suffices(scatter_sum: ScatterSum, estimator: str, shrinkage: float 
     if isinstance(shrinkage, str):
         return True
     totals = scatter_sum.totals()
-    pooled = estimator == "pooled"
+    pooled = estimator == POOLED
     degrees = totals.row_degrees_of_freedom if pooled else totals.sample_degrees_of_freedom
     return scatter_sum.norm() <= LARGEST_SPECTRUM_IN_FLOAT32 * shrinkage * float(degrees.sum())
 
 
-def _add_product(target: Tensor, rows: Tensor, sign: int = 1) -> None:
-    """Add X^T X to the upper triangle of the target; what the tiles on the diagonal leave below it is of no use."""
+def _bring_near_one(rows: Tensor) -> float:
+    """Divide by a power of two, in place, rows whose squares float32 might not hold; gives that power's square."""
+    _, exponent = math.frexp(float(rows.abs().max())) if rows.numel() else (0.0, 0)
+    if abs(exponent) <= LARGEST_EXPONENT_TO_SQUARE:
+        return 1.0
+    rows.mul_(2.0**-exponent)
+    return 4.0**exponent
+
+
+def _add_product(target: Tensor, rows: Tensor, factor: float = 1.0) -> None:
+    """Add a multiple of X^T X to the upper triangle; what the tiles on the diagonal leave below it is of no use."""
     for first in range(0, len(target), COLUMNS_PER_TILE):
         tile = slice(first, first + COLUMNS_PER_TILE)
-        target[tile, first:].add_(rows[:, tile].T @ rows[:, first:], alpha=sign)
+        target[tile, first:].add_(rows[:, tile].T @ rows[:, first:], alpha=factor)

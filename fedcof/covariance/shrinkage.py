@@ -9,14 +9,19 @@ likeliest given the others (Hoffbeck and Landgrebe, 1996).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from logging import getLogger
 
 import torch
 from torch import Tensor
 
 from fedcof.covariance.choices import LEAVE_ONE_OUT, OAS
 
-# What leave-one-out tries: from an amount of 6e-6 to as little short of 1, its odds 6 per cent apart.
+# What leave-one-out tries: from an amount of 6e-6 to as little short of 1, its odds 6 per cent apart; and, for
+# features some of which are far narrower than others, as many again down to 2e-16, where float64 ends.
 LARGEST_LOG_ODDS, NUM_AMOUNTS = 12.0, 400
+SMALLEST_LOG_ODDS = -3 * LARGEST_LOG_ODDS
+
+_logger = getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,15 @@ class Evidence:
     fourth_moment : float
         Sum over rows of the squared norm of what a row adds to the covariance, each divided by the 1 - n_r / N_c
         that its distance to its own class mean falls short by; for ``ledoit-wolf``.
+    exact : bool
+        Whether the covariance was summed in float64. In float32 its errors are as large as the eigenvalues that
+        would tell leave-one-out of an amount below 6e-6.
     """
 
     degrees: float
     effective_degrees: float
     fourth_moment: float
+    exact: bool = True
 
 
 def shrinkage_amount(covariance: Tensor, evidence: Evidence, shrinkage: str) -> float:
@@ -60,7 +69,7 @@ def shrinkage_amount(covariance: Tensor, evidence: Evidence, shrinkage: str) -> 
     if norms.squared_distance_to_sphere == 0.0:
         return 1.0
     if shrinkage == LEAVE_ONE_OUT:
-        return _leave_one_out(torch.linalg.eigvalsh(covariance).clamp_(min=0), evidence.degrees)
+        return _leave_one_out(torch.linalg.eigvalsh(covariance).clamp_(min=0), evidence)
     if shrinkage == OAS:
         return _oas(norms, evidence.effective_degrees)
     return _ledoit_wolf(norms, evidence.effective_degrees, evidence.fourth_moment)
@@ -88,23 +97,75 @@ class _Norms:
         return max(self.squared_norm - self.dim * self.mean_eigenvalue**2, 0.0)
 
 
-def _leave_one_out(eigenvalues: Tensor, degrees: float) -> float:
+def _leave_one_out(eigenvalues: Tensor, evidence: Evidence) -> float:
     """Amount under which rows are likeliest given the others, with all distances at their mean (Theiler, 2012).
 
     Without row x the estimate is G - b x x^T with b = (1 - delta) / D, so that the row's share of the negative
     log-likelihood is, twice and with h = x^T G^-1 x, log det G + log(1 - b h) + h / (1 - b h). The mean of h over
     rows is tr(G^-1 S), for which eigenvalues suffice.
     """
+    amounts, degrees = amounts_to_try(evidence.exact), evidence.degrees
     mean = eigenvalues.mean()
-    log_odds = torch.linspace(-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS, NUM_AMOUNTS, dtype=torch.float64)
-    amounts = log_odds.sigmoid().to(eigenvalues.device)[:, None]
-    shrunk = (1 - amounts) * eigenvalues + amounts * mean
+    eigenvalues = _with_evidence(eigenvalues, degrees)
+    shrunk = (1 - amounts[:, None]) * eigenvalues + amounts[:, None] * mean
     distance = (eigenvalues / shrunk).sum(dim=1)
-    remaining = 1 - (1 - amounts[:, 0]) / degrees * distance
+    remaining = 1 - (1 - amounts) / degrees * distance
     loss = shrunk.log().sum(dim=1) + remaining.log() + distance / remaining
     # A row that is all there is in some direction is infinitely unlikely given the others.
     loss = torch.where(remaining > 0, loss, torch.inf).nan_to_num(nan=torch.inf)
+    # Of equal losses the first is taken, and so one of the usual amounts.
     return float(amounts[int(loss.argmin())])
+
+
+def amounts_to_try(exact: bool) -> Tensor:
+    """List the amounts that leave-one-out tries.
+
+    Parameters
+    ----------
+    exact : bool
+        Whether the covariance was summed in float64.
+
+    Returns
+    -------
+    Tensor of shape (n,), float64
+        The usual ones in ascending order, and after them, where the covariance is exact, ever smaller ones.
+    """
+    usual = torch.linspace(-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS, NUM_AMOUNTS, dtype=torch.float64)
+    if not exact:
+        return usual.sigmoid()
+    spacing = 2 * LARGEST_LOG_ODDS / (NUM_AMOUNTS - 1)
+    further = torch.arange(1, int((-LARGEST_LOG_ODDS - SMALLEST_LOG_ODDS) / spacing) + 1, dtype=torch.float64)
+    return torch.cat([usual.sigmoid(), (-LARGEST_LOG_ODDS - spacing * further).sigmoid()])
+
+
+def is_at_edge(shrinkage: float | str, amount: float, exact: bool) -> bool:
+    """Tell whether an amount is the least that leave-one-out tries, so that a smaller one may be better.
+
+    The other end of what it tries is the sphere itself, beyond which there is nothing.
+    """
+    return shrinkage == LEAVE_ONE_OUT and amount <= float(amounts_to_try(exact).min())
+
+
+def warn_at_edge(amount: float) -> None:
+    """Say that leave-one-out has ended at the least that it tries.
+
+    As a log record and not as one of Python's warnings, which are shown once a process: of several runs in one
+    process each is to say it, and what a server logs reaches the terminal.
+    """
+    _logger.warning(
+        "Leave-one-out has chosen %.0e, the least shrinkage that it tries, and less may be better: scale the "
+        "features to similar widths, or give the shrinkage as a number.",
+        amount,
+    )
+
+
+def _with_evidence(eigenvalues: Tensor, degrees: float) -> Tensor:
+    """Leave out directions in which no row differs from another although there are rows enough to fill all.
+
+    There every row is the likelier the less is shrunk, without a bound, and so they say nothing.
+    """
+    seen = eigenvalues > eigenvalues.max() * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
+    return eigenvalues[seen] if int(seen.sum()) < min(degrees, len(eigenvalues)) else eigenvalues
 
 
 def _ledoit_wolf(norms: _Norms, degrees: float, sum_of_fourth_powers: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedcof.covariance.choices import POOLED
 from fedcof.covariance.estimators import class_weights_of
 from fedcof.covariance.scatter import ScatterSum
 from fedcof.covariance.shrinkage import Evidence, shrinkage_amount
@@ -14,25 +15,28 @@ from fedcof.errors import UserError
 MOST_HALVINGS = 8
 
 
-def shrunk_scatter(scatter_sum: ScatterSum, estimator: str, shrinkage: float | str) -> Tensor:
+def shrunk_scatter(scatter_sum: ScatterSum, estimator: str, shrinkage: float | str) -> tuple[Tensor, float]:
     """Finish the within-class scatter: weigh it, shrink it and take known noise off.
 
     Parameters
     ----------
     scatter_sum : ScatterSum
-        All rows, weighted by class for ``per-class`` and unweighted for ``pooled``. For ``ledoit-wolf`` it must
-        have been centred on the class means.
-    estimator : {"per-class", "pooled"}
-        How the classes' scatter is put together: ``per-class`` is the paper's, W = sum_c (N_c - 1)(S_c + gamma I)
-        (arXiv 2412.14326); ``pooled`` takes one covariance for all classes, so that classes with many rows speak
-        for those with few. In both a class with one row adds no scatter of its own.
+        All rows, weighted by class for ``per-class`` and ``paper`` and unweighted for ``pooled``. For
+        ``ledoit-wolf`` it must have been centred on the class means.
+    estimator : {"per-class", "pooled", "paper"}
+        How the classes' scatter is put together. ``paper`` is the paper's, W = sum_c (N_c - 1)(S_c + gamma I)
+        (arXiv 2412.14326), in which a class with one row has gamma alone. ``per-class`` takes the mean of the S_c
+        weighted by N_c - 1, over the classes that have two rows, for all. ``pooled`` takes one covariance of all
+        rows, so that classes with many rows speak for those with few.
     shrinkage : float or {"leave-one-out", "ledoit-wolf", "oas"}
         Gamma, in squared feature units; or an estimator of the amount from the rows themselves.
 
     Returns
     -------
-    Tensor of shape (d, d), float64
+    scatter : Tensor of shape (d, d), float64
         The scatter W, symmetric.
+    amount : float
+        How much it was shrunk: gamma as given, or the estimated delta, from 0 to 1.
 
     Raises
     ------
@@ -41,13 +45,19 @@ def shrunk_scatter(scatter_sum: ScatterSum, estimator: str, shrinkage: float | s
     """
     totals = scatter_sum.totals()
     class_weights = class_weights_of(totals, estimator)
-    scale = float(class_weights[0]) if estimator == "pooled" else 1.0
+    scale = float(class_weights[0]) if estimator == POOLED else 1.0
     scatter = scatter_sum.scatter().mul_(scale)
-    _shrink(scatter, totals, shrinkage, class_weights, scatter_sum.fourth_moment * scale**2)
+    if isinstance(shrinkage, str):
+        fourth_moment = scatter_sum.fourth_moment * scale**2
+        evidence = _evidence(totals, shrinkage, class_weights, fourth_moment, scatter_sum.exact)
+        amount = _shrink(scatter, float(class_weights @ totals.row_degrees_of_freedom), evidence, shrinkage)
+    else:
+        amount = shrinkage
+        scatter.diagonal().add_(amount * float(totals.sample_degrees_of_freedom.sum()))
     noise = scatter_sum.noise_on_diagonal(class_weights)
     if noise > 0:
         _subtract_noise(scatter, noise)
-    return scatter
+    return scatter, amount
 
 
 def noise_to_subtract(smallest_eigenvalue: float, amount: float) -> float:
@@ -59,29 +69,32 @@ def noise_to_subtract(smallest_eigenvalue: float, amount: float) -> float:
     return 0.0
 
 
-def _shrink(
-    scatter: Tensor, totals: ClassTotals, shrinkage: float | str, class_weights: Tensor, fourth_moment: float
-) -> None:
-    """Add the multiple of the identity that the shrinkage asks for, in place."""
-    if not isinstance(shrinkage, str):
-        scatter.diagonal().add_(shrinkage * float(totals.sample_degrees_of_freedom.sum()))
-        return
+def _evidence(
+    totals: ClassTotals, shrinkage: str, class_weights: Tensor, fourth_moment: float, exact: bool
+) -> Evidence:
+    """Put together what an estimator of the amount asks of the rows."""
     row_degrees = totals.row_degrees_of_freedom
     if float(row_degrees.sum()) < 2:
         raise UserError(
             f"The shrinkage {shrinkage} cannot be estimated because it takes two classes with two rows, or one "
             "with three: give a number, or let clients send more groups per class."
         )
-    # Classes with one row have no part in the scatter.
     total_weight = float(class_weights @ row_degrees)
-    evidence = Evidence(
+    return Evidence(
         degrees=float(row_degrees.sum()),
         effective_degrees=total_weight**2 / float(class_weights.square() @ row_degrees),
         fourth_moment=fourth_moment / total_weight**2,
+        exact=exact,
     )
+
+
+def _shrink(scatter: Tensor, total_weight: float, evidence: Evidence, shrinkage: str) -> float:
+    """Shrink by an estimated amount, in place, and tell how much it is."""
+    # Classes with one row have no part in the scatter.
     amount = shrinkage_amount(scatter / total_weight, evidence, shrinkage)
     mean_eigenvalue = float(scatter.diagonal().mean())
     scatter.mul_(1 - amount).diagonal().add_(amount * mean_eigenvalue)
+    return amount
 
 
 def _subtract_noise(scatter: Tensor, amount: float) -> None:

@@ -9,20 +9,16 @@ from torch import Tensor
 
 from fedcof.covariance.factored import FactoredScatter
 from fedcof.covariance.totals import ClassTotals
-from fedcof.errors import unknown_name
 from fedcof.heads.head import Head
 from fedcof.heads.linear import LinearClassifier, as_classifier
 from fedcof.heads.solving import solve_factored, solve_positive_definite
 
-CLASS_PRIORS = ["uniform", "empirical"]
 
-
-def linear_discriminant(
-    scatter: Tensor | FactoredScatter, totals: ClassTotals, class_prior: str = "uniform"
-) -> LinearClassifier:
+def linear_discriminant(scatter: Tensor | FactoredScatter, totals: ClassTotals) -> LinearClassifier:
     """Solve linear discriminant analysis from the within-class scatter.
 
     With Sigma = W / sum_c (N_c - 1): weight_c = Sigma^-1 mu_c and bias_c = -1/2 mu_c^T Sigma^-1 mu_c + log prior_c.
+    The classes that somebody has are taken to be equally likely.
 
     Parameters
     ----------
@@ -30,8 +26,6 @@ def linear_discriminant(
         Within-class scatter W, shrunk; a factored one is solved in the space of its rows.
     totals : ClassTotals
         Class counts and means.
-    class_prior : {"uniform", "empirical"}
-        Whether all classes that somebody has are equally likely, or in proportion to their counts.
 
     Returns
     -------
@@ -41,18 +35,16 @@ def linear_discriminant(
     Raises
     ------
     UserError
-        If Sigma is not positive definite or the prior's name is unknown.
+        If Sigma is not positive definite.
     """
-    if class_prior not in CLASS_PRIORS:
-        raise unknown_name("class prior", class_prior, CLASS_PRIORS)
     present = totals.present
     degrees = totals.sample_degrees_of_freedom.sum()
     if isinstance(scatter, FactoredScatter):
         weight = solve_factored(scatter.factor, scatter.ridge, totals.means.T).T * degrees
     else:
         weight = solve_positive_definite(scatter / degrees, totals.means.T).T
-    prior = present.to(torch.float64) if class_prior == "uniform" else totals.counts
-    bias = -(weight * totals.means).sum(dim=1) / 2 + (prior / prior.sum()).clamp(min=1e-300).log()
+    prior = 1 / present.sum(dtype=torch.float64)
+    bias = -(weight * totals.means).sum(dim=1) / 2 + prior.log()
     return as_classifier(weight, bias, present)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedcof.errors import UserError
 from fedcof.files import whole_file
+from fedcof.statistics.inputs import Numbers, as_features
 
 FILE_FORMAT = "fedcof-linear-classifier-1"
 
@@ -63,44 +64,46 @@ class LinearClassifier:
         """Dimension d of the feature vectors."""
         return self.weight.shape[1]
 
-    def scores(self, features: Tensor) -> Tensor:
+    def scores(self, features: Numbers) -> Tensor:
         """Score every class.
 
         Parameters
         ----------
-        features : Tensor of shape (n, d), floating point
+        features : Tensor, ndarray or sequence of shape (n, d)
             Feature vectors.
 
         Returns
         -------
         Tensor of shape (n, C), float32
-            Scores, minus infinity for a class that nobody has.
+            Scores, minus infinity for a class that nobody has; on the device of the features.
 
         Raises
         ------
         UserError
             If the features have another dimension than the classifier.
         """
+        features = as_features(features)
         if features.dim() != 2 or features.shape[1] != self.feature_dim:
             raise UserError(
                 f"The features have the shape {tuple(features.shape)}, but this classifier takes (n, "
                 f"{self.feature_dim}): embed the images with the backbone that it was solved for."
             )
-        scores = torch.addmm(self.bias, features.to(self.weight.dtype), self.weight.T)
-        return scores.masked_fill_(~self.present, float("-inf"))
+        weight, bias, present = (own.to(features.device) for own in (self.weight, self.bias, self.present))
+        scores = torch.addmm(bias, features.to(weight.dtype), weight.T)
+        return scores.masked_fill_(~present, float("-inf"))
 
-    def predict(self, features: Tensor) -> Tensor:
+    def predict(self, features: Numbers) -> Tensor:
         """Predict the class of each feature vector.
 
         Parameters
         ----------
-        features : Tensor of shape (n, d), floating point
+        features : Tensor, ndarray or sequence of shape (n, d)
             Feature vectors.
 
         Returns
         -------
         Tensor of shape (n,), int64
-            The class with the highest score.
+            The class with the highest score; on the device of the features.
         """
         return self.scores(features).argmax(dim=1)
 
@@ -149,10 +152,16 @@ class LinearClassifier:
         return LinearClassifier(**tensors, class_names=tuple(json.loads(metadata["class_names"])))
 
 
+def unit_length(vectors: Tensor) -> Tensor:
+    """Scale each row to unit length, whatever the features' scale; a row of zeros stays one."""
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return vectors / torch.where(lengths > 0, lengths, 1.0)
+
+
 def as_classifier(weight: Tensor, bias: Tensor, present: Tensor) -> LinearClassifier:
-    """Make a classifier of a closed form's solution: float32, on the CPU, zero where nobody has the class."""
+    """Make a classifier of a closed form's solution: float32, zero where nobody has the class."""
     return LinearClassifier(
-        weight=(weight * present[:, None]).to("cpu", torch.float32).contiguous(),
-        bias=(bias.to(present.device) * present).to("cpu", torch.float32),
-        present=present.cpu(),
+        weight=(weight * present[:, None]).to(torch.float32).contiguous(),
+        bias=(bias * present).to(torch.float32),
+        present=present,
     )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import normalize
 
 from fedcof.covariance.totals import ClassTotals
-from fedcof.heads.linear import LinearClassifier, as_classifier
+from fedcof.heads.linear import LinearClassifier, as_classifier, unit_length
 
 
 def nearest_class_mean(totals: ClassTotals) -> LinearClassifier:
@@ -22,4 +21,4 @@ def nearest_class_mean(totals: ClassTotals) -> LinearClassifier:
     LinearClassifier
         weight_c = mu_c / |mu_c|, no bias.
     """
-    return as_classifier(normalize(totals.means, dim=1), torch.zeros(len(totals.means)), totals.present)
+    return as_classifier(unit_length(totals.means), torch.zeros(len(totals.means)), totals.present)

@@ -6,12 +6,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from fedcof.covariance.factored import FactoredScatter
 from fedcof.covariance.totals import ClassTotals
 from fedcof.heads.head import Head
-from fedcof.heads.linear import LinearClassifier, as_classifier
+from fedcof.heads.linear import LinearClassifier, as_classifier, unit_length
 from fedcof.heads.solving import solve_factored, solve_positive_definite
 
 
@@ -43,7 +42,7 @@ def ridge(scatter: Tensor | FactoredScatter, totals: ClassTotals) -> LinearClass
     if isinstance(scatter, FactoredScatter):
         factor = torch.cat([scatter.factor, mean[None] * totals.num_samples**0.5])
         weight = solve_factored(factor, scatter.ridge, class_sums.T).T
-        return as_classifier(normalize(weight, dim=1), torch.zeros(len(weight)), totals.present)
+        return as_classifier(unit_length(weight), torch.zeros(len(weight)), totals.present)
     gram = torch.addr(scatter, mean, mean, alpha=totals.num_samples)
     return ridge_from_gram(gram, class_sums, totals.present)
 
@@ -70,7 +69,7 @@ def ridge_from_gram(gram: Tensor, class_sums: Tensor, present: Tensor) -> Linear
     UserError
         If the matrix is not positive definite.
     """
-    weight = normalize(solve_positive_definite(gram, class_sums.T).T, dim=1)
+    weight = unit_length(solve_positive_definite(gram, class_sums.T).T)
     return as_classifier(weight, torch.zeros(len(weight)), present)
 
 

@@ -97,8 +97,19 @@ class ClassMeansAggregator(ABC):
         -------
         Tensor of shape (C, d), float64
             Mean feature vector of each class; zero for a class that nobody has.
+
+        Raises
+        ------
+        UserError
+            If there is no sample in any upload.
         """
-        return class_totals(self._kept(), self.num_classes).means
+        return class_totals(self._rows(), self.num_classes).means
+
+    def _rows(self) -> list[ClassMeanRows]:
+        """List the kept uploads that have rows; whatever is asked of an aggregator without any is an error."""
+        if not (uploads := self._kept()):
+            raise nothing_to_solve()
+        return uploads
 
     def _kept(self) -> list[ClassMeanRows]:
         """List the kept uploads that have rows, in the order of their sources."""

@@ -108,8 +108,7 @@ class Fed3R:
         UserError
             If there is no sample in any upload, or the system has no solution.
         """
-        if not self._counts.any():
-            raise UserError("No client has sent a sample's statistics: add an upload before solving.")
+        self._check_samples()
         gram = torch.zeros(self.feature_dim, self.feature_dim, dtype=torch.float64)
         rows, columns = torch.triu_indices(self.feature_dim, self.feature_dim)
         gram[rows, columns] = self._gram
@@ -128,8 +127,18 @@ class Fed3R:
         -------
         Tensor of shape (C, d), float64
             Mean feature vector of each class; zero for a class that nobody has.
+
+        Raises
+        ------
+        UserError
+            If there is no sample in any upload.
         """
+        self._check_samples()
         return self._sums / self._counts.clamp(min=1)[:, None]
+
+    def _check_samples(self) -> None:
+        if not self._counts.any():
+            raise UserError("No client has sent a sample's statistics: add an upload before solving.")
 
 
 class Fed3RMethod(FederatedMethod):

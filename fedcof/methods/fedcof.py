@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from fedcof.covariance.blocks import ROWS_PER_BLOCK
-from fedcof.covariance.choices import ESTIMATORS, LEDOIT_WOLF, check_shrinkage
+from fedcof.covariance.choices import ESTIMATORS, LEAVE_ONE_OUT, LEDOIT_WOLF, POOLED, check_shrinkage
 from fedcof.covariance.factored import FactoredScatter, factored_scatter
 from fedcof.covariance.scatter import ScatterSum, sum_scatter
+from fedcof.covariance.shrinkage import is_at_edge, warn_at_edge
 from fedcof.covariance.shrunk import shrunk_scatter
 from fedcof.covariance.totals import ClassTotals, class_totals
 from fedcof.errors import unknown_name
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.registry import HEADS
-from fedcof.methods.base import Aggregator, ClassMeansAggregator, nothing_to_solve
+from fedcof.methods.base import Aggregator, ClassMeansAggregator
 from fedcof.methods.class_means import ClassMeansMethod
 from fedcof.methods.method import Role
 from fedcof.methods.noise_corrected import NoiseCorrected
@@ -32,8 +33,8 @@ class FedCOF(ClassMeansAggregator):
     The estimator ``pooled`` is additive over clients: once a block of 4,096 rows is together it is summed up and
     let go, so memory stays flat however many clients there are. Which uploads share a block then follows the order
     of arrival, and with it the last bits of the classifier; add uploads in the order of their sources, as the
-    Flower strategy does, where they must be equal. ``per-class`` and ``ledoit-wolf``, whose weights and fourth
-    moments need all rows, keep the uploads in the form they have.
+    Flower strategy does, where they must be equal. ``per-class``, ``paper`` and ``ledoit-wolf``, whose weights and
+    fourth moments need all rows, keep the uploads in the form they have.
 
     Parameters
     ----------
@@ -41,15 +42,19 @@ class FedCOF(ClassMeansAggregator):
         Number of classes C of the whole federation.
     feature_dim : int
         Dimension d of the feature vectors.
-    estimator : {"per-class", "pooled"}
-        How the within-class scatter is put together; the paper's is ``per-class``.
+    estimator : {"per-class", "pooled", "paper"}
+        How the within-class scatter is put together. ``per-class`` is the paper's where every class has two rows,
+        and takes classes with one to scatter as the others do; ``paper`` is the paper's everywhere.
     shrinkage : float or {"leave-one-out", "ledoit-wolf", "oas"}
         Gamma, in squared feature units (the paper: 1.0 for SqueezeNet and ViT-B/16, 0.1 for MobileNetV2), or how
         to estimate the amount.
     head : {"ridge", "lda"}
         The closed-form classifier on top.
-    device : str
-        Where to compute, as PyTorch names it. A system smaller than d x d is solved on the CPU all the same.
+
+    Attributes
+    ----------
+    shrinkage_ : float
+        How much :meth:`solve` shrank the covariance: gamma as given, or the estimated amount, from 0 to 1.
 
     Raises
     ------
@@ -62,9 +67,8 @@ class FedCOF(ClassMeansAggregator):
         num_classes: int,
         feature_dim: int,
         estimator: str = "per-class",
-        shrinkage: float | str = 1.0,
+        shrinkage: float | str = LEAVE_ONE_OUT,
         head: str = "ridge",
-        device: str = "cpu",
     ) -> None:
         super().__init__(num_classes, feature_dim)
         if estimator not in ESTIMATORS:
@@ -74,7 +78,6 @@ class FedCOF(ClassMeansAggregator):
         self.estimator = estimator
         self.shrinkage = shrinkage
         self.head = head
-        self.device = device
         self._streamed: ScatterSum | None = None
         self._rows_kept = 0
 
@@ -82,7 +85,7 @@ class FedCOF(ClassMeansAggregator):
         """Take one client's upload in; see :meth:`ClassMeansAggregator.add`."""
         super().add(upload, source)
         self._rows_kept += upload.num_rows
-        if self.estimator == "pooled" and self.shrinkage != LEDOIT_WOLF and self._rows_kept >= ROWS_PER_BLOCK:
+        if self.estimator == POOLED and self.shrinkage != LEDOIT_WOLF and self._rows_kept >= ROWS_PER_BLOCK:
             if self._streamed is None:
                 self._streamed = self._sum(self._kept())
             else:
@@ -92,7 +95,7 @@ class FedCOF(ClassMeansAggregator):
 
     def solve(self) -> LinearClassifier:
         """Rebuild the covariance and solve the head; see :meth:`ClassMeansAggregator.solve`."""
-        scatter, totals = self._scatter()
+        scatter, totals, self.shrinkage_ = self._scatter()
         return self._solver.solve(scatter, totals)
 
     def class_means(self) -> Tensor:
@@ -117,38 +120,42 @@ class FedCOF(ClassMeansAggregator):
         UserError
             If there is no upload, or the shrinkage cannot be estimated.
         """
-        if not self._kept() and self._streamed is None:
-            raise nothing_to_solve()
-        whole = self._summed()
-        scatter = shrunk_scatter(whole, self.estimator, self.shrinkage if shrunk else 0.0)
-        return scatter / whole.totals().sample_degrees_of_freedom.sum().clamp(min=1)
+        scatter, totals, _ = self._finished(self.shrinkage if shrunk else 0.0)
+        return scatter / totals.sample_degrees_of_freedom.sum().clamp(min=1)
 
     def rows_per_class(self) -> float:
-        """Count the rows per class that has any."""
+        """Count the rows per class that has any; raises UserError if there is no upload."""
         totals = self._summed().totals()
         return float(totals.rows.sum() / totals.present.sum())
 
-    def _scatter(self) -> tuple[Tensor | FactoredScatter, ClassTotals]:
-        uploads = self._kept()
-        if self._streamed is None:
-            if not uploads:
-                raise nothing_to_solve()
-            if self._rows_kept < self.feature_dim and self._solver.takes_factored:
-                totals = class_totals(uploads, self.num_classes)
-                factored = factored_scatter(uploads, totals, self.estimator, self.shrinkage)
-                if factored is not None:
-                    return factored, totals
+    def _scatter(self) -> tuple[Tensor | FactoredScatter, ClassTotals, float]:
+        few = self._streamed is None and self._rows_kept < self.feature_dim
+        if few and self._solver.takes_factored and not isinstance(self.shrinkage, str):
+            uploads = self._rows()
+            totals = class_totals(uploads, self.num_classes)
+            factored = factored_scatter(uploads, totals, self.estimator, self.shrinkage)
+            if factored is not None:
+                return factored, totals, self.shrinkage
+        return self._finished(self.shrinkage)
+
+    def _finished(self, shrinkage: float | str) -> tuple[Tensor, ClassTotals, float]:
         whole = self._summed()
-        return shrunk_scatter(whole, self.estimator, self.shrinkage), whole.totals()
+        scatter, amount = shrunk_scatter(whole, self.estimator, shrinkage)
+        if self._streamed is None and not whole.exact and is_at_edge(shrinkage, amount, whole.exact):
+            whole = self._sum(self._rows(), exact=True)
+            scatter, amount = shrunk_scatter(whole, self.estimator, shrinkage)
+        if is_at_edge(shrinkage, amount, whole.exact):
+            warn_at_edge(amount)
+        return scatter, whole.totals(), amount
 
     def _summed(self) -> ScatterSum:
-        uploads = self._kept()
         if self._streamed is None:
-            return self._sum(uploads)
+            return self._sum(self._rows())
+        uploads = self._kept()
         return self._streamed.copy().add(uploads) if uploads else self._streamed
 
-    def _sum(self, uploads: list[ClassMeanRows]) -> ScatterSum:
-        return sum_scatter(uploads, self.num_classes, self.estimator, self.shrinkage, self.device)
+    def _sum(self, uploads: list[ClassMeanRows], exact: bool = False) -> ScatterSum:
+        return sum_scatter(uploads, self.num_classes, self.estimator, self.shrinkage, exact)
 
 
 class FedCOFMethod(ClassMeansMethod):

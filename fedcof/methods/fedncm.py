@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedcof.covariance.totals import class_totals
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.nearest_mean import nearest_class_mean
-from fedcof.methods.base import Aggregator, ClassMeansAggregator, nothing_to_solve
+from fedcof.methods.base import Aggregator, ClassMeansAggregator
 from fedcof.methods.class_means import ClassMeansMethod
 from fedcof.methods.method import Role
 from fedcof.methods.noise_corrected import NoiseCorrected
@@ -22,9 +22,7 @@ class FedNCM(ClassMeansAggregator):
 
     def solve(self) -> LinearClassifier:
         """Solve for the class means; see :meth:`ClassMeansAggregator.solve`."""
-        if not (uploads := self._kept()):
-            raise nothing_to_solve()
-        return nearest_class_mean(class_totals(uploads, self.num_classes))
+        return nearest_class_mean(class_totals(self._rows(), self.num_classes))
 
 
 class FedNCMMethod(ClassMeansMethod):

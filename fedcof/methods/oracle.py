@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from fedcof.covariance.choices import LEAVE_ONE_OUT
 from fedcof.methods.base import Aggregator
 from fedcof.methods.fedcof import FedCOF
 from fedcof.methods.method import PooledMethod, Role
 from fedcof.statistics.class_means import ClassMeans
+from fedcof.statistics.inputs import Numbers, as_samples
 
 if TYPE_CHECKING:
     from fedcof.methods.section import MethodSection
@@ -25,30 +27,31 @@ class Oracle(FedCOF):
     Parameters
     ----------
     num_classes, feature_dim, shrinkage, head
-        See :class:`FedCOF`; both estimators are the same here.
+        See :class:`FedCOF`; all estimators are the same here.
     """
 
     def __init__(
-        self, num_classes: int, feature_dim: int, shrinkage: float | str = 1.0, head: str = "ridge"
+        self, num_classes: int, feature_dim: int, shrinkage: float | str = LEAVE_ONE_OUT, head: str = "ridge"
     ) -> None:
         super().__init__(num_classes, feature_dim, shrinkage=shrinkage, head=head)
 
-    def add_samples(self, features: Tensor, labels: Tensor) -> None:
+    def add_samples(self, features: Numbers, labels: Numbers) -> None:
         """Take samples in.
 
         Parameters
         ----------
-        features : Tensor of shape (n, d), floating point
+        features : Tensor, ndarray or sequence of shape (n, d)
             Feature vectors.
-        labels : Tensor of shape (n,), integer
-            Class of each sample, counted from 0.
+        labels : Tensor, ndarray or sequence of shape (n,)
+            Class of each sample, counted from 0; whole numbers of any type.
 
         Raises
         ------
         UserError
-            If the samples do not fit the federation.
+            If the samples do not fit the federation, or a label is no whole number from 0.
         """
-        self.add(ClassMeans(labels.to(torch.int64), torch.ones(len(labels), dtype=torch.int64), features))
+        features, labels = as_samples(features, labels)
+        self.add(ClassMeans(labels, torch.ones(len(labels), dtype=torch.int64), features))
 
 
 class OracleMethod(PooledMethod):

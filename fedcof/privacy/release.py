@@ -11,13 +11,14 @@ from fedcof.errors import UserError
 from fedcof.privacy.mechanism import Privacy, mean_noise
 from fedcof.privacy.noise import NoiseSource
 from fedcof.statistics.class_means import ClassMeans
+from fedcof.statistics.inputs import Numbers, as_samples
 from fedcof.statistics.moments import FeatureMoments
 from fedcof.statistics.validation import check_samples
 
 
 def private_class_means(
-    features: Tensor,
-    labels: Tensor,
+    features: Numbers,
+    labels: Numbers,
     num_classes: int,
     privacy: Privacy,
     source: NoiseSource,
@@ -30,10 +31,10 @@ def private_class_means(
 
     Parameters
     ----------
-    features : Tensor of shape (n, d), floating point
+    features : Tensor, ndarray or sequence of shape (n, d)
         Feature vectors of the client's samples; one that is not finite counts as zero.
-    labels : Tensor of shape (n,), integer
-        Class of each sample, from 0 to below C.
+    labels : Tensor, ndarray or sequence of shape (n,)
+        Class of each sample, from 0 to below C; whole numbers of any type.
     num_classes : int
         Number of classes C of the whole federation; there is a noisy count for each, held or not.
     privacy : Privacy
@@ -51,9 +52,10 @@ def private_class_means(
     Raises
     ------
     UserError
-        If the shapes do not belong together or a class is unknown.
+        If the shapes do not belong together, or a label is no whole number or no class.
     """
-    row_ids = labels.to(torch.int64) * groups
+    features, labels = as_samples(features, labels)
+    features, row_ids = features.cpu(), labels * groups
     if groups > 1:
         row_ids += source.below(groups, len(labels))
     counts, sums = clipped_sums(features, row_ids, num_classes * groups, privacy.clip_norm)
@@ -66,7 +68,7 @@ def private_class_means(
 
 
 def private_feature_moments(
-    features: Tensor, labels: Tensor, num_classes: int, privacy: Privacy, source: NoiseSource
+    features: Numbers, labels: Numbers, num_classes: int, privacy: Privacy, source: NoiseSource
 ) -> FeatureMoments:
     """Compute a client's class sums and Gram matrix with privacy for each of its samples.
 
@@ -85,7 +87,9 @@ def private_feature_moments(
     UserError
         See :func:`private_class_means`.
     """
-    counts, sums = clipped_sums(features, labels.to(torch.int64), num_classes, privacy.clip_norm)
+    features, labels = as_samples(features, labels)
+    features = features.cpu()
+    counts, sums = clipped_sums(features, labels, num_classes, privacy.clip_norm)
     counts, sums = _noisy(counts, sums, privacy, source)
     kept = counts >= privacy.smallest_count
     exact = _clip(features, privacy.clip_norm)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,7 +11,15 @@ from torch import Tensor
 
 from fedcof.errors import UserError
 from fedcof.statistics.base import Statistics
-from fedcof.statistics.validation import check_classes, check_samples, check_vectors, require
+from fedcof.statistics.inputs import (
+    Numbers,
+    as_samples,
+    as_tensor,
+    as_whole_numbers,
+    in_float64,
+    type_to_keep,
+)
+from fedcof.statistics.validation import check_classes, check_vectors, require
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +83,8 @@ class ClassMeans(ClassMeanRows):
     """The class means of one client, or of several put together.
 
     Row r is the mean feature vector of ``counts[r]`` samples of class ``class_ids[r]``. A class may have several
-    rows: one from each client that holds it, or one from each of a client's groups.
+    rows: one from each client that holds it, or one from each of a client's groups. Arrays and lists are taken for
+    tensors, and all are brought to the CPU, where the server computes.
 
     Parameters
     ----------
@@ -101,6 +109,11 @@ class ClassMeans(ClassMeanRows):
     noise: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for field in ("class_ids", "counts"):
+            object.__setattr__(self, field, as_whole_numbers(getattr(self, field), field))
+        for field in ("means", "noise"):
+            if (values := getattr(self, field)) is not None:
+                object.__setattr__(self, field, as_tensor(values, field).cpu())
         check_classes(self.class_ids, self.counts)
         check_vectors("means", self.means, len(self.class_ids))
         if self.noise is not None:
@@ -133,49 +146,22 @@ class ClassMeans(ClassMeanRows):
         return self.means[block]
 
 
-def concatenate(uploads: Sequence[ClassMeanRows]) -> ClassMeans:
-    """Put the rows of several uploads under one another, in the order given.
-
-    Parameters
-    ----------
-    uploads : sequence of ClassMeans or EncodedClassMeans
-        At least one, all of the same feature dimension.
-
-    Returns
-    -------
-    ClassMeans
-        All rows; a class that several uploads describe keeps all its rows.
-    """
-    noises = [upload.noise for upload in uploads]
-    if any(noise is not None for noise in noises):
-        rows = [upload.num_rows for upload in uploads]
-        kept = [torch.zeros(n) if noise is None else noise for n, noise in zip(rows, noises, strict=True)]
-        noise = torch.cat(kept)
-    else:
-        noise = None
-    return ClassMeans(
-        class_ids=torch.cat([upload.class_ids for upload in uploads]),
-        counts=torch.cat([upload.counts for upload in uploads]),
-        means=torch.cat([upload.means for upload in uploads]),
-        noise=noise,
-    )
-
-
 def class_means(
-    features: Tensor, labels: Tensor, groups: int = 1, generator: torch.Generator | None = None
+    features: Numbers, labels: Numbers, groups: int = 1, generator: torch.Generator | None = None
 ) -> ClassMeans:
     """Compute a client's class means (FedCOF, arXiv 2412.14326).
 
     With ``groups`` above 1 the samples of each class are split at random into that many disjoint groups, as equal
     in size as can be, and every group gives a row of its own; a class with fewer samples than groups gives one row
-    per sample. The sums are taken in float64 and the means returned in float32.
+    per sample. The sums are taken in float64, on the features' device. The means come to the CPU in float32, or in
+    float64 for float64 features: far from the origin float32 has no room for how they scatter.
 
     Parameters
     ----------
-    features : Tensor of shape (n, d), floating point
+    features : Tensor, ndarray or sequence of shape (n, d)
         Feature vectors of the client's samples.
-    labels : Tensor of shape (n,), integer
-        Class of each sample, counted from 0.
+    labels : Tensor, ndarray or sequence of shape (n,)
+        Class of each sample, counted from 0; whole numbers of any type.
     groups : int
         Rows per class, at least 1.
     generator : torch.Generator, optional
@@ -189,17 +175,18 @@ def class_means(
     Raises
     ------
     UserError
-        If the shapes do not belong together, ``groups`` is below 1, or a feature is not finite.
+        If the shapes do not belong together, ``groups`` is below 1, a label is no whole number from 0, or a feature
+        is not finite.
     """
-    check_samples(features, labels)
+    features, labels = as_samples(features, labels)
     if groups < 1:
         raise UserError(f"groups is {groups}, but a class needs at least one: use groups=1 or more.")
-    labels = labels.to(torch.int64)
     row_keys = labels * groups + _group_of_each_sample(labels, groups, generator)
     keys, row_of_sample, counts = torch.unique(row_keys, return_inverse=True, return_counts=True)
-    sums = torch.zeros(len(keys), features.shape[1], dtype=torch.float64)
-    sums.index_add_(0, row_of_sample, features.to(torch.float64))
-    means = (sums / counts[:, None]).to(torch.float32)
+    exact = in_float64(features)
+    sums = torch.zeros(len(keys), exact.shape[1], dtype=torch.float64, device=exact.device)
+    sums.index_add_(0, row_of_sample.to(exact.device), exact)
+    means = (sums.cpu() / counts[:, None]).to(type_to_keep(features))
     return ClassMeans(class_ids=keys.div(groups, rounding_mode="floor"), counts=counts, means=means)
 
 

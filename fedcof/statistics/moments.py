@@ -9,12 +9,22 @@ import torch
 from torch import Tensor
 
 from fedcof.statistics.base import Statistics
-from fedcof.statistics.validation import check_classes, check_samples, check_vectors, require
+from fedcof.statistics.inputs import (
+    Numbers,
+    as_samples,
+    as_tensor,
+    as_whole_numbers,
+    in_float64,
+    type_to_keep,
+)
+from fedcof.statistics.validation import check_classes, check_vectors, require
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureMoments(Statistics):
     """The second-order statistics of one client (Fed3R, ICML 2024): class sums and the Gram matrix.
+
+    Arrays and lists are taken for tensors, and all are brought to the CPU.
 
     Parameters
     ----------
@@ -41,6 +51,10 @@ class FeatureMoments(Statistics):
     gram: Tensor
 
     def __post_init__(self) -> None:
+        for field in ("class_ids", "counts"):
+            object.__setattr__(self, field, as_whole_numbers(getattr(self, field), field))
+        for field in ("sums", "gram"):
+            object.__setattr__(self, field, as_tensor(getattr(self, field), field).cpu())
         check_classes(self.class_ids, self.counts)
         check_vectors("sums", self.sums, len(self.class_ids))
         require(self.gram.is_floating_point(), "gram", "a floating-point type", self.gram.dtype)
@@ -69,31 +83,31 @@ class FeatureMoments(Statistics):
         return float(self.gram[starts].to(torch.float64).sum())
 
 
-def feature_moments(features: Tensor, labels: Tensor) -> FeatureMoments:
+def feature_moments(features: Numbers, labels: Numbers) -> FeatureMoments:
     """Compute a client's class sums and Gram matrix (Fed3R, Fani et al., ICML 2024).
 
     Parameters
     ----------
-    features : Tensor of shape (n, d), floating point
+    features : Tensor, ndarray or sequence of shape (n, d)
         Feature vectors of the client's samples.
-    labels : Tensor of shape (n,), integer
-        Class of each sample, counted from 0.
+    labels : Tensor, ndarray or sequence of shape (n,)
+        Class of each sample, counted from 0; whole numbers of any type.
 
     Returns
     -------
     FeatureMoments
-        In float32, summed in float64.
+        Summed in float64 on the features' device; on the CPU in float32, or in float64 for float64 features.
 
     Raises
     ------
     UserError
-        If the shapes do not belong together or a feature is not finite.
+        If the shapes do not belong together, a label is no whole number from 0, or a feature is not finite.
     """
-    check_samples(features, labels)
-    exact = features.to(torch.float64)
-    class_ids, row_of_sample, counts = torch.unique(labels.to(torch.int64), return_inverse=True, return_counts=True)
-    sums = torch.zeros(len(class_ids), features.shape[1], dtype=torch.float64)
-    sums.index_add_(0, row_of_sample, exact)
-    rows, columns = torch.triu_indices(features.shape[1], features.shape[1])
-    gram = (exact.T @ exact)[rows, columns]
-    return FeatureMoments(class_ids, counts, sums.to(torch.float32), gram.to(torch.float32))
+    features, labels = as_samples(features, labels)
+    exact, kept = in_float64(features), type_to_keep(features)
+    class_ids, row_of_sample, counts = torch.unique(labels, return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(class_ids), exact.shape[1], dtype=torch.float64, device=exact.device)
+    sums.index_add_(0, row_of_sample.to(exact.device), exact)
+    rows, columns = torch.triu_indices(exact.shape[1], exact.shape[1])
+    gram = (exact.T @ exact).cpu()[rows, columns]
+    return FeatureMoments(class_ids, counts, sums.to(kept), gram.to(kept))

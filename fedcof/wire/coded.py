@@ -14,6 +14,7 @@ from fedcof.wire.arrays import CODED, Arrays, require_arrays
 from fedcof.wire.budget import step_of, within_class_deviation, write_within_budget
 from fedcof.wire.codec import Codec, Measurement, Written
 from fedcof.wire.coded_means import CodedClassMeans, read_class_means, rows_claimed, write_class_means
+from fedcof.wire.precision import check_spread
 
 if TYPE_CHECKING:
     from fedcof.wire.section import WireSection
@@ -41,10 +42,13 @@ class CodedMeans(Codec):
             return _class_means(measurement, groups)
 
         plan, stream = write_within_budget(rows_of, measurement.features, measurement.labels, num_bytes, seed)
-        return Written(rows_of(plan.groups), plan.groups, {CODED: stream})
+        means = rows_of(plan.groups)
+        check_spread(means.means, means.counts)
+        return Written(means, plan.groups, {CODED: stream})
 
     def with_step(self, means: ClassMeans, step: float, seed: int) -> Arrays:
         """Write class means with the step of a mean of one sample; raises UserError if it is unfit."""
+        check_spread(means.means, means.counts)
         return {CODED: write_class_means(means, step, seed)}
 
     def encode(self, statistics: ClassMeans, seed: int) -> Arrays:

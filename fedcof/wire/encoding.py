@@ -6,8 +6,9 @@ off again. The error is then even in [-1/2, 1/2) steps whatever the mean was: wi
 and of variance step^2 / 12 in every coordinate (Roberts, 1962), which the covariance estimator can subtract.
 
 ``int4`` does the same with 15 levels, two to a byte, after a random rotation that spreads each row evenly over its
-coordinates. ``coded`` rounds to steps in proportion to each row's sampling noise and writes what is left near its
-entropy; see :mod:`fedcof.coded_means`.
+coordinates; the third number of its ``dither`` says how the rotation is drawn, and uploads of two, which earlier
+versions have kept, are read as they were written. ``coded`` rounds to steps in proportion to each row's sampling
+noise and writes what is left near its entropy; see :mod:`fedcof.wire.coded_means`.
 """
 
 from __future__ import annotations
@@ -47,13 +48,14 @@ def encode_class_means(
     dict of str to ndarray
         ``class-ids`` (R,) and ``counts`` (R,) in the smallest unsigned type that holds them, ``means`` (R, d) in
         the encoding's type; for ``int8`` and ``int4`` also ``steps`` (R,) float32 and ``dither`` (1,) uint32, in
-        which ``int4``, whose ``means`` are (R, ceil(d / 2)) uint8, adds the dimension: (2,). ``coded`` is one array
-        of that name, uint8.
+        which ``int4``, whose ``means`` are (R, ceil(d / 2)) uint8, adds the dimension and the rotation's version:
+        (3,). ``coded`` is one array of that name, uint8.
 
     Raises
     ------
     UserError
-        If the encoding is unknown, a mean is out of its range, or the step of ``coded`` is missing or unfit.
+        If the encoding is unknown, a mean is out of its range, the rows of float64 features differ by less than
+        float32 can tell, or the step of ``coded`` is missing or unfit.
     """
     known = encodings_of(upload.KIND)
     if encoding not in known:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedcof.statistics.moments import FeatureMoments
 from fedcof.wire.arrays import GRAM, SUMS, Arrays, decode_classes, encode_classes, require_classes, row_count
 from fedcof.wire.codec import Codec
+from fedcof.wire.precision import check_moments
 
 
 class Float32Moments(Codec):
@@ -22,6 +23,7 @@ class Float32Moments(Codec):
 
     def encode(self, statistics: FeatureMoments, seed: int) -> Arrays:
         """Write feature moments; see :meth:`Codec.encode`."""
+        check_moments(statistics.sums, statistics.gram, int(statistics.counts.sum()))
         classes = encode_classes(statistics.class_ids, statistics.counts)
         sums, gram = statistics.sums.to(torch.float32).numpy(), statistics.gram.to(torch.float32).numpy()
         return {**classes, SUMS: sums, GRAM: gram}

@@ -13,6 +13,7 @@ from fedcof.errors import UserError
 from fedcof.statistics.class_means import ClassMeans
 from fedcof.wire.arrays import MEANS, Arrays, decode_classes, encode_classes, require_classes, row_count
 from fedcof.wire.codec import Codec
+from fedcof.wire.precision import check_spread
 from fedcof.wire.quantised import EncodedClassMeans
 
 
@@ -24,6 +25,7 @@ class Float32Means(Codec):
 
     def encode(self, statistics: ClassMeans, seed: int) -> Arrays:
         """Write class means; see :meth:`Codec.encode`."""
+        check_spread(statistics.means, statistics.counts)
         classes = encode_classes(statistics.class_ids, statistics.counts)
         return {**classes, MEANS: statistics.means.to(torch.float32).numpy()}
 
@@ -48,6 +50,7 @@ class Float16Means(Float32Means):
 
     def encode(self, statistics: ClassMeans, seed: int) -> Arrays:
         """Write class means; raises UserError if one is out of range."""
+        check_spread(statistics.means, statistics.counts)
         means = statistics.means.to(torch.float16)
         if not bool(means.isfinite().all()):
             raise UserError("A class mean is beyond float16's 65,504: send it as float32 or int8.")

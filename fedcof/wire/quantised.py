@@ -26,7 +26,8 @@ from fedcof.wire.arrays import (
 )
 from fedcof.wire.codec import Codec
 from fedcof.wire.dither import dither
-from fedcof.wire.rotation import Rotation
+from fedcof.wire.precision import check_spread
+from fedcof.wire.rotation import OWN_STREAM, ROTATION_VERSIONS, STREAM_OF_DITHER, Rotation
 
 LARGEST_LEVEL = 127
 LARGEST_LEVEL_OF_INT4 = 7
@@ -51,6 +52,9 @@ class EncodedClassMeans(ClassMeanRows):
         Seed of the dither that was added before rounding, and of the rotation of int4.
     dim : int, optional
         Dimension d of the feature vectors; for int4.
+    rotation : {1, 2}
+        How the rotation of int4 is drawn; see :meth:`Rotation.drawn`. An upload that does not say is of the first
+        version.
 
     Raises
     ------
@@ -63,6 +67,7 @@ class EncodedClassMeans(ClassMeanRows):
     steps: Tensor | None = None
     dither_seed: int = 0
     dim: int | None = None
+    rotation: int = STREAM_OF_DITHER
 
     def __post_init__(self) -> None:
         check_classes(self.class_ids, self.counts)
@@ -80,6 +85,8 @@ class EncodedClassMeans(ClassMeanRows):
         if self.dim is not None:
             width = (self.dim + 1) // 2
             require(self.values.shape[1] == width, "means", f"{width} bytes a row", self.values.shape)
+            known = self.rotation in ROTATION_VERSIONS
+            require(known, "dither", "a rotation of version 1 or 2", f"version {self.rotation}")
         require(bool(finite.all()), "means", "finite numbers", "NaN or infinity")
 
     @property
@@ -121,7 +128,9 @@ class EncodedClassMeans(ClassMeanRows):
         shift = dither((len(values), self.feature_dim), self.dither_seed, first_row=block.start)
         levels = values if self.dim is None else _unpacked(values, self.dim)
         means = torch.sub(levels, shift, out=shift).mul_(self.steps[block, None])
-        return means if self.dim is None else Rotation.drawn(self.dim, self.dither_seed).invert(means)
+        if self.dim is None:
+            return means
+        return Rotation.drawn(self.dim, self.dither_seed, self.rotation).invert(means)
 
 
 def quantise(means: Tensor, seed: int, largest_level: int) -> tuple[Tensor, NDArray[np.float32]]:
@@ -151,10 +160,11 @@ class Int8Means(Codec):
 
     kind: ClassVar[str] = "class-means"
     encoding: ClassVar[str] = "int8"
-    numbers: ClassVar[int] = 1
+    numbers: ClassVar[tuple[int, ...]] = (1,)
 
     def encode(self, statistics: ClassMeans, seed: int) -> Arrays:
         """Write class means; see :meth:`Codec.encode`."""
+        check_spread(statistics.means, statistics.counts)
         levels, steps = quantise(statistics.means.to(torch.float32), seed, LARGEST_LEVEL)
         classes = encode_classes(statistics.class_ids, statistics.counts)
         return {**classes, MEANS: levels.numpy(), STEPS: steps, DITHER: np.array([seed], dtype=np.uint32)}
@@ -166,7 +176,7 @@ class Int8Means(Codec):
         steps = torch.from_numpy(np.array(arrays[STEPS], dtype=np.float32))
         said = arrays[DITHER]
         belong = means.dim() == 2 and steps.shape == means.shape[:1] and said.dtype.kind == "u"
-        if not belong or said.shape != (self.numbers,):
+        if not belong or said.ndim != 1 or len(said) not in self.numbers:
             raise UserError("The upload's steps do not belong to its means: send one step per row and one dither.")
         return EncodedClassMeans(*decode_classes(arrays), means, steps, *(int(number) for number in said))
 
@@ -183,13 +193,16 @@ class Int4Means(Int8Means):
     """Class means in four bits, rotated: ``means`` (R, ceil(d / 2)), and the dimension beside the seed."""
 
     encoding: ClassVar[str] = "int4"
-    numbers: ClassVar[int] = 2
+    # Uploads of earlier versions do not say the last, which tells how the rotation is drawn.
+    numbers: ClassVar[tuple[int, ...]] = (2, 3)
 
     def encode(self, statistics: ClassMeans, seed: int) -> Arrays:
         """Write class means; see :meth:`Codec.encode`."""
-        rotated = Rotation.drawn(statistics.feature_dim, seed).apply(statistics.means.to(torch.float32))
+        check_spread(statistics.means, statistics.counts)
+        rotation = Rotation.drawn(statistics.feature_dim, seed, OWN_STREAM)
+        rotated = rotation.apply(statistics.means.to(torch.float32))
         levels, steps = quantise(rotated, seed, LARGEST_LEVEL_OF_INT4)
-        said = np.array([seed, statistics.feature_dim], dtype=np.uint32)
+        said = np.array([seed, statistics.feature_dim, OWN_STREAM], dtype=np.uint32)
         classes = encode_classes(statistics.class_ids, statistics.counts)
         return {**classes, MEANS: packed_levels(levels), STEPS: steps, DITHER: said}
 

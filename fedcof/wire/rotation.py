@@ -14,6 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# How the numbers of a rotation are drawn. At first they were those of the dither of the same seed, and so the signs
+# were those of the first row's dither; uploads that were kept since then are read that way.
+STREAM_OF_DITHER, OWN_STREAM = ROTATION_VERSIONS = (1, 2)
+
 
 @dataclass(frozen=True, eq=False)
 class Rotation:
@@ -31,7 +35,7 @@ class Rotation:
     permutation: Tensor
 
     @staticmethod
-    def drawn(dim: int, seed: int) -> Rotation:
+    def drawn(dim: int, seed: int, version: int = OWN_STREAM) -> Rotation:
         """Draw a rotation.
 
         Parameters
@@ -40,13 +44,16 @@ class Rotation:
             Dimension d.
         seed : int
             From 0; the same on both ends.
+        version : {1, 2}
+            Whether from the stream of the dither of the same seed, as at first, or from one of its own.
 
         Returns
         -------
         Rotation
             The same on every machine.
         """
-        generator = np.random.Generator(np.random.Philox(seed))
+        stream = np.random.SeedSequence(seed, spawn_key=() if version == STREAM_OF_DITHER else (version,))
+        generator = np.random.Generator(np.random.Philox(stream))
         signs = generator.integers(0, 2, dim) * 2.0 - 1
         return Rotation(torch.from_numpy(signs.astype(np.float32)), torch.from_numpy(generator.permutation(dim)))
 

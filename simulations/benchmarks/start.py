@@ -1,7 +1,7 @@
-"""What a user waits for: ``fedcof compare`` on kept features, against a Flower app that does nothing on as many nodes.
+"""What a user waits for: ``fedcof compare`` on kept features, against a Flower app that does nothing.
 
-Both go through the same Flower and Ray. ``wall`` is from the start of the command to its end; ``CPU`` is what all its
-processes took together, which says more on a machine that does other work too.
+Both go through the same Flower and Ray, on as many nodes. ``wall`` is from the start of the command to its end;
+``CPU`` is what all its processes took together, which says more on a machine that does other work too.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def measure(folder: Path, repeats: int, settings: list[str]) -> list[Start]:
     UserError
         If the command fails.
     """
-    nodes = configure("digits", settings).num_clients
+    nodes = configure("digits", settings).data.num_clients
     _compare(folder / "first", settings)
     starts = []
     for number in range(repeats):
@@ -126,7 +126,9 @@ def _compare(output: Path, settings: list[str]) -> None:
     options = [option for setting in settings for option in ("-c", setting)]
     command = [*COMMAND, "compare", "digits", *options, "--output", str(output)]
     # In a group of its own, to be told from this process.
-    process = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, start_new_session=True)
+    process = subprocess.run(
+        command, env=dict(os.environ), capture_output=True, text=True, start_new_session=True, check=False
+    )
     if process.returncode:
         raise UserError(f"The command failed ({process.stderr.strip()}): run fedcof compare by hand.")
 

@@ -43,7 +43,7 @@ def watched(look: Callable[[psutil.Process], object]) -> Iterator[None]:
 
 
 def _marked(mark: str) -> list[psutil.Process]:
-    """Find the processes that bear the mark, or share a group with one that does: Ray's write their title over it."""
+    """Find the processes that bear the mark, or share a group with one that does: Ray's write over it."""
     groups: dict[int, list[psutil.Process]] = {}
     marked = set()
     for process in psutil.process_iter():

@@ -28,6 +28,22 @@ def class_covariance(rows, class_id, counts, means, num_rows):
 
 
 def per_class_scatter(rows, num_classes, gamma):
+    """The classes that have two rows speak for all, each by its samples."""
+    counts, means, num_rows = totals(rows, num_classes)
+    covariance, seen, samples = np.zeros((means.shape[1],) * 2), 0.0, 0.0
+    for class_id in range(num_classes):
+        if counts[class_id]:
+            samples += counts[class_id] - 1
+            if num_rows[class_id] >= 2:
+                seen += counts[class_id] - 1
+                own = class_covariance(rows, class_id, counts, means, num_rows)
+                covariance += (counts[class_id] - 1) * own
+    covariance = covariance / seen if seen else covariance
+    return samples * (covariance + gamma * np.eye(len(covariance)))
+
+
+def paper_scatter(rows, num_classes, gamma):
+    """As the paper has it: a class with one row counts as one without scatter."""
     counts, means, num_rows = totals(rows, num_classes)
     scatter = np.zeros((means.shape[1],) * 2)
     for class_id in range(num_classes):

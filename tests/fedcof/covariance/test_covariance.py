@@ -11,7 +11,6 @@ from fedcof import ClassMeans, UserError, class_means
 from fedcof.covariance.scatter import ScatterSum, sum_scatter
 from fedcof.covariance.shrunk import shrunk_scatter
 from fedcof.covariance.totals import class_totals
-from fedcof.statistics.class_means import concatenate
 from fedcof.wire.encoding import decode_class_means, encode_class_means
 from tests.fedcof import formulas
 from tests.fedcof.rebuilt import within_class_scatter
@@ -45,7 +44,12 @@ def scatter_of(upload, num_classes, **options):
 
 @pytest.mark.parametrize(("dim", "num_clients"), [(5, 12), (60, 4)])
 @pytest.mark.parametrize(
-    ("estimator", "formula"), [("per-class", formulas.per_class_scatter), ("pooled", formulas.pooled_scatter)]
+    ("estimator", "formula"),
+    [
+        ("per-class", formulas.per_class_scatter),
+        ("pooled", formulas.pooled_scatter),
+        ("paper", formulas.paper_scatter),
+    ],
 )
 def test_scatter_is_the_formula(dim, num_clients, estimator, formula):
     rows = [*random_rows(7, num_clients, dim, seed=1, absent=(3, 6)), (6, 4, np.ones(dim))]
@@ -75,7 +79,7 @@ def test_covariance_is_unbiased(estimator, groups):
             class_means(features, torch.zeros(len(features), dtype=torch.int64), groups, generator)
             for features in clients
         ]
-        estimates[draw] = scatter_of(concatenate(uploads), 1, estimator=estimator, shrinkage=0.0) / (sum(sizes) - 1)
+        estimates[draw] = scatter_of(uploads, 1, estimator=estimator, shrinkage=0.0) / (sum(sizes) - 1)
     standard_error = estimates.std(dim=0) / draws**0.5
     assert ((estimates.mean(dim=0) - covariance).abs() < 4 * standard_error).all()
     assert (standard_error < 0.05 * covariance.diagonal().max()).all()
@@ -94,10 +98,10 @@ def test_covariance_is_unbiased_under_int8(estimator):
         for client, (part, ids) in enumerate(zip(features.split(sizes), labels.split(sizes), strict=True)):
             arrays = encode_class_means(class_means(part, ids), "int8", len(sizes) * draw + client)
             uploads.append(decode_class_means(arrays))
-        upload = concatenate(uploads)
+        silent = [ClassMeans(upload.class_ids, upload.counts, upload.means) for upload in uploads]
         degrees = sum(sizes) - classes
-        known = scatter_of(upload, classes, estimator=estimator, shrinkage=0.0) / degrees
-        unknown = scatter_of(replace(upload, noise=None), classes, estimator=estimator, shrinkage=0.0) / degrees
+        known = scatter_of(uploads, classes, estimator=estimator, shrinkage=0.0) / degrees
+        unknown = scatter_of(silent, classes, estimator=estimator, shrinkage=0.0) / degrees
         taken[draw], kept[draw] = known.diagonal(), unknown.diagonal()
     standard_error = taken.std(dim=0) / draws**0.5
     assert (kept.mean(dim=0) - 1 > 8 * standard_error).all()
@@ -190,7 +194,7 @@ def test_one_pass_over_uploads_is_the_scatter_around_the_class_means(estimator, 
     expected = scatter_of(whole, 7, estimator=estimator, shrinkage=shrinkage)
     monkeypatch.setattr("fedcof.covariance.blocks.ROWS_PER_BLOCK", 11)
     summed = sum_scatter(uploads_of(rows, 4), 7, estimator, shrinkage)
-    torch.testing.assert_close(shrunk_scatter(summed, estimator, shrinkage), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(shrunk_scatter(summed, estimator, shrinkage)[0], expected, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(summed.totals().means, class_totals(whole, 7).means, rtol=1e-12, atol=1e-12)
 
 
@@ -198,7 +202,7 @@ def test_float32_blocks_lose_no_digits_far_from_the_origin():
     rows = [(c, n, mean + 300) for c, n, mean in random_rows(6, 60, 40, seed=10)]
     single = as_upload(rows, torch.float32)
     exact = replace(single, means=single.means.double())
-    ours = shrunk_scatter(sum_scatter([single], 6, "per-class", 0.0), "per-class", 0.0)
+    ours, _ = shrunk_scatter(sum_scatter([single], 6, "per-class", 0.0), "per-class", 0.0)
     reference = scatter_of(exact, 6, shrinkage=0.0)
     assert ours.dtype == torch.float64
     assert torch.equal(ours, ours.T)
@@ -213,7 +217,7 @@ def test_uploads_that_come_in_parts_sum_to_the_whole():
     for part in parts:
         in_parts.add([part])
     expected = scatter_of(as_upload(rows), 5, estimator="pooled", shrinkage="oas")
-    torch.testing.assert_close(shrunk_scatter(in_parts, "pooled", "oas"), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(shrunk_scatter(in_parts, "pooled", "oas")[0], expected, rtol=1e-9, atol=1e-9)
 
 
 def test_noise_is_taken_off_the_sum_as_off_the_whole():
@@ -223,9 +227,9 @@ def test_noise_is_taken_off_the_sum_as_off_the_whole():
         for seed, part in enumerate(features.split(15))
     ]
     for estimator in ("per-class", "pooled"):
-        ours = shrunk_scatter(sum_scatter(uploads, 3, estimator, 0.1), estimator, 0.1)
-        whole = concatenate(uploads)
+        ours, _ = shrunk_scatter(sum_scatter(uploads, 3, estimator, 0.1), estimator, 0.1)
+        silent = [ClassMeans(upload.class_ids, upload.counts, upload.means) for upload in uploads]
         torch.testing.assert_close(
-            ours, scatter_of(whole, 3, estimator=estimator, shrinkage=0.1), rtol=1e-5, atol=1e-5
+            ours, scatter_of(uploads, 3, estimator=estimator, shrinkage=0.1), rtol=1e-5, atol=1e-5
         )
-        assert ours.trace() < scatter_of(replace(whole, noise=None), 3, estimator=estimator, shrinkage=0.1).trace()
+        assert ours.trace() < scatter_of(silent, 3, estimator=estimator, shrinkage=0.1).trace()

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from fedcof.covariance.shrinkage import LARGEST_LOG_ODDS, NUM_AMOUNTS, Evidence, shrinkage_amount
+from fedcof import FedCOF, Oracle, class_means
+from fedcof.covariance.shrinkage import (
+    LARGEST_LOG_ODDS,
+    NUM_AMOUNTS,
+    Evidence,
+    amounts_to_try,
+    shrinkage_amount,
+)
 
 
 def covariance_of(rows):
@@ -85,3 +92,121 @@ def test_few_rows_are_shrunk_much_and_many_little(rows_and_dim):
 def test_a_sphere_and_nothing_at_all_need_no_search():
     for covariance in (torch.eye(4, dtype=torch.float64), torch.zeros(4, 4, dtype=torch.float64)):
         assert shrinkage_amount(covariance, Evidence(9, 9, 0.0), "leave-one-out") == 1.0
+
+
+def old_amount(covariance, degrees):
+    """Leave-one-out on its first grid alone, transcribed."""
+    values = np.linalg.eigvalsh(covariance.numpy()).clip(min=0)
+    tried = torch.linspace(-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS, NUM_AMOUNTS, dtype=torch.float64).sigmoid().numpy()
+    losses = []
+    for amount in tried:
+        shrunk = (1 - amount) * values + amount * values.mean()
+        distance = (values / shrunk).sum()
+        remaining = 1 - (1 - amount) / degrees * distance
+        safe = remaining > 0
+        losses.append(np.log(shrunk).sum() + np.log(remaining) + distance / remaining if safe else np.inf)
+    return tried[int(np.argmin(losses))]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_usual_amounts_are_what_they_were_to_the_last_digit(seed):
+    number, dim = [(30, 60), (80, 20), (300, 20), (20, 20), (3000, 5), (61, 60)][seed]
+    covariance, evidence = covariance_of(normal_rows(number, dim, seed))
+    assert shrinkage_amount(covariance, evidence, "leave-one-out") == old_amount(covariance, number)
+
+
+def test_the_wider_grid_starts_with_the_old_one_and_goes_on_at_its_pace():
+    usual, all_amounts = amounts_to_try(exact=False), amounts_to_try(exact=True)
+    grid = torch.linspace(-LARGEST_LOG_ODDS, LARGEST_LOG_ODDS, NUM_AMOUNTS, dtype=torch.float64)
+    assert torch.equal(usual, grid.sigmoid())
+    assert torch.equal(all_amounts[:NUM_AMOUNTS], usual)
+    further = all_amounts[NUM_AMOUNTS:].logit()
+    torch.testing.assert_close(torch.cat([grid[:1], further]).diff(), -grid.diff()[0].expand(len(further)))
+    assert all_amounts.min() == pytest.approx(np.exp(-36), rel=0.07)
+
+
+@pytest.mark.parametrize("decades", [6, 9, 12])
+def test_narrow_directions_are_found_where_the_old_grid_ended(decades):
+    """Amount and narrowest variance shrink together, so the narrow directions are not drowned."""
+    scale = np.logspace(0, -decades / 2, 40)
+    rows = np.random.default_rng(decades).normal(size=(400, 40)) * scale
+    covariance, evidence = covariance_of(rows)
+    amount = shrinkage_amount(covariance, evidence, "leave-one-out")
+    assert amount * float(covariance.trace()) / 40 < 0.3 * scale[-1] ** 2
+    if decades > 6:
+        assert old_amount(covariance, 400) == float(amounts_to_try(exact=False)[0])
+
+
+def test_directions_that_nothing_is_known_of_do_not_pull_the_amount_down():
+    """A feature that is always zero: without a rule the likelihood grows without a bound as the amount falls."""
+    rows = normal_rows(300, 20, seed=2)
+    with_dead = np.concatenate([rows, np.zeros((300, 4))], axis=1)
+    amount = shrinkage_amount(*covariance_of(with_dead), "leave-one-out")
+    alone = shrinkage_amount(*covariance_of(rows), "leave-one-out")
+    assert alone / 2 < amount < 2 * alone
+
+
+def federation_of_narrow_features(dtype, decades=10, clients=40, estimator="per-class"):
+    """Classes that differ in narrow directions alone, beside wide ones that tell nothing."""
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.cat([torch.ones(20), torch.full((20,), 10.0 ** (-decades / 2))]).double()
+    centres = torch.randn(10, 40, generator=generator, dtype=torch.float64) * scale
+    centres[:, :20] = 0
+    turn, _ = torch.linalg.qr(torch.randn(40, 40, generator=generator, dtype=torch.float64))
+
+    def sample(number):
+        labels = torch.randint(10, (number,), generator=generator)
+        noise = torch.randn(number, 40, generator=generator, dtype=torch.float64) * scale
+        return ((centres[labels] + noise) @ turn).to(dtype), labels
+
+    aggregator = FedCOF(10, 40, estimator)
+    for client in range(clients):
+        aggregator.add(class_means(*sample(50)), client)
+    return aggregator, *sample(2000)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("estimator", ["per-class", "pooled", "paper"])
+def test_classes_that_differ_in_narrow_directions_are_told_apart(dtype, estimator, caplog):
+    aggregator, features, labels = federation_of_narrow_features(dtype, estimator=estimator)
+    classifier = aggregator.solve()
+    assert (classifier.predict(features) == labels).double().mean() > 0.95
+    assert 1e-15 < aggregator.shrinkage_ < 1e-9
+    assert not caplog.records
+
+
+def test_an_amount_at_the_edge_is_said(caplog, monkeypatch):
+    aggregator, *_ = federation_of_narrow_features(torch.float64)
+    monkeypatch.setattr("fedcof.covariance.shrinkage.SMALLEST_LOG_ODDS", -15.0)
+    aggregator.solve()
+    (record,) = caplog.records
+    assert "least shrinkage that it tries" in record.getMessage()
+    assert aggregator.shrinkage_ == float(amounts_to_try(exact=True).min())
+
+
+def test_what_was_let_go_in_float32_stays_on_the_amounts_that_it_bears_and_says_so(caplog, monkeypatch):
+    monkeypatch.setattr("fedcof.methods.fedcof.ROWS_PER_BLOCK", 16)
+    aggregator, features, _ = federation_of_narrow_features(torch.float32, estimator="pooled")
+    assert aggregator._streamed is not None
+    assert aggregator.solve().scores(features).isfinite().all()
+    assert aggregator.shrinkage_ == float(amounts_to_try(exact=False)[0])
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3, "oas", "ledoit-wolf", "leave-one-out"])
+@pytest.mark.parametrize("estimator", ["per-class", "pooled", "paper"])
+def test_the_amount_that_was_taken_is_kept(shrinkage, estimator, caplog):
+    generator = torch.Generator().manual_seed(1)
+    aggregators = FedCOF(4, 8, estimator, shrinkage), Oracle(4, 8, shrinkage)
+    for _ in range(12):
+        features, labels = torch.randn(20, 8, generator=generator), torch.arange(20) % 4
+        aggregators[0].add(class_means(features, labels))
+        aggregators[1].add_samples(features, labels)
+    for aggregator in aggregators:
+        aggregator.solve()
+        plain, shrunk = aggregator.covariance(shrunk=False), aggregator.covariance()
+        added = aggregator.shrinkage_
+        if isinstance(shrinkage, str):
+            plain, added = (1 - added) * plain, added * float(plain.trace()) / 8
+        torch.testing.assert_close(shrunk, plain + added * torch.eye(8, dtype=torch.float64), rtol=1e-4, atol=1e-5)
+    assert not caplog.records

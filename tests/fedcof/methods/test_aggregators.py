@@ -21,7 +21,11 @@ from fedcof.wire.encoding import decode_class_means, encode_class_means
 from tests.fedcof import formulas
 from tests.fedcof.covariance.test_covariance import as_upload, random_rows
 
-HEADS = {"per-class": formulas.per_class_scatter, "pooled": formulas.pooled_scatter}
+HEADS = {
+    "per-class": formulas.per_class_scatter,
+    "pooled": formulas.pooled_scatter,
+    "paper": formulas.paper_scatter,
+}
 
 
 def relative_error(ours, reference):

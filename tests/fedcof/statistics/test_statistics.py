@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcof import ClassMeans, UserError, class_means
-from fedcof.statistics.class_means import concatenate
 
 
 def test_each_row_is_the_mean_of_its_class():
@@ -102,8 +101,3 @@ def test_bad_samples_are_refused():
         class_means(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), groups=0)
     with pytest.raises(UserError, match="means"):
         class_means(torch.full((3, 2), float("nan")), torch.zeros(3, dtype=torch.int64))
-
-
-def test_concatenation_keeps_all_rows():
-    upload = ClassMeans(**valid_fields())
-    assert concatenate([upload, upload]).class_ids.tolist() == [0, 1, 0, 1]

@@ -91,7 +91,7 @@ def test_the_error_of_int4_is_white_unbiased_and_of_the_variance_said():
 
 def test_int4_weighs_what_the_formula_says():
     upload = class_means(torch.randn(40, 51), torch.arange(40) % 7)
-    assert num_bytes(encode_class_means(upload, "int4")) == 7 * (26 + 2 + 4) + 8
+    assert num_bytes(encode_class_means(upload, "int4")) == 7 * (26 + 2 + 4) + 12
 
 
 def test_moments_are_lossless():
@@ -150,7 +150,9 @@ def test_bad_arrays_are_refused():
     with pytest.raises(UserError, match="one dither"):
         decode_class_means({**nibbles, "dither": nibbles["dither"][:1]})
     with pytest.raises(UserError, match="bytes a row"):
-        decode_class_means({**nibbles, "dither": np.array([0, 2**31], dtype=np.uint32)})
+        decode_class_means({**nibbles, "dither": np.array([0, 2**31, 2], dtype=np.uint32)})
+    with pytest.raises(UserError, match="version 1 or 2"):
+        decode_class_means({**nibbles, "dither": np.array([0, 50, 3], dtype=np.uint32)})
     moments = MOMENTS.encode(feature_moments(*SAMPLES), 0)
     with pytest.raises(UserError, match="gram"):
         MOMENTS.decode({**moments, "gram": moments["gram"][1:]})

@@ -27,7 +27,8 @@ def exchange(
     messages : iterable of Message
         What to send; taken as room becomes free.
     timeout : float
-        Seconds that a reply may take from when its message was sent.
+        Seconds that a reply may take from when its message was sent, or from when the last reply of another came:
+        while some answer, the others may only be waiting for the machine that they share.
     window : int
         Messages under way at once.
 
@@ -37,6 +38,7 @@ def exchange(
         A message and its reply; None if there was none in time.
     """
     waiting: deque[tuple[Message, str, float]] = deque()
+    last_arrival = 0.0
     replies: dict[str, Message] = {}
     source = iter(messages)
     pause = 0.01
@@ -48,11 +50,14 @@ def exchange(
                 exhausted = True
             else:
                 (message_id,) = grid.push_messages([message])
-                waiting.append((message, message_id, time.monotonic() + timeout))
+                waiting.append((message, message_id, time.monotonic()))
         unanswered = [message_id for _, message_id, _ in waiting if message_id not in replies]
         arrived = {reply.metadata.reply_to_message_id: reply for reply in grid.pull_messages(unanswered)}
         replies.update(arrived)
-        while waiting and (waiting[0][1] in replies or time.monotonic() > waiting[0][2]):
+        last_arrival = time.monotonic() if arrived else last_arrival
+        while waiting and (
+            waiting[0][1] in replies or time.monotonic() > max(waiting[0][2], last_arrival) + timeout
+        ):
             message, message_id, _ = waiting.popleft()
             yield message, replies.pop(message_id, None)
         pause = 0.01 if arrived else min(2 * pause, LONGEST_PAUSE)

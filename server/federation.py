@@ -7,41 +7,30 @@ that order, in every run. Several clients may live on one node; a strategy does 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import groupby
-from logging import getLogger
 from typing import cast
 
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.run import Run
 
-from fedcof import UserError
 from fedcof.run.ledger import Ledger, Occasion
 from fedcof.run.protocol import (
     CLIENTS,
     CONFIG,
     ERROR,
     HOSTED,
-    INTRODUCTION,
-    NAME,
-    NODE,
-    NUM_PARTITIONS,
-    PARTITION_ID,
     REASON,
     SERVER_ROUND,
     split_hosted_key,
 )
 from server.exchange import exchange
-
-logger = getLogger("flwr")
+from server.joining import await_nodes
 
 CLIENTS_PER_MESSAGE = 32
-LONGEST_NAME = 200
 NO_ANSWER = 1001
 CLIENT_FAILED = 1002
 
@@ -59,7 +48,7 @@ class Federation(Grid):
         Clients in the federation; client i lives on node i * nodes // clients. Nodes with data of their own are a
         client each, numbered in the order of their names; as many are expected.
     node_timeout : float
-        Seconds to wait for all nodes.
+        Seconds to wait for the next node, counted from the last that joined.
     known_names : collection of str
         Names of nodes that need not be there, but have a number.
 
@@ -249,110 +238,6 @@ def form_of(content: RecordDict) -> Form | None:
             number = number_of_data.setdefault(array.data, len(number_of_data))
             form.append((key, array.dtype, array.shape, array.stype, len(array.data), number))
     return tuple(form)
-
-
-@dataclass
-class Nodes:
-    """The nodes that joined.
-
-    Attributes
-    ----------
-    by_partition : list of int
-        Node ids of a simulation, in the order of their partition ids.
-    by_name : dict of str to int
-        Node ids of nodes with data of their own.
-    left_out : dict of str to str
-        Why a node cannot take part.
-    """
-
-    by_partition: list[int] = field(default_factory=list)
-    by_name: dict[str, int] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-
-
-def await_nodes(grid: Grid, timeout: float, num_named: int = 1, known: set[str] | None = None) -> Nodes:
-    """Wait until as many nodes have joined as they say they are, or are expected.
-
-    Parameters
-    ----------
-    grid : Grid
-        Flower's own.
-    timeout : float
-        Seconds to wait. If some nodes are missing by then the federation starts with those that are there.
-    num_named : int
-        How many nodes are expected if they have data of their own.
-    known : set of str
-        Names of such nodes that are not waited for.
-
-    Returns
-    -------
-    Nodes
-        Those that joined.
-
-    Raises
-    ------
-    UserError
-        If no node joins in time, or one says neither which partition it is nor its name.
-    """
-    deadline = time.monotonic() + timeout
-    known = known or set()
-    partitions: dict[int, int] = {}
-    nodes = Nodes()
-    asked: set[int] = set()
-    # Before anybody has come, whose names are known may be all there are.
-    expected = num_named if known else 1
-    while True:
-        for node, introduction in _introductions(
-            grid, sorted(set(grid.get_node_ids()) - asked), deadline - time.monotonic()
-        ):
-            asked.add(node)
-            if NAME in introduction:
-                expected = num_named
-                _add_named(nodes, str(introduction[NAME]), node)
-            else:
-                partitions[int(introduction[PARTITION_ID])] = node
-                expected = int(introduction[NUM_PARTITIONS])
-        joined = _joined(partitions, nodes, known)
-        if joined >= expected or time.monotonic() >= deadline:
-            break
-        time.sleep(0.1)
-    if not joined:
-        raise UserError(f"No node joined within {timeout:g} seconds: start the nodes, or raise node-timeout.")
-    if joined < expected:
-        logger.warning("Only %d of %d nodes joined within %g seconds.", joined, expected, timeout)
-    nodes.by_partition = [partitions[partition] for partition in sorted(partitions)]
-    return nodes
-
-
-def _joined(partitions: dict[int, int], nodes: Nodes, known: set[str]) -> int:
-    return len(partitions) or len({*nodes.by_name, *known})
-
-
-def _add_named(nodes: Nodes, name: str, node: int) -> None:
-    if not name or len(name) > LONGEST_NAME:
-        nodes.left_out[f"node {node}"] = f"its node-config gives no name of up to {LONGEST_NAME} characters"
-    elif name in nodes.by_name:
-        nodes.left_out[name] = "two nodes have this name, of which the first is asked"
-    else:
-        nodes.by_name[name] = node
-        return
-    logger.warning("Node %d is left out: %s", node, list(nodes.left_out.values())[-1])
-
-
-def _introductions(grid: Grid, nodes: list[int], timeout: float) -> Iterator[tuple[int, dict[str, int | str]]]:
-    """Ask nodes which partition or what name they are; one that does not answer is left for the next time."""
-    message_type = f"{MessageType.QUERY}.{INTRODUCTION}"
-    questions = [Message(RecordDict(), node, message_type) for node in nodes]
-    for question, reply in exchange(grid, questions, timeout):
-        if reply is None or reply.has_error():
-            continue
-        introduction = cast(dict[str, int | str], dict(reply.content.config_records.get(NODE, {})))
-        if set(introduction) not in ({PARTITION_ID, NUM_PARTITIONS}, {NAME}):
-            raise UserError(
-                f"Node {question.metadata.dst_node_id} does not say which partition it is, nor what data it has: "
-                f"start it with {PARTITION_ID} and {NUM_PARTITIONS}, or with data and {NAME}, in its node-config."
-            )
-        yield question.metadata.dst_node_id, introduction
 
 
 def _replies_of_clients(batch: list[Message], reply: Message | None, timeout: float) -> Iterator[Message]:

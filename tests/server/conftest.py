@@ -1,10 +1,34 @@
-"""Flower stamps messages with the identity of the task that makes them: give this process one."""
+"""One process where Flower has several: the identity that stamps messages, and a clock for those who wait."""
 
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
+
+from server import exchange, joining
 
 
 @pytest.fixture(autouse=True)
 def task_identity(monkeypatch):
     for name in ("_run_id", "_task_id", "_node_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
+
+
+class Clock:
+    """Stands still but for those who sleep."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Nodes in memory compute in the server's own time, which on a busy machine may be any."""
+    clock = Clock()
+    monkeypatch.setattr(joining, "time", clock)
+    monkeypatch.setattr(exchange, "time", clock)
+    return clock

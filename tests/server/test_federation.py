@@ -11,7 +11,8 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from clients.hosting import answer, introduce
 from fedcof import UserError
 from server.exchange import exchange
-from server.federation import Federation, await_nodes, form_of, serialised_bytes
+from server.federation import Federation, form_of, serialised_bytes
+from server.joining import await_nodes
 from tests.server.in_memory_grid import InMemoryGrid
 
 
@@ -108,22 +109,6 @@ def test_the_window_bounds_what_is_under_way():
     grid.most_unanswered = 0
     assert len(list(exchange(grid, messages, timeout=5, window=4))) == 30
     assert grid.most_unanswered <= 4
-
-
-def test_nodes_that_never_come_are_named_or_waited_for():
-    with pytest.raises(UserError, match="No node joined within 0.2 seconds"):
-        await_nodes(InMemoryGrid(numbering_app(), 0), 0.2)
-    with pytest.raises(UserError, match="does not say which partition"):
-        await_nodes(InMemoryGrid(numbering_app(), 2, node_config=lambda partition: {}), 1)
-    grid = InMemoryGrid(
-        numbering_app(), 3, node_config=lambda partition: {"partition-id": partition, "num-partitions": 4}
-    )
-    assert len(await_nodes(grid, 1).by_partition) == 3
-
-
-def test_nodes_come_in_the_order_of_their_partitions():
-    grid = InMemoryGrid(numbering_app(), 9, seed=3)
-    assert [grid.partition_of_node[node] for node in await_nodes(grid, 5).by_partition] == list(range(9))
 
 
 def arrays(**named):

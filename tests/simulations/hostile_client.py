@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 app = ClientApp()
 
 CLASSES, DIM = 3, 256
+LARGE_BYTES = 10**9
 
 
 def upload(site):
@@ -43,7 +44,7 @@ def spoil(arrays, how):
     elif how == "scale":
         arrays["means"] *= 1000
     elif how == "gigabyte":
-        rows = 10**9 // (4 * DIM)
+        rows = LARGE_BYTES // (4 * DIM)
         arrays["class-ids"] = np.zeros(rows, np.uint8)
         arrays["counts"] = np.ones(rows, np.uint8)
         arrays["means"] = np.ones((rows, DIM), np.float32)

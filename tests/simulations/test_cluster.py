@@ -5,12 +5,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 from fedcof.run.results import load_results
+from tests.waiting import until
 
 TINY = ("-c", "backbone=test_efficientnet", "-c", "weights=none", "-c", "image-size=32", "-c", "partition=iid")
 
@@ -38,9 +38,7 @@ def cluster():
         command += ["--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}", f"--temp-dir={folder}"]
         command += ["--include-dashboard=false"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as ray:
-            deadline = time.monotonic() + 60
-            while not answers(address) and time.monotonic() < deadline and ray.poll() is None:
-                time.sleep(0.2)
+            assert until(lambda: answers(address), ray)
             yield address, Path(folder) / "session_latest"
             ray.terminate()
 

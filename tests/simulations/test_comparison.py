@@ -1,18 +1,16 @@
 """Comparisons as lists of runs; one that is killed half way goes on where it was."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from fedcof import UserError
 from fedcof.run.results import RunResult, load_results
 from simulations.comparison import comparison_runs, unfinished, varying_keys
+from tests.running import kill_groups, marked
+from tests.waiting import until
 
 
 def result_of(config, folder):
@@ -67,18 +65,6 @@ def test_what_cannot_be_compared_is_named(values, methods, sentence):
         comparison_runs(values, methods, ["0"])
 
 
-def kill_all_with(marker):
-    """SIGKILL the process groups of all processes whose environment holds the marker."""
-    groups = set()
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if marker.encode() in environ.read_bytes():
-                groups.add(os.getpgid(int(environ.parent.name)))
-    for group in groups - {os.getpgid(0)}:
-        with suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGKILL)
-
-
 def test_one_grid_holds_hand_picked_uploads_and_budgets():
     values = {"encoding": ["float32", "coded"], "groups": [1, 2], "rounding-noise": [0.1, 0.5]}
     values["bytes-per-class"] = [0, 90]
@@ -103,11 +89,9 @@ def test_a_killed_comparison_goes_on_without_loss_or_repetition(fedcof, tmp_path
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    deadline = time.monotonic() + 240
-    while len(load_results(tmp_path / "run")) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    kill_all_with(str(tmp_path / "cache"))
-    process.wait(timeout=60)
+    assert until(lambda: len(load_results(tmp_path / "run")) >= 2, process)
+    kill_groups(marked("FEDCOF_CACHE", tmp_path / "cache"))
+    process.wait()
     before = load_results(tmp_path / "run")
     assert 2 <= len(before) < 24
     assert fedcof(*arguments) == (0, "")

@@ -16,7 +16,7 @@ from PIL import Image
 from fedcof.run.results import load_results
 from simulations.processes import stop_groups
 from simulations.runtime import reserved_port
-from tests.simulations.test_processes import until
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
@@ -33,13 +33,13 @@ def free_port():
         return str(port.getsockname()[1])
 
 
-def bash(script, folder, environment, timeout=280):
+def bash(script, folder, environment):
     """Run a block as a person would, in one shell; what it leaves in the background goes on."""
     folder.mkdir(exist_ok=True)
     log = folder / "walk.log"
     with log.open("a") as file:
         command = ["bash", "-euo", "pipefail", "-c", script]
-        settings = {"cwd": folder, "env": environment, "stdout": file, "stderr": file, "timeout": timeout}
+        settings = {"cwd": folder, "env": environment, "stdout": file, "stderr": file}
         # What it starts is then told from what runs this test.
         done = subprocess.run(command, check=False, start_new_session=True, **settings)
     assert done.returncode == 0, log.read_text()[-2000:]
@@ -71,7 +71,6 @@ def walk(tmp_path):
 
 
 @pytest.mark.flower
-@pytest.mark.timeout(400)
 def test_the_page_is_true_from_top_to_bottom(walk, tmp_path):
     generator = np.random.default_rng(0)
     sites = {}
@@ -88,7 +87,7 @@ def test_the_page_is_true_from_top_to_bottom(walk, tmp_path):
         if who == "server":
             # A new shell has not what an earlier one exported.
             bash(f'export FLWR_HOME="$PWD/flower"\n{script}', server, walk)
-            assert until(lambda: listens(walk["PORT"]), 60)
+            assert until(lambda: listens(walk["PORT"]))
         for site, environment in sites.items():
             if who == "server, for each node":
                 shutil.copy(tmp_path / site / "node.key.pub", server / f"{site}.pub")

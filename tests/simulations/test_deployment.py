@@ -30,7 +30,7 @@ from simulations.bundle import stage_app
 from simulations.deployment import local_federation
 from simulations.submission import run_app
 from tests.simulations import hostile_client
-from tests.simulations.test_processes import until
+from tests.waiting import until
 
 TINY = {"backbone": "test_efficientnet", "weights": "none", "image-size": 32}
 HOSTILE = Path(__file__).with_name("hostile_client.py")
@@ -179,7 +179,7 @@ def is_let_in(federation, tmp_path, site, name):
     log = federation.log_of(name)
     before = len(log.read_text()) if log.exists() else 0
     start_site(federation, tmp_path, site, name=name)
-    assert until(lambda: any(word in log.read_text()[before:] for word in ("SuperNode ID", "Exit Code")), 60)
+    assert until(lambda: any(word in log.read_text()[before:] for word in ("SuperNode ID", "Exit Code")))
     if "SuperNode ID" in log.read_text()[before:]:
         return True
     federation.nodes.pop(name).kill()
@@ -248,7 +248,7 @@ def test_a_superlink_that_is_killed_loses_no_upload_and_counts_none_twice(federa
 
     thread = threading.Thread(target=first)
     thread.start()
-    assert until(lambda: store.names() == names, 120)
+    assert until(lambda: store.names() == names)
     superlink = federation.superlink
     superlink.kill()
     superlink.wait(10)
@@ -297,7 +297,7 @@ def test_an_interrupted_trial_stops_all_that_it_started(dataset, tmp_path):
     marker = f"MARK={tmp_path}"
     environment = {**os.environ, "MARK": str(tmp_path), "FEDCOF_CACHE": str(tmp_path / "cache")}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert until(lambda: sum("flower-supernode" in line for line in marked(marker)) == 2, 100)
+    assert until(lambda: sum("flower-supernode" in line for line in marked(marker)) == 2)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) != 0
-    assert until(lambda: not marked(marker), 30), marked(marker)
+    assert until(lambda: not marked(marker)), marked(marker)

@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
-from pathlib import Path
+
+import psutil
 
 from simulations import processes
+from tests.running import is_running
+from tests.waiting import until
 
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
 
@@ -29,20 +30,6 @@ with guarded(home, folder):
 """
 
 
-def is_running(process):
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def until(holds, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return holds()
-
-
 def start_guarded(tmp_path, act):
     (tmp_path / "folder").mkdir()
     command = [sys.executable, "-c", GUARDED, str(tmp_path / "home"), str(tmp_path / "folder"), act]
@@ -56,7 +43,7 @@ def test_a_process_that_ignores_the_request_is_killed(tmp_path, monkeypatch):
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout.readline()
     processes.stop_groups(tmp_path)
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     process.stdout.close()
 
 
@@ -71,11 +58,8 @@ def test_a_killed_command_leaves_nothing_behind(tmp_path):
 
 def test_the_guard_ends_with_what_it_guards(tmp_path):
     with start_guarded(tmp_path, "leave") as command:
-        assert command.wait(20) == 0
-    marker = str(tmp_path / "home").encode()
-    commands = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            commands.append((folder / "cmdline").read_bytes())
+        assert command.wait() == 0
+    marker = str(tmp_path / "home")
+    commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
     assert commands
     assert not any(marker in command for command in commands)

@@ -5,14 +5,17 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fedcof.errors import UserError
 from simulations import runtime, submission
 from simulations.runtime import Resources, simulation_superlink
 from simulations.submission import FlowerRunError, run_app
+from tests.running import is_running, marked
 
 DESCRIPTION = """
 [project]
@@ -77,25 +80,19 @@ def write_app(folder):
 
 
 def living_processes():
-    """Process id to process group and environment of all that are not zombies."""
-    processes = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
-            environment = (folder / "environ").read_bytes()
-        except OSError:
-            continue
-        if state not in "ZX":
-            processes[int(folder.name)] = (int(group), environment)
-    return processes
+    """Process id to process group of all that are not zombies."""
+    groups = {}
+    for process in filter(is_running, psutil.pids()):
+        with suppress(ProcessLookupError):
+            groups[process] = os.getpgid(process)
+    return groups
 
 
 def started_in(folder):
     """Find what runs in a folder's Flower home, and all else of the same process groups."""
     processes = living_processes()
-    marker = f"FLWR_HOME={folder}".encode()
-    groups = {group for group, environment in processes.values() if marker in environment}
-    return {process for process, (group, _) in processes.items() if group in groups}
+    groups = {processes[process] for process in marked("FLWR_HOME", folder) if process in processes}
+    return {process for process, group in processes.items() if group in groups}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +107,7 @@ def connection(tmp_path_factory):
     assert not Path(connection.environment["RAY_TMPDIR"]).exists()
 
 
-@pytest.mark.flower
+@pytest.mark.flower("one SuperLink")
 def test_an_app_runs_to_its_end_with_the_values_it_was_given(connection, tmp_path):
     values = {
         "text": "a b = ['c'] \"d\" # e\n\\f ü",
@@ -126,7 +123,7 @@ def test_an_app_runs_to_its_end_with_the_values_it_was_given(connection, tmp_pat
     assert not any("\x1b" in line or line.endswith("\n") for line in lines)
 
 
-@pytest.mark.flower
+@pytest.mark.flower("one SuperLink")
 def test_an_app_that_raises_fails_with_its_own_words(connection, tmp_path):
     log = tmp_path / "flower.log"
     with pytest.raises(FlowerRunError) as failure:
@@ -138,7 +135,7 @@ def test_an_app_that_raises_fails_with_its_own_words(connection, tmp_path):
     assert "ValueError: a sentence of mine" in failure.value.tail
 
 
-@pytest.mark.flower
+@pytest.mark.flower("one SuperLink")
 def test_a_key_that_the_app_does_not_declare_is_refused(connection, tmp_path):
     with pytest.raises(FlowerRunError, match="not accepted: .*Invalid run configuration") as failure:
         run_app(connection, write_app(tmp_path), {"unknown": 1}, Resources(num_supernodes=3), lambda line: None)
@@ -163,7 +160,7 @@ def test_two_interrupted_at_once_each_stop_all_that_is_theirs(tmp_path):
             assert len(started[number]) >= 8
             process.send_signal(number)
             process.stdout.close()
-            process.wait(60)
+            process.wait()
             assert not started[number] & living_processes().keys()
             if number is signal.SIGINT:
                 assert started[signal.SIGTERM] <= living_processes().keys()

@@ -5,13 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import timm
 import torch
-from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
@@ -21,7 +19,9 @@ from fedcof.embedding.images import decode_image
 from fedcof.run.ledger import Ledger
 from fedcof.run.results import load_results
 from simulations.prediction import best_run, predict
-from tests.simulations.test_processes import until
+from tests.running import marked
+from tests.shared import made_once
+from tests.waiting import until
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -72,11 +72,11 @@ def test_a_killed_run_ends_as_an_unbroken_one(fedcof, features, tmp_path):
     ]
     environment = {**os.environ, "FEDCOF_CACHE": str(tmp_path / "cache")}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert until(lambda: rounds_done(broken) >= 3 or process.poll() is not None, 120)
+    assert until(lambda: rounds_done(broken) >= 3, process)
     process.send_signal(signal.SIGKILL)
-    assert process.wait(20) == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     # The server is another process: the guard stops it, and only then is it certain which round was its last.
-    time.sleep(4)
+    assert until(lambda: not marked("FEDCOF_CACHE", tmp_path / "cache"))
     done = rounds_done(broken)
     assert 3 <= done < 8
     assert load_results(broken) == []
@@ -141,13 +141,7 @@ def test_wrong_input_is_one_sentence(fedcof, arguments, sentence, tmp_path, monk
 @pytest.fixture(scope="module")
 def fine_tuned(tmp_path_factory):
     """Digits on four clients, with the real weights of a real backbone; made once for all test processes."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "fine-tuned"
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / "lock"):
-        if not load_results(folder / "run"):
-            fine_tune(folder)
-    return folder / "run"
+    return made_once(tmp_path_factory, "fine-tuned", fine_tune) / "run"
 
 
 def fine_tune(folder):
@@ -166,7 +160,7 @@ def digit(tmp_path_factory):
     return path
 
 
-@pytest.mark.flower
+@pytest.mark.flower("fine-tuned")
 def test_fine_tuning_learns_from_real_images(fine_tuned):
     (result,) = load_results(fine_tuned)
     start, first, second = result.rounds
@@ -175,7 +169,7 @@ def test_fine_tuning_learns_from_real_images(fine_tuned):
     assert 0 < second.worst_tenth_accuracy <= second.client_accuracy <= 1
 
 
-@pytest.mark.flower
+@pytest.mark.flower("fine-tuned")
 def test_a_round_of_fine_tuning_costs_the_whole_network_both_ways(fine_tuned):
     model = timm.create_model("tf_efficientnet_lite0", num_classes=10)
     network = 4 * sum(parameter.numel() for parameter in model.parameters())
@@ -189,7 +183,7 @@ def test_a_round_of_fine_tuning_costs_the_whole_network_both_ways(fine_tuned):
         assert network < traffic.downlink < 1.02 * network
 
 
-@pytest.mark.flower
+@pytest.mark.flower("fine-tuned")
 def test_a_fine_tuned_run_predicts_and_its_backbone_is_another_runs_weights(fine_tuned, digit):
     (result,) = load_results(fine_tuned)
     (prediction,) = predict(fine_tuned, best_run(fine_tuned), [digit])
@@ -208,7 +202,7 @@ def transform_of(path):
     return transform(decode_image(path))[None]
 
 
-@pytest.mark.flower
+@pytest.mark.flower("fine-tuned")
 def test_plain_timm_loads_an_export_that_predicts_the_same(fedcof, fine_tuned, digit, tmp_path):
     assert fedcof("export", fine_tuned, "--format", "timm", "-o", tmp_path / "model") == (0, "")
     model = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
@@ -221,7 +215,7 @@ def test_plain_timm_loads_an_export_that_predicts_the_same(fedcof, fine_tuned, d
         assert scores[name] == pytest.approx(score, rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.flower
+@pytest.mark.flower("fine-tuned")
 def test_onnxruntime_loads_an_export_that_predicts_the_same(fedcof, fine_tuned, digit, tmp_path):
     import onnxruntime
 

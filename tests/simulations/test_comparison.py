@@ -69,7 +69,9 @@ def test_one_grid_holds_hand_picked_uploads_and_budgets():
     values = {"encoding": ["float32", "coded"], "groups": [1, 2], "rounding-noise": [0.1, 0.5]}
     values["bytes-per-class"] = [0, 90]
     runs = comparison_runs(values, ["fedcof", "fed3r"], ["0"]).values()
-    made = {(c.method, c.encoding, c.groups, c.rounding_noise, c.bytes_per_class) for c in runs}
+    made = {
+        (c.method.name, c.wire.encoding, c.wire.groups, c.wire.rounding_noise, c.wire.bytes_per_class) for c in runs
+    }
     assert len(runs) == len(made)
     assert made == {
         *(("fedcof", "float32", groups, 0.02, 0) for groups in (1, 2)),

@@ -10,7 +10,7 @@ from simulations.scenario import configure, parse_override, scenario_names
 
 @pytest.mark.parametrize("name", scenario_names())
 def test_every_scenario_of_the_package_is_a_run_config(name):
-    assert configure(name, []).num_clients > 1
+    assert configure(name, []).data.num_clients > 1
 
 
 def test_settings_win_over_the_scenario_and_the_last_one_wins():
@@ -32,12 +32,12 @@ def test_paths_become_absolute(tmp_path, monkeypatch):
     config = configure("digits", ["dataset=folder:images", "weights=model.safetensors"])
     assert config.data.dataset == f"folder:{Path.cwd() / 'images'}"
     assert config.embedding.weights == str(Path.cwd() / "model.safetensors")
-    assert configure("digits", ["weights=none"]).weights == "none"
+    assert configure("digits", ["weights=none"]).embedding.weights == "none"
 
 
 def test_a_scenario_file_is_read_and_its_keys_are_checked(tmp_path):
     (tmp_path / "mine.toml").write_text("num-clients = 3\n")
-    assert configure(str(tmp_path / "mine.toml"), []).num_clients == 3
+    assert configure(str(tmp_path / "mine.toml"), []).data.num_clients == 3
     (tmp_path / "mine.toml").write_text("clients = 3\n")
     with pytest.raises(UserError, match="Unknown key 'clients'"):
         configure(str(tmp_path / "mine.toml"), [])

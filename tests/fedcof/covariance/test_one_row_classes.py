@@ -96,7 +96,8 @@ def test_the_noise_taken_off_is_that_of_the_classes_that_show_scatter():
 
 @pytest.mark.parametrize("shrinkage", ["leave-one-out", "ledoit-wolf", "oas"])
 def test_estimated_amounts_do_not_ask_for_classes_that_show_nothing(shrinkage):
-    rows = random_rows(5, 12, 30, seed=7)
+    widths = np.linspace(1, 6, 30)
+    rows = [(class_id, count, widths * mean) for class_id, count, mean in random_rows(5, 12, 30, seed=7)]
     amounts = []
     for more in ([], [(5, 500, np.full(30, 9.0)), (6, 3, np.zeros(30))]):
         aggregator = FedCOF(7, 30, "per-class", shrinkage)

@@ -17,7 +17,8 @@ from PIL import Image
 
 from fedcof.embedding import feature_cache
 from fedcof.embedding.backbones import load_backbone
-from fedcof.embedding.feature_cache import cached_features, clear_cache, feature_cache_dir, list_cache
+from fedcof.embedding.feature_cache import cached_features, clear_cache, list_cache
+from fedcof.embedding.feature_table import feature_cache_dir
 from fedcof.errors import UserError
 from tests.fedcof.images import (
     NAME,

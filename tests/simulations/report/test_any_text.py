@@ -15,7 +15,7 @@ from rich.console import Console
 
 from fedcof.printable import printable
 from fedcof.run.results import NodeResult, append_result
-from simulations import commands, display
+from simulations import commands, display, prediction
 from simulations.prediction import Prediction
 from simulations.report import writing
 from simulations.report.figure_style import drawn_quietly, plain_label
@@ -108,8 +108,8 @@ def test_lines_show_any_text(monkeypatch, tmp_path, text):
 
 @any_text
 def test_predictions_show_any_text(monkeypatch, tmp_path, text):
-    monkeypatch.setattr(commands, "best_run", lambda folder: replace(run(), accuracy=None))
-    monkeypatch.setattr(commands, "predict", lambda *_: [Prediction(text, [(f"class {text}.", 0.5)])])
+    monkeypatch.setattr(prediction, "best_run", lambda folder: replace(run(), accuracy=None))
+    monkeypatch.setattr(prediction, "predict", lambda *_: [Prediction(text, [(f"class {text}.", 0.5)])])
     lines = printed_with(monkeypatch, commands.show_predictions, tmp_path, [])
     assert says(lines, f": class {text}. (0.500)")
     assert says(lines, "its accuracy unknown")

@@ -19,6 +19,7 @@ from fedcof.covariance.diagnosis import CovarianceDiagnostic
 from fedcof.data.virtual_clients import backbone_of, labels_of, problem_of
 from fedcof.files import whole_file
 from fedcof.heads.trainable import Network
+from fedcof.methods.base import shrinkage_used
 from fedcof.methods.chain import most_rows
 from fedcof.methods.method import FederatedMethod
 from fedcof.run.config import RunConfig
@@ -72,6 +73,8 @@ class FederatedRun:
         Clients whose statistics are in the classifier; and the bytes of all accepted uploads' numbers alone.
     seconds : float
         Time that it took, over all parts of a run that was gone on with.
+    shrinkage : float or None
+        How much the covariance was shrunk.
     network : Network or None
         What was trained.
     nodes : list of NodeResult
@@ -86,6 +89,7 @@ class FederatedRun:
         self.clients = 0
         self.expected_uplink_bytes = 0
         self.seconds = 0.0
+        self.shrinkage: float | None = None
         self.network: Network | None = None
         self.nodes: list[NodeResult] = []
         self._federation = federation
@@ -214,6 +218,7 @@ class FederatedRun:
         self._present = strategy.solved().present
         self.clients, self.rejected = strategy.num_accepted, strategy.rejected
         self.expected_uplink_bytes = strategy.expected_uplink_bytes
+        self.shrinkage = shrinkage_used(strategy.aggregator)
         self.nodes = strategy.intake.results() if strategy.intake else []
         accuracy = self._accuracy(strategy.solved(), strategy.client_metrics)
         number = len(self.rounds) + 1
@@ -283,6 +288,7 @@ class FederatedRun:
             "clients": self.clients,
             "nodes": [asdict(node) for node in self.nodes],
             "expected_uplink_bytes": self.expected_uplink_bytes,
+            "shrinkage": self.shrinkage,
             "seconds": self.seconds + time.perf_counter() - self._started,
         }
         checkpoint = Checkpoint(
@@ -304,7 +310,7 @@ class FederatedRun:
         self.ledger.add_rows(course["ledger"])
         self.rejected = {int(client): reason for client, reason in course["rejected"].items()}
         self.clients, self.expected_uplink_bytes = course["clients"], course["expected_uplink_bytes"]
-        self.seconds = course["seconds"]
+        self.seconds, self.shrinkage = course["seconds"], course.get("shrinkage")
         self.nodes = [NodeResult(**node) for node in course["nodes"]]
         logger.info("Going on after round %d of training.", checkpoint.rounds_done)
 

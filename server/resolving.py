@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedcof import LinearClassifier, UserError
 from fedcof.data.virtual_clients import labels_of, problem_of
+from fedcof.methods.base import shrinkage_used
 from fedcof.run.config import RunConfig
 from fedcof.run.results import HEAD_FILE_NAME, NodeResult, RunResult
 from fedcof.run.training import NO_TRAINING
@@ -71,6 +72,7 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
         accuracy=share(right) if len(labels_of(config, "test")) else None,
         clients=len(nodes),
         seconds=seconds,
+        shrinkage=shrinkage_used(strategy.aggregator),
         nodes=nodes,
         head=(Path(target) / HEAD_FILE_NAME).as_posix(),
     )

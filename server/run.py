@@ -15,6 +15,7 @@ from fedcof import LinearClassifier
 from fedcof.data.partitioning import describe_partition
 from fedcof.data.virtual_clients import client_indices, labels_of, problem_of, split_features
 from fedcof.files import whole_file, write_whole
+from fedcof.methods.base import shrinkage_used
 from fedcof.methods.method import PooledMethod
 from fedcof.run.config import RunConfig
 from fedcof.run.ledger import Ledger
@@ -87,6 +88,7 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
         best_round=best.round if best else None,
         nodes=run.nodes,
         covariance=run.diagnosis(),
+        shrinkage=run.shrinkage,
     )
 
 
@@ -96,12 +98,14 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     table = split_features(config, "train")
     problem = problem_of(config)
     features, labels = torch.tensor(table.features[:]), torch.tensor(table.labels[:])
-    solved = method.pooled(features, labels, problem.num_classes, config.method).solve()
+    aggregator = method.pooled(features, labels, problem.num_classes, config.method)
+    solved = aggregator.solve()
     seconds = round(time.perf_counter() - started, 3)
     classifier = LinearClassifier(solved.weight, solved.bias, solved.present, problem.class_names)
     _write_files(folder, Ledger(), config)
     classifier.save(folder / HEAD_FILE_NAME)
-    return replace(result_of(config, rightly_classified(classifier, config)), seconds=seconds)
+    right = rightly_classified(classifier, config)
+    return replace(result_of(config, right), seconds=seconds, shrinkage=shrinkage_used(aggregator))
 
 
 def result_of(config: RunConfig, right: Tensor) -> RunResult:

@@ -18,8 +18,8 @@ class CoreClock(threading.Thread):
     """Counts the seconds in which a core could be had: the busier the machine, the more slowly they pass.
 
     Every two seconds it does a little work and sees how much of that time it got a core: half of it where two share
-    one, a tenth of it where ten do. A limit on this clock is as generous as the machine is busy, and still ends what
-    hangs, because a core can be had at times on every machine.
+    one, a tenth of it where ten do. A limit on this clock is as generous as the machine is busy, and still ends
+    what hangs, because a core can be had at times on every machine.
     """
 
     PERIOD = 2.0
@@ -59,7 +59,7 @@ class CoreClock(threading.Thread):
             act()
 
     def after(self, seconds, act):
-        """Call ``act`` from the clock's thread once as many seconds have passed; gives a function that forgets it."""
+        """Call ``act`` from the clock's thread once as many seconds have passed; gives what forgets it."""
         watch = (self.seconds + seconds, act)
         with self._lock:
             self._watches.append(watch)

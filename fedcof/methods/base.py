@@ -29,6 +29,12 @@ class Aggregator(Protocol):
         """Mean feature vector of each class: shape (C, d), float64."""
 
 
+def shrinkage_used(aggregator: Aggregator) -> float | None:
+    """Tell how much the covariance was shrunk in the last solve; None for a method that shrinks none."""
+    amount: float | None = getattr(aggregator, "shrinkage_", None)
+    return amount
+
+
 class ClassMeansAggregator(ABC):
     """What the methods that live on class means share: keeping the uploads until they are asked to solve.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
-from fedcof.methods.base import Aggregator
+from fedcof.methods.base import Aggregator, shrinkage_used
 from fedcof.privacy.correction import signal_share
 from fedcof.privacy.mechanism import Privacy
 from fedcof.statistics.class_means import ClassMeanRows
@@ -47,6 +47,11 @@ class NoiseCorrected:
     def of_method(self) -> Aggregator:
         """The method's own aggregator."""
         return self._aggregator
+
+    @property
+    def shrinkage_(self) -> float | None:
+        """How much the method's own aggregator has shrunk its covariance."""
+        return shrinkage_used(self._aggregator)
 
     def class_means(self) -> Tensor:
         """Average the uploads' means; see the method's own aggregator."""

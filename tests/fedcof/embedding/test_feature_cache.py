@@ -18,7 +18,7 @@ from PIL import Image
 from fedcof.embedding import feature_cache
 from fedcof.embedding.backbones import load_backbone
 from fedcof.embedding.feature_cache import cached_features, clear_cache, list_cache
-from fedcof.embedding.feature_table import feature_cache_dir
+from fedcof.embedding.feature_table import feature_cache_dir, open_features
 from fedcof.errors import UserError
 from tests.fedcof.images import (
     NAME,
@@ -181,14 +181,14 @@ def test_a_damaged_entry_is_computed_again(backbone, tmp_path, caplog, damage):
     images = make_images()
     right = np.array(cached_features(backbone, images, tmp_path).features)
     damage(the_entry(tmp_path))
-    feature_cache._verified_entry.cache_clear()
+    open_features.cache_clear()
     with caplog.at_level(logging.WARNING):
         mended = cached_features(backbone, images, tmp_path)
     assert "damaged" in caplog.text
     assert np.array_equal(mended.features, right)
     assert np.array_equal(mended.labels, images["label"])
     assert backbone.module.images == 2 * NUM_IMAGES
-    feature_cache._verified_entry.cache_clear()
+    open_features.cache_clear()
     cached_features(backbone, images, tmp_path)
     assert backbone.module.images == 2 * NUM_IMAGES
 

@@ -1,0 +1,352 @@
+"""One-shot methods as a Flower strategy: ask every client once, solve one classifier."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable
+from logging import getLogger
+from typing import TypedDict
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+from torch import nn
+
+from fedcof import LinearClassifier, UserError
+from fedcof.heads.temperature import softmax_start
+from fedcof.heads.trainable import Network
+from fedcof.methods.base import Aggregator
+from fedcof.methods.chain import Chain, Encode, Measure, Withhold
+from fedcof.methods.method import FederatedMethod
+from fedcof.methods.registry import METHODS
+from fedcof.methods.section import MethodSection
+from fedcof.privacy.mechanism import Privacy
+from fedcof.run.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
+from fedcof.statistics.base import Statistics
+from fedcof.wire.arrays import num_bytes
+from fedcof.wire.codec import Sent
+from fedcof.wire.section import WireSection
+from server.intake import Intake, NodeRules
+from server.records import classifier_to_arrays, network_to_arrays, sent_in
+
+logger = getLogger("flwr")
+
+
+EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+class Participation(TypedDict, total=False):
+    """Who is asked when, and what is done about those who do not answer.
+
+    Attributes
+    ----------
+    quorum : float
+        Share of the asked clients, from 0 to 1, whose upload must be accepted; 0.8 unless given.
+    fraction : float
+        Share of all clients asked in each round, none of them twice; 1 unless given.
+    seed : int
+        Seed of the order in which clients are asked where ``fraction`` is below 1; 0 unless given.
+    broadcast : bool
+        Whether the last round sends the classifier to all clients, which evaluate it; False unless given.
+    on_reply : callable
+        Called after every reply, for those who watch.
+    then : Strategy
+        Flower's strategy, or one's own, that goes on for the rounds after the first ``init_rounds`` (1 unless
+        given) and trains a :class:`fedcof.network.Network`, starting from the classifier as a softmax.
+    backbone : Module
+        Trains with the head; without one, the head alone does.
+    privacy : Privacy
+        The promise that clients were asked to send with: uploads that it cannot have made are refused.
+    subtract_noise : bool
+        Whether its noise is taken off again, as far as it is known; True unless given.
+    rules : NodeRules
+        How nodes with data of their own are dealt with, which one trusts less than one's own simulation.
+    """
+
+    quorum: float
+    fraction: float
+    seed: int
+    broadcast: bool
+    on_reply: Callable[[], None]
+    then: Strategy | None
+    init_rounds: int
+    backbone: nn.Module | None
+    privacy: Privacy | None
+    subtract_noise: bool
+    rules: NodeRules | None
+
+
+class OneShotStrategy(Strategy):
+    """A method whose clients are asked once, as a Flower strategy.
+
+    Parameters
+    ----------
+    section : MethodSection
+        Names the method, with its keys.
+    num_classes, feature_dim : int
+        Size of the classifier.
+    **participation
+        See :class:`Participation`; one that is misspelt is a TypeError.
+
+    Attributes
+    ----------
+    num_asked, num_accepted : int
+        Clients asked so far, and clients whose upload is used.
+    rejected : dict of int to str
+        Why each client was left out, by node id.
+    expected_uplink_bytes : int
+        Bytes of the accepted uploads' numbers alone.
+    client_metrics : MetricRecord or None
+        What the clients found when they evaluated the classifier.
+    intake : Intake or None
+        What became of the uploads of nodes with data of their own.
+    aggregator : Aggregator
+        The uploads so far.
+    """
+
+    def __init__(
+        self,
+        section: MethodSection,
+        num_classes: int,
+        feature_dim: int,
+        *,
+        quorum: float = 0.8,
+        fraction: float = 1.0,
+        seed: int = 0,
+        broadcast: bool = False,
+        on_reply: Callable[[], None] = lambda: None,
+        then: Strategy | None = None,
+        init_rounds: int = 1,
+        backbone: nn.Module | None = None,
+        privacy: Privacy | None = None,
+        subtract_noise: bool = True,
+        rules: NodeRules | None = None,
+    ) -> None:
+        method = METHODS.get(section.name)
+        if not isinstance(method, FederatedMethod):
+            raise UserError(
+                f"The method {section.name} asks no clients, so there is no strategy of it: choose another."
+            )
+        self.quorum, self.fraction, self.seed = quorum, fraction, seed
+        self.broadcast, self.on_reply = broadcast, on_reply
+        self.then, self.init_rounds, self.backbone = then, init_rounds, backbone
+        self.intake = Intake(rules) if rules else None
+        self.client_metrics: MetricRecord | None = None
+        self.num_asked = 0
+        self.num_accepted = 0
+        self.rejected: dict[int, str] = {}
+        self.expected_uplink_bytes = 0
+        self.aggregator: Aggregator = method.aggregator(num_classes, feature_dim, section, privacy, subtract_noise)
+        self._chain = _receiving_chain(
+            method, num_classes, feature_dim, privacy, subtract_noise, rules.most_rows if rules else None
+        )
+        self._to_ask: list[int] | None = None
+        self._asked_now = 0
+        self._last_round = 1
+        self._classifier: LinearClassifier | None = None
+
+    def read_upload(self, sent: Sent) -> Statistics:
+        """Read one client's upload as what the aggregator adds; raises UserError if it cannot be used."""
+        return self._chain.receive(sent.arrays, sent.tag)
+
+    def solve(self) -> LinearClassifier:
+        """Solve for the classifier of all uploads so far."""
+        return self.aggregator.solve()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask the round's share of those clients that have not been asked for their statistics."""
+        clients = sorted(grid.get_node_ids())
+        kept: list[int] = []
+        if self._to_ask is None:
+            if self.intake:
+                kept = self.intake.take_kept(self.read_upload)
+                clients = [client for client in clients if client not in kept]
+            self._to_ask = random.Random(self.seed).sample(clients, len(clients)) if self.fraction < 1 else clients
+        size = math.ceil(self.fraction * len(clients))
+        asked, self._to_ask = self._to_ask[:size], self._to_ask[size:]
+        self._asked_now = len(kept) + len(asked)
+        self.num_asked += self._asked_now
+        config[SERVER_ROUND] = server_round
+        content = RecordDict({CONFIG: config})
+        message_type = f"{MessageType.QUERY}.{STATISTICS}"
+        return [Message(content, client, message_type) for client in sorted(asked)]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Fold the replies in as they arrive and solve.
+
+        Raises
+        ------
+        UserError
+            If fewer clients than the quorum sent an upload that can be used.
+        """
+        for reply in replies:
+            self._fold_in(reply)
+            self.on_reply()
+        if self.intake:
+            self._add_taken(self.intake)
+        if not self._asked_now:
+            return None, None
+        expected = max(self.num_asked, self.intake.rules.expected if self.intake else 0)
+        if self.num_accepted < max(self.quorum * expected, 1):
+            raise UserError(self._quorum_missed(expected))
+        self._classifier = self.solve()
+        metrics = MetricRecord({"clients": self.num_accepted, "clients-rejected": len(self.rejected)})
+        return classifier_to_arrays(self._classifier), metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the classifier to all clients after the last round, if it is to be broadcast and nothing follows."""
+        if not self.broadcast or self.then is not None or server_round < self._last_round:
+            return []
+        config[SERVER_ROUND] = server_round
+        content = RecordDict({ARRAYS: arrays, CONFIG: config})
+        return [Message(content, client, MessageType.EVALUATE) for client in sorted(grid.get_node_ids())]
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Average the clients' metrics over their samples; clients that failed or have none do not count."""
+        contents = [reply.content for reply in replies if reply.has_content()]
+        counted = [c for c in contents if any(m.get(NUM_EXAMPLES) for m in c.metric_records.values())]
+        self.client_metrics = aggregate_metricrecords(counted, NUM_EXAMPLES) if counted else None
+        return self.client_metrics
+
+    def summary(self) -> None:
+        """Log the strategy's settings."""
+        logger.info("\t├──> Quorum: %g", self.quorum)
+        logger.info("\t├──> Fraction asked in a round: %g", self.fraction)
+        logger.info("\t└──> Broadcast of the classifier: %s", self.broadcast)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int = 1,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFunction | None = None,
+    ) -> Result:
+        """Run the strategy; there is nothing to start from, so ``initial_arrays`` may be left out.
+
+        See ``flwr.serverapp.strategy.Strategy.start`` for the parameters and the result. Where another strategy
+        goes on, ``num_rounds`` counts its rounds too, and so do the numbers that ``evaluate_fn`` is called with; it
+        is called with the network that training starts from, under the number of the last round before.
+        """
+        collecting = num_rounds if self.then is None else min(self.init_rounds, num_rounds)
+        self._last_round = collecting
+        arrays = ArrayRecord() if initial_arrays is None else initial_arrays
+        result = super().start(grid, arrays, collecting, timeout, train_config, evaluate_config, evaluate_fn)
+        if self.then is None or collecting == num_rounds:
+            return result
+
+        def evaluate_later(training_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+            return evaluate_fn(collecting + training_round, arrays) if evaluate_fn else None
+
+        start = network_to_arrays(self.starting_network())
+        rounds = num_rounds - collecting
+        training = self.then.start(grid, start, rounds, timeout, train_config, evaluate_config, evaluate_later)
+        return _joined(result, training, collecting)
+
+    def starting_network(self) -> Network:
+        """Give the network that training starts from.
+
+        Returns
+        -------
+        Network
+            The classifier, scaled to be a softmax (:mod:`fedcof.temperature`), on the backbone if that trains.
+        """
+        classifier = softmax_start(self.solved(), self.aggregator.class_means())
+        network = Network(classifier.num_classes, classifier.feature_dim, self.backbone)
+        return network.set_head(classifier)
+
+    def solved(self) -> LinearClassifier:
+        """Give the classifier of a strategy that has run.
+
+        Returns
+        -------
+        LinearClassifier
+            C classes, d features.
+
+        Raises
+        ------
+        UserError
+            If no client was asked.
+        """
+        if self._classifier is None:
+            raise UserError("No client was asked, so there is no classifier: start the strategy on some clients.")
+        return self._classifier
+
+    def _fold_in(self, reply: Message) -> None:
+        client = reply.metadata.src_node_id
+        if reply.has_error():
+            self._reject(client, reply.error.reason or f"error {reply.error.code}")
+            return
+        try:
+            sent = sent_in(reply.content)
+            upload = self.read_upload(sent)
+            if self.intake:
+                self.intake.take(client, upload, sent, reply.content)
+            else:
+                self._add(client, upload, sent)
+        except UserError as error:
+            self._reject(client, str(error))
+
+    def _add(self, client: int, upload: Statistics, sent: Sent) -> None:
+        self.aggregator.add(upload, client)
+        self.num_accepted += 1
+        self.expected_uplink_bytes += num_bytes(sent.arrays)
+
+    def _add_taken(self, intake: Intake) -> None:
+        for client, upload, sent, reason in intake.release():
+            if reason:
+                self._reject(client, reason)
+            else:
+                self._add(client, upload, sent)
+
+    def _reject(self, client: int, reason: str) -> None:
+        self.rejected[client] = reason.strip().splitlines()[-1] if reason.strip() else "no reason given"
+        if self.intake:
+            self.intake.reject(client, self.rejected[client])
+        logger.warning("Client %d is left out: %s", client, self.rejected[client])
+
+    def _quorum_missed(self, expected: int) -> str:
+        example = "the others did not join"
+        if self.rejected:
+            client, reason = next(iter(self.rejected.items()))
+            example = f"client {client}: {reason.rstrip('.')}"
+        return (
+            f"Only {self.num_accepted} of {expected} clients sent an upload that can be used, fewer than the "
+            f"quorum of {self.quorum:g}: mend the clients or lower the quorum ({example})."
+        )
+
+
+def _receiving_chain(
+    method: FederatedMethod,
+    num_classes: int,
+    feature_dim: int,
+    privacy: Privacy | None,
+    subtract_noise: bool,
+    most_rows: int | None,
+) -> Chain:
+    return Chain(
+        (
+            Measure(method, num_classes, privacy, subtract_noise=subtract_noise),
+            Withhold(method, num_classes, feature_dim),
+            Encode(method, WireSection(), num_clients=1, num_classes=num_classes, most_rows=most_rows),
+        )
+    )
+
+
+def _joined(first: Result, then: Result, rounds: int) -> Result:
+    """Count the second result's rounds on from the first's."""
+    for field in ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp"):
+        metrics = getattr(first, field)
+        metrics.update({rounds + number: record for number, record in getattr(then, field).items()})
+    first.arrays = then.arrays
+    return first

@@ -54,7 +54,7 @@ class Participation(TypedDict, total=False):
         Called after every reply, for those who watch.
     then : Strategy
         Flower's strategy, or one's own, that goes on for the rounds after the first ``init_rounds`` (1 unless
-        given) and trains a :class:`fedcof.network.Network`, starting from the classifier as a softmax.
+        given) and trains a :class:`fedcof.heads.trainable.Network`, starting from the classifier as a softmax.
     backbone : Module
         Trains with the head; without one, the head alone does.
     privacy : Privacy
@@ -259,7 +259,7 @@ class OneShotStrategy(Strategy):
         Returns
         -------
         Network
-            The classifier, scaled to be a softmax (:mod:`fedcof.temperature`), on the backbone if that trains.
+            The classifier, scaled to be a softmax (:mod:`fedcof.heads.temperature`), on the backbone if that trains.
         """
         classifier = softmax_start(self.solved(), self.aggregator.class_means())
         network = Network(classifier.num_classes, classifier.feature_dim, self.backbone)

@@ -38,7 +38,7 @@ def network_to_arrays(network: Network) -> ArrayRecord:
     Returns
     -------
     ArrayRecord
-        What trains, as :meth:`fedcof.network.Network.to_arrays` names it.
+        What trains, as :meth:`fedcof.heads.trainable.Network.to_arrays` names it.
     """
     return ArrayRecord({name: Array(array) for name, array in network.to_arrays().items()})
 

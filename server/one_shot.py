@@ -259,7 +259,7 @@ class OneShotStrategy(Strategy):
         Returns
         -------
         Network
-            The classifier, scaled to be a softmax (:mod:`fedcof.heads.temperature`), on the backbone if that trains.
+            The classifier, scaled to a softmax (:mod:`fedcof.heads.temperature`), on the backbone if that trains.
         """
         classifier = softmax_start(self.solved(), self.aggregator.class_means())
         network = Network(classifier.num_classes, classifier.feature_dim, self.backbone)

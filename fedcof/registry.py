@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -113,6 +114,39 @@ class Registry(Generic[T]):
                 f"({type(error).__name__}: {error}): mend or remove the package that offers it."
             ) from error
         return item
+
+
+def check_filled_in(kind: str, name: str, item: object, classes: tuple[type, ...], says: Sequence[str]) -> None:
+    """Check that an object fills in an abstract class, and says of itself what it is registered as.
+
+    Parameters
+    ----------
+    kind : str
+        What it is to be, for people.
+    name : str
+        Under which it is to be known.
+    item : object
+        The object.
+    classes : tuple of type
+        The abstract classes, of which it has to fill in one.
+    says : sequence of str
+        Attributes that it has to have; the first is its own name.
+
+    Raises
+    ------
+    UserError
+        If it leaves something open.
+    """
+    if not isinstance(item, classes) or inspect.isabstract(type(item)):
+        places = " or ".join(f"{known.__module__}.{known.__qualname__}" for known in classes)
+        raise UserError(f"The {kind} {name} is {item!r}: give an object of a class that fills in {places}.")
+    missing = [attribute for attribute in says if not hasattr(item, attribute)]
+    if missing:
+        raise UserError(f"The {kind} {name} does not say its {', '.join(missing)}: set it on its class.")
+    if getattr(item, says[0]) != name:
+        raise UserError(
+            f"The {kind} {name} says of itself that it is {getattr(item, says[0])}: register it as that."
+        )
 
 
 def _attribute(place: str) -> Any:  # noqa: ANN401

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from fedcof.covariance.totals import ClassTotals
-from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
+from fedcof.registry import check_filled_in
 
 
 class Head(ABC):
@@ -67,12 +66,4 @@ def check_head(name: str, head: Head) -> None:
     UserError
         If it is no whole head.
     """
-    if not isinstance(head, Head) or inspect.isabstract(type(head)):
-        raise UserError(
-            f"The head {name} is {head!r}: give an object of a class that fills in fedcof.heads.head.Head."
-        )
-    missing = [member for member in ("name", "unit_length") if not hasattr(head, member)]
-    if missing or head.name != name:
-        raise UserError(
-            f"The head {name} does not say its {', '.join(missing) or 'own name'}: set it on its class."
-        )
+    check_filled_in("head", name, head, (Head,), ["name", "unit_length"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +14,7 @@ from fedcof.errors import UserError
 from fedcof.methods.base import Aggregator
 from fedcof.privacy.mechanism import Privacy
 from fedcof.privacy.noise import NoiseSource
+from fedcof.registry import check_filled_in
 from fedcof.statistics.base import Statistics
 from fedcof.wire.registry import encodings_of
 
@@ -267,16 +267,7 @@ def check_method(name: str, method: Method) -> None:
         If it is no whole method, its statistics leave something open, or no codec writes them.
     """
     kinds = (FederatedMethod, PooledMethod, StartOfTraining)
-    if not isinstance(method, kinds) or inspect.isabstract(type(method)):
-        raise UserError(
-            f"The method {name} is {method!r}: give an object of a class that fills in one of "
-            f"{', '.join(kind.__name__ for kind in kinds)} of fedcof.methods.method."
-        )
-    missing = [member for member in ("name", "title", "statistics") if not hasattr(method, member)]
-    if missing or method.name != name:
-        raise UserError(
-            f"The method {name} does not say its {', '.join(missing) or 'own name'}: set it on its class."
-        )
+    check_filled_in("method", name, method, kinds, ["name", "title", "statistics"])
     if method.statistics:
         check_statistics(name, method.statistics)
 

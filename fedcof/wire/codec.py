@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedcof.errors import UserError
+from fedcof.registry import check_filled_in
 from fedcof.statistics.base import Statistics
 from fedcof.wire.arrays import Arrays
 
@@ -171,9 +170,4 @@ def check_codec(tag: str, codec: Codec) -> None:
     UserError
         If it is no whole codec, or the tag is another's.
     """
-    if not isinstance(codec, Codec) or inspect.isabstract(type(codec)):
-        raise UserError(
-            f"The codec {tag} is {codec!r}: give an object of a class that fills in fedcof.wire.codec.Codec."
-        )
-    if codec.tag != tag:
-        raise UserError(f"The codec {tag} says of itself that it is {codec.tag}: register it as that.")
+    check_filled_in("codec", tag, codec, (Codec,), ["tag", "kind", "encoding"])

@@ -57,10 +57,18 @@ class ExecutionSection(Section):
         numbers=_ADDRESS,
     )
     node_timeout: float = key(
-        120.0, "Seconds to wait for the nodes to join.", Acts.EXECUTION, Changes.NOTHING, numbers=ABOVE_0
+        120.0,
+        "Seconds to wait for the next node to join, counted from the last that did.",
+        Acts.EXECUTION,
+        Changes.NOTHING,
+        numbers=ABOVE_0,
     )
     reply_timeout: float = key(
-        3600.0, "Seconds to wait for a reply.", Acts.EXECUTION, Changes.NOTHING, numbers=ABOVE_0
+        3600.0,
+        "Seconds to wait for a reply, counted from the last that came.",
+        Acts.EXECUTION,
+        Changes.NOTHING,
+        numbers=ABOVE_0,
     )
     output: str = key(
         "",

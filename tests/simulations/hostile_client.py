@@ -69,6 +69,7 @@ def act(config, how):
 
 @app.query("introduction")
 def introduce(message, context):
+    (Path(context.node_config["data"]) / "introduced.txt").touch()
     record = ConfigRecord({"name": context.node_config["name"]})
     return Message(RecordDict({"node": record}), reply_to=message)
 

@@ -38,9 +38,11 @@ def cluster():
         command += ["--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}", f"--temp-dir={folder}"]
         command += ["--include-dashboard=false"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as ray:
-            assert until(lambda: answers(address), ray)
-            yield address, Path(folder) / "session_latest"
-            ray.terminate()
+            try:
+                assert until(lambda: answers(address), ray)
+                yield address, Path(folder) / "session_latest"
+            finally:
+                ray.terminate()
 
 
 @pytest.mark.flower

@@ -1,4 +1,4 @@
-"""The tests' own limits: what hangs is ended, on a clock that passes as cores can be had; what is shared is made once."""
+"""The tests' own limits: what hangs is ended, on a clock of cores; what is shared is made once."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import spread
+from tests.limits import spread
 from tests.running import is_running, kill_groups, marked
 from tests.shared import made_once
 from tests.waiting import CoreClock, until
@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_on(folder, content, *options):
-    """Run pytest, with this conftest, on a file of its own; gives its exit status and what it said."""
+    """Run pytest, with these limits, on a file of its own; gives its exit status and what it said."""
     (folder / "test_inner.py").write_text(content)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-c", "none.ini"]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.limits", "-p", "no:cacheprovider", "-c", "none.ini"]
     (folder / "none.ini").write_text("[pytest]\nmarkers = flower\n")
     done = subprocess.run(
         [*command, "--rootdir", str(folder), *options, str(folder / "test_inner.py")],
@@ -37,26 +37,41 @@ def environment():
     return {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
 
 
-@pytest.mark.parametrize(
-    "hangs", ["time.sleep(9999)", "[None for _ in iter(int, 1)]", "subprocess.run(['sleep', '9999'])"]
-)
-def test_a_test_that_hangs_fails_and_the_next_one_runs(tmp_path, hangs):
-    content = f"import subprocess, time\ndef test_first():\n    {hangs}\ndef test_second():\n    pass\n"
-    status, said = pytest_on(tmp_path, content, "--timeout=1")
-    assert status == 1
-    assert "1 failed, 1 passed" in said
-    assert "it took more than 1 seconds in which a core was to be had" in said
+HANGING = """
+import subprocess, time
+import pytest
+
+@pytest.fixture
+def fixture_that_hangs():
+    time.sleep(9999)
+
+def test_with_a_fixture(fixture_that_hangs):
+    pass
+
+def test_asleep():
+    time.sleep(9999)
+
+def test_busy():
+    while True:
+        pass
+
+def test_waiting_for_a_process():
+    subprocess.run(["sleep", "9999"])
+
+def test_that_ends():
+    pass
+"""
 
 
-def test_a_fixture_that_hangs_is_an_error(tmp_path):
-    content = "import pytest, time\n@pytest.fixture\ndef slow():\n    time.sleep(9999)\ndef test(slow):\n    pass\n"
-    status, said = pytest_on(tmp_path, content, "--timeout=1")
+def test_tests_that_hang_fail_and_the_next_ones_run(tmp_path):
+    status, said = pytest_on(tmp_path, HANGING, "--timeout=1")
     assert status == 1
-    assert "1 error" in said
+    assert "3 failed, 1 passed, 1 error" in said
+    assert said.count("Failed: Timeout: it took more than 1 seconds in which a core was to be had") >= 4
 
 
 def test_one_that_takes_no_signal_is_ended_with_its_process(tmp_path):
-    content = "import signal, time\nimport tests.conftest\ntests.conftest.LAST_SECONDS = 1\n"
+    content = "import signal, time\nimport tests.limits\ntests.limits.LAST_SECONDS = 1\n"
     content += "def test():\n    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\n    time.sleep(9999)\n"
     status, said = pytest_on(tmp_path, content, "--timeout=1", "-s")
     assert status == 1

@@ -26,8 +26,10 @@ from fedcof.errors import UserError
 from simulations.processes import guarded, signals_ignored, signals_raise, stop
 
 CONNECTION_NAME = "simulation"
-# How long the SuperLink may do nothing before it answers; a busy machine lets it do little, but something.
+# Before it answers the SuperLink may compute for so long, however busy the machine, or do nothing for so long.
 START_SECONDS = 60.0
+# Of a core: less than this is no start that a busy machine slows down, but the idling of one that will not answer.
+LEAST_SHARE = 0.01
 
 _POLL_SECONDS = 0.05
 _CLUSTER_SECONDS = 5.0
@@ -300,7 +302,7 @@ def start_superlink(connection: Connection, *options: str) -> subprocess.Popen[s
     Raises
     ------
     UserError
-        If it ends, or does nothing for a minute, before it answers.
+        If it ends, or computes or idles for a minute, before it answers.
     """
     process = launch_superlink(connection, *options)
     await_answer(connection, connection.unanswered.pop())
@@ -322,18 +324,19 @@ def launch_superlink(connection: Connection, *options: str) -> subprocess.Popen[
 def await_answer(connection: Connection, superlink: subprocess.Popen[str]) -> None:
     """Wait until a SuperLink answers, as long as it lives and does something; raises UserError."""
     host, port = connection.address.split(":")
-    busy, since = -1.0, time.monotonic()
-    while superlink.poll() is None and time.monotonic() < since + START_SECONDS:
+    worked, seen, since = 0.0, 0.0, time.monotonic()
+    while superlink.poll() is None and worked < START_SECONDS and time.monotonic() < since + START_SECONDS:
         if _is_healthy(host, int(port), connection.certificates):
             return
-        if (now := _cpu_seconds(superlink.pid)) > busy:
-            busy, since = now, time.monotonic()
+        worked = _cpu_seconds(superlink.pid)
+        if worked >= seen + LEAST_SHARE * START_SECONDS:
+            seen, since = worked, time.monotonic()
         time.sleep(_POLL_SECONDS)
     said = connection.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = ANSI.sub("", said[-1]) if said else "nothing"
     raise UserError(
-        f"Flower's SuperLink ended or did nothing for {START_SECONDS:.0f} s before it answered, and its last words"
-        f" were {last!r}; check that flower-superlink runs in this environment."
+        f"Flower's SuperLink ended, or computed or idled for {START_SECONDS:.0f} s, before it answered, and its last"
+        f" words were {last!r}; check that flower-superlink runs in this environment."
     )
 
 

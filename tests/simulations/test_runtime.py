@@ -212,10 +212,22 @@ def test_the_signal_handlers_are_put_back(tmp_path, monkeypatch):
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
-def test_a_superlink_that_does_not_start_is_a_users_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("act", "seconds"),
+    [
+        ("sys.exit(1)", 60.0),
+        ("time.sleep(9999)", 5.0),
+        ("[time.sleep(0.05) for _ in iter(int, 1)]", 5.0),
+        ("[None for _ in iter(int, 1)]", 1.0),
+    ],
+    ids=["ends", "sleeps", "idles", "computes"],
+)
+def test_a_superlink_that_does_not_start_is_a_users_error(tmp_path, monkeypatch, act, seconds):
+    monkeypatch.setattr(runtime, "START_SECONDS", seconds)
     commands = tmp_path / "commands"
     commands.mkdir()
-    (commands / "flower-superlink").write_text("#!/bin/sh\necho 'no licence'\nexit 1\n")
+    program = f"#!{sys.executable} -I\nimport sys, time\nprint('no licence', flush=True)\n{act}\n"
+    (commands / "flower-superlink").write_text(program)
     (commands / "flower-superlink").chmod(0o755)
     monkeypatch.setattr(runtime, "_command_path", lambda: f"{commands}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(UserError, match="'no licence'"), simulation_superlink(tmp_path / "superlink"):

@@ -335,8 +335,8 @@ def await_answer(connection: Connection, superlink: subprocess.Popen[str]) -> No
     said = connection.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = ANSI.sub("", said[-1]) if said else "nothing"
     raise UserError(
-        f"Flower's SuperLink ended, or computed or idled for {START_SECONDS:.0f} s, before it answered, and its last"
-        f" words were {last!r}; check that flower-superlink runs in this environment."
+        f"Flower's SuperLink ended, or computed or idled for {START_SECONDS:.0f} s, before it answered, and its"
+        f" last words were {last!r}; check that flower-superlink runs in this environment."
     )
 
 

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
@@ -175,7 +176,9 @@ time = _TurnedClock
 def hostile_app(folder, give_up=None):
     """Stage the app with the light clients; its server waits for no reply any more once ``give_up`` is there."""
     app = stage_app(folder)
-    shutil.copyfile(HOSTILE, app / "clients" / "app.py")
+    description = tomllib.loads((app / "pyproject.toml").read_text())
+    module = description["tool"]["flwr"]["app"]["components"]["clientapp"].partition(":")[0]
+    shutil.copyfile(HOSTILE, app / f"{module.replace('.', '/')}.py")
     if give_up:
         exchange = app / "server" / "exchange.py"
         text = exchange.read_text().replace("import time\n", "import os\nimport time\n", 1)

@@ -59,10 +59,10 @@ def act(config, how):
     with (folder / "asked.txt").open("a") as file:
         file.write("statistics\n")
     if how == "slow":
-        time.sleep(600)
+        time.sleep(10**6)
     if how == "dies":
         os.kill(int((folder / "supernode.pid").read_text()), signal.SIGKILL)
-        time.sleep(600)
+        time.sleep(10**6)
     if how == "raises":
         raise RuntimeError("the disk is full")
 

@@ -224,9 +224,9 @@ def test_two_processes_at_once_make_one_entry(backbone, tmp_path):
     processes = [context.Process(target=embed_in_a_process, args=(tmp_path, barrier, results)) for _ in range(2)]
     for process in processes:
         process.start()
-    found = [results.get(timeout=120) for _ in processes]
+    found = [results.get() for _ in processes]
     for process in processes:
-        process.join(timeout=60)
+        process.join()
     assert sorted(images for images, _ in found) == [0, NUM_IMAGES]
     expected = cached_features(backbone, make_images(), tmp_path).features
     assert backbone.module.images == 0

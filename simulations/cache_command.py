@@ -8,7 +8,7 @@ from pathlib import Path
 from fedcof.data.virtual_clients import partition_cache_dir, problem_notes_dir
 from fedcof.embedding.feature_cache import clear_cache, list_cache
 from fedcof.embedding.feature_table import feature_cache_dir
-from simulations.display import TextTable, console, say
+from simulations.terminal import TextTable, console, say
 
 
 def show_cache() -> None:

@@ -17,7 +17,7 @@ from clients.samples import features_here, images_here
 from clients.training import Inputs, LocalTraining, train
 from clients.upload import samples_told, upload_of
 from fedcof import LinearClassifier, UserError
-from fedcof.data.virtual_clients import backbone_of, problem_of
+from fedcof.data.problem import backbone_of, problem_of
 from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
 from fedcof.heads.trainable import Network
 from fedcof.methods.method import Samples

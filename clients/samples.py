@@ -13,7 +13,8 @@ from torch import Tensor
 from clients.policy import DATA
 from fedcof import UserError
 from fedcof.data.class_list import class_names_of
-from fedcof.data.virtual_clients import backbone_of, client_images, client_samples, held_out_part
+from fedcof.data.problem import backbone_of
+from fedcof.data.virtual_clients import client_images, client_samples, held_out_part
 from fedcof.embedding.feature_table import feature_cache_dir
 from fedcof.run.config import RunConfig
 

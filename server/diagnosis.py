@@ -6,7 +6,7 @@ import torch
 
 from fedcof import FedCOF, Oracle
 from fedcof.covariance.diagnosis import CovarianceDiagnostic, compare_covariances
-from fedcof.data.virtual_clients import split_features
+from fedcof.data.problem import split_features
 from fedcof.methods.base import Aggregator
 from fedcof.methods.noise_corrected import NoiseCorrected
 from fedcof.run.config import RunConfig

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedcof import LinearClassifier
-from fedcof.data.virtual_clients import backbone_of, dataset_of, labels_of, split_features
+from fedcof.data.problem import backbone_of, dataset_of, labels_of, split_features
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
 

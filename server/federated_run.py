@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fedcof import LinearClassifier
 from fedcof.covariance.diagnosis import CovarianceDiagnostic
-from fedcof.data.virtual_clients import backbone_of, labels_of, problem_of
+from fedcof.data.problem import backbone_of, labels_of, problem_of
 from fedcof.files import whole_file
 from fedcof.heads.trainable import Network
 from fedcof.methods.chain import most_rows
@@ -35,7 +35,8 @@ from server.diagnosis import diagnose
 from server.evaluation import rightly_classified, share
 from server.federation import Federation
 from server.intake import NodeRules
-from server.strategy import OneShotStrategy, network_to_arrays
+from server.records import network_to_arrays
+from server.strategy import OneShotStrategy
 from server.upload_store import UploadStore
 
 BEST_FOLDER_NAME = "best"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedcof import LinearClassifier, UserError
-from fedcof.data.virtual_clients import labels_of, problem_of
+from fedcof.data.problem import labels_of, problem_of
 from fedcof.keys import unknown_key
 from fedcof.run.config import RunConfig
 from fedcof.run.results import HEAD_FILE_NAME, NodeResult, RunResult

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fedcof import LinearClassifier
 from fedcof.data.partitioning import describe_partition
-from fedcof.data.virtual_clients import client_indices, labels_of, problem_of, split_features
+from fedcof.data.problem import labels_of, problem_of, split_features
+from fedcof.data.virtual_clients import client_indices
 from fedcof.files import whole_file, write_whole
 from fedcof.methods.method import PooledMethod
 from fedcof.run.config import RunConfig

@@ -6,9 +6,9 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from logging import getLogger
-from typing import TypedDict, Unpack
+from typing import Unpack
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
@@ -23,58 +23,19 @@ from fedcof.methods.method import FederatedMethod
 from fedcof.methods.registry import METHODS
 from fedcof.methods.section import MethodSection
 from fedcof.privacy.mechanism import Privacy
-from fedcof.run.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS, tag_of
+from fedcof.run.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
 from fedcof.statistics.base import Statistics
 from fedcof.wire.arrays import num_bytes
 from fedcof.wire.codec import Sent
 from fedcof.wire.section import WireSection
 from server.intake import Intake, NodeRules
+from server.participation import Participation
+from server.records import classifier_to_arrays, network_to_arrays, sent_in
 
 logger = getLogger("flwr")
 
 
 EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]
-
-
-class Participation(TypedDict, total=False):
-    """Who is asked when, and what is done about those who do not answer.
-
-    Attributes
-    ----------
-    quorum : float
-        Share of the asked clients, from 0 to 1, whose upload must be accepted; 0.8 unless given.
-    fraction : float
-        Share of all clients asked in each round, none of them twice; 1 unless given.
-    seed : int
-        Seed of the order in which clients are asked where ``fraction`` is below 1; 0 unless given.
-    broadcast : bool
-        Whether the last round sends the classifier to all clients, which evaluate it; False unless given.
-    on_reply : callable
-        Called after every reply, for those who watch.
-    then : Strategy
-        Flower's strategy, or one's own, that goes on for the rounds after the first ``init_rounds`` (1 unless
-        given) and trains a :class:`fedcof.network.Network`, starting from the classifier as a softmax.
-    backbone : Module
-        Trains with the head; without one, the head alone does.
-    privacy : Privacy
-        The promise that clients were asked to send with: uploads that it cannot have made are refused.
-    subtract_noise : bool
-        Whether its noise is taken off again, as far as it is known; True unless given.
-    rules : NodeRules
-        How nodes with data of their own are dealt with, which one trusts less than one's own simulation.
-    """
-
-    quorum: float
-    fraction: float
-    seed: int
-    broadcast: bool
-    on_reply: Callable[[], None]
-    then: Strategy | None
-    init_rounds: int
-    backbone: nn.Module | None
-    privacy: Privacy | None
-    subtract_noise: bool
-    rules: NodeRules | None
 
 
 class OneShotStrategy(Strategy):
@@ -258,7 +219,8 @@ class OneShotStrategy(Strategy):
         Returns
         -------
         Network
-            The classifier, scaled to be a softmax (:mod:`fedcof.temperature`), on the backbone if that trains.
+            The classifier, scaled to be a softmax (:mod:`fedcof.heads.temperature`), on the backbone if that
+            trains.
         """
         classifier = softmax_start(self.solved(), self.aggregator.class_means())
         network = Network(classifier.num_classes, classifier.feature_dim, self.backbone)
@@ -287,7 +249,7 @@ class OneShotStrategy(Strategy):
             self._reject(client, reply.error.reason or f"error {reply.error.code}")
             return
         try:
-            sent = _sent_in(reply.content)
+            sent = sent_in(reply.content)
             upload = self.read_upload(sent)
             if self.intake:
                 self.intake.take(client, upload, sent, reply.content)
@@ -405,50 +367,6 @@ def _receiving_chain(
             Encode(method, WireSection(), num_clients=1, num_classes=num_classes, most_rows=most_rows),
         )
     )
-
-
-def classifier_to_arrays(classifier: LinearClassifier) -> ArrayRecord:
-    """Write a classifier as the arrays of a Flower model.
-
-    Parameters
-    ----------
-    classifier : LinearClassifier
-        C classes, d features.
-
-    Returns
-    -------
-    ArrayRecord
-        ``weight`` (C, d) float32, ``bias`` (C,) float32, ``present`` (C,) bool.
-    """
-    tensors = {"weight": classifier.weight, "bias": classifier.bias, "present": classifier.present}
-    return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in tensors.items()})
-
-
-def network_to_arrays(network: Network) -> ArrayRecord:
-    """Write a network as the arrays of a Flower model.
-
-    Parameters
-    ----------
-    network : Network
-        Any.
-
-    Returns
-    -------
-    ArrayRecord
-        What trains, as :meth:`fedcof.network.Network.to_arrays` names it.
-    """
-    return ArrayRecord({name: Array(array) for name, array in network.to_arrays().items()})
-
-
-def _sent_in(content: RecordDict) -> Sent:
-    """Take an upload out of a reply; raises UserError if there is none, or it is no arrays."""
-    tagged = [(tag_of(name), record) for name, record in content.array_records.items()]
-    tag, record = next(((tag, record) for tag, record in tagged if tag is not None), ("", ArrayRecord()))
-    try:
-        return Sent({key: record[key].numpy() for key in record}, tag)
-    except Exception as error:
-        # Anything may be raised by numpy's reader on bytes that a stranger has made.
-        raise UserError(f"its arrays cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _joined(first: Result, then: Result, rounds: int) -> Result:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from fedcof.data.virtual_clients import partition_cache_dir, problem_notes_dir
+from fedcof.data.problem import problem_notes_dir
+from fedcof.data.virtual_clients import partition_cache_dir
 from fedcof.embedding.feature_cache import clear_cache, list_cache
 from fedcof.embedding.feature_table import feature_cache_dir
 from simulations.terminal import TextTable, console, say

@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 import datasets
 
 from fedcof.data.image_dataset import ImageDataset
+from fedcof.data.problem import dataset_of
 from fedcof.data.section import NODES
-from fedcof.data.virtual_clients import client_indices, dataset_of
+from fedcof.data.virtual_clients import client_indices
 from fedcof.embedding.images import rgb_images
 from fedcof.errors import UserError
 from fedcof.keys import Scalar

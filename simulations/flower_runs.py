@@ -12,13 +12,8 @@ from threading import Thread
 
 from rich.progress import Progress
 
-from fedcof.data.virtual_clients import (
-    client_indices,
-    features_seem_kept,
-    images_to_embed,
-    note_problem,
-    split_features,
-)
+from fedcof.data.problem import features_seem_kept, images_to_embed, note_problem, split_features
+from fedcof.data.virtual_clients import client_indices
 from fedcof.errors import UserError
 from fedcof.files import write_whole
 from fedcof.keys import Scalar

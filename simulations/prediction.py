@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fedcof.data.virtual_clients import backbone_of
+from fedcof.data.problem import backbone_of
 from fedcof.embedding.backbones import Backbone
 from fedcof.embedding.images import decode_image
 from fedcof.errors import UserError

@@ -19,9 +19,9 @@ _CHANGES = {
 _INTRODUCTION = """\
 # Settings
 
-Every key of a run: in a scenario file, after `-c` of a command, or in `flwr run --run-config`. `fedcof settings` prints
-them, `fedcof settings KEY` one. This page is written by `python -m simulations.settings_page`, from the keys' own
-declarations in the `section.py` files and in `fedcof/run/`; do not edit it.
+Every key of a run: in a scenario file, after `-c` of a command, or in `flwr run --run-config`. `fedcof settings`
+prints them, `fedcof settings KEY` one. This page is written by `python -m simulations.settings_page` from the keys'
+own declarations, in the `section.py` files and in `fedcof/run/`; do not edit it.
 """
 _HEADINGS = ["key", "default", "takes", "meaning", "acts on", "changes", "has an effect"]
 

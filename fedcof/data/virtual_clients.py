@@ -2,284 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedcof.data.kept_problem import KeptProblem, KeptSplit, has_note, leave_note, noted_problem
+from fedcof.data.kept_problem import KeptProblem
 from fedcof.data.partition_cache import kept_partition
 from fedcof.data.precomputed import OWNERS_FILE_NAME, is_precomputed, shared_features
-from fedcof.data.section import NATURAL, DataSection
-from fedcof.embedding.feature_table import FeatureTable, feature_cache_dir
-from fedcof.embedding.section import EmbeddingSection
+from fedcof.data.problem import Sampled, backbone_of, dataset_of, kept_problem_of, split_features
+from fedcof.data.section import NATURAL
+from fedcof.embedding.feature_table import feature_cache_dir
 from fedcof.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
-
-    from fedcof.data.image_dataset import ImageDataset
-    from fedcof.embedding.backbones import Backbone
-
-Progress = Callable[[int], None]
-
-
-class Sampled(Protocol):
-    """What says which samples a run has, and what features: two sections of its run-config."""
-
-    @property
-    def data(self) -> DataSection:
-        """Whose samples."""
-
-    @property
-    def embedding(self) -> EmbeddingSection:
-        """Which features."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What there is to classify.
-
-    Attributes
-    ----------
-    num_classes : int
-        Number of classes C.
-    feature_dim : int
-        Dimension d of the features.
-    class_names : tuple of str
-        What each label stands for.
-    """
-
-    num_classes: int
-    feature_dim: int
-    class_names: tuple[str, ...]
-
-
-def problem_of(config: Sampled) -> Problem:
-    """Find out what a run classifies, be it images or features that were computed elsewhere.
-
-    Parameters
-    ----------
-    config : Sampled
-        The run's sections on data and embedding.
-
-    Returns
-    -------
-    Problem
-        Its classes and the dimension of its features.
-
-    Raises
-    ------
-    UserError
-        If the dataset or the backbone cannot be loaded.
-    """
-    if config.data.is_precomputed:
-        features = shared_features(config.data.dataset)
-        return Problem(features.num_classes, features.feature_dim, features.class_names)
-    if kept := _noted(config):
-        return Problem(len(kept.class_names), kept.feature_dim, kept.class_names)
-    dataset = dataset_of(config)
-    return Problem(dataset.num_classes, backbone_of(config).feature_dim, dataset.class_names)
-
-
-def labels_of(config: Sampled, split: str) -> NDArray[np.int64]:
-    """Read the labels of a split, without an image or a feature.
-
-    Parameters
-    ----------
-    config : Sampled
-        The run's sections on data and embedding.
-    split : {"train", "test"}
-        Which part of the dataset.
-
-    Returns
-    -------
-    ndarray
-        Class of each sample (n,), int64.
-
-    Raises
-    ------
-    UserError
-        If the dataset cannot be loaded, or the split is neither.
-    """
-    if config.data.is_precomputed:
-        return shared_features(config.data.dataset).table(split).labels
-    if kept := _noted(config):
-        return kept.table(split).labels
-    return dataset_of(config).labels(split)
-
-
-def images_to_embed(config: Sampled, split: str) -> int:
-    """Count the images that a run needs embedded before its clients start.
-
-    Parameters
-    ----------
-    config : Sampled
-        The run's sections on data and embedding.
-    split : {"train", "test"}
-        Which part of the dataset.
-
-    Returns
-    -------
-    int
-        All of the split; 0 if the features were computed elsewhere, or clients embed their own images.
-    """
-    if config.data.is_precomputed or (split == "train" and not config.embedding.feature_cache):
-        return 0
-    dataset = dataset_of(config)
-    return len(dataset.train if split == "train" else dataset.test)
-
-
-def dataset_of(config: Sampled) -> ImageDataset:
-    """Load a run's dataset, once per process.
-
-    Parameters
-    ----------
-    config : Sampled
-        The run's sections on data and embedding.
-
-    Returns
-    -------
-    ImageDataset
-        Its training and test split.
-    """
-    if config.data.on_nodes:
-        from fedcof.data.node_data import shared_node_dataset
-
-        return shared_node_dataset(config.data.classes, config.data.test_data)
-    from fedcof.data.datasets import shared_dataset
-
-    return shared_dataset(config.data.dataset, config.data.image_column, config.data.label_column)
-
-
-def backbone_of(config: Sampled) -> Backbone:
-    """Load a run's backbone, once per process.
-
-    Parameters
-    ----------
-    config : Sampled
-        The run's sections on data and embedding.
-
-    Returns
-    -------
-    Backbone
-        The frozen feature extractor.
-
-    Raises
-    ------
-    UserError
-        If the run has none, because its features were computed elsewhere.
-    """
-    if config.data.is_precomputed:
-        raise UserError(
-            f"The run's features come from {config.data.dataset!r} and not from a backbone, so it cannot be used "
-            "on images: use a run on images."
-        )
-    from fedcof.embedding.backbones import shared_backbone
-
-    return shared_backbone(config.embedding.backbone, config.embedding.image_size, config.embedding.weights)
-
-
-def split_features(config: Sampled, split: str, progress: Progress | None = None) -> FeatureTable:
-    """Features of a whole split, embedded by whoever asks first and read from the cache by all others.
-
-    Parameters
-    ----------
-    config : Sampled
-        The run's sections on data and embedding.
-    split : {"train", "test"}
-        Which part of the dataset.
-    progress : callable, optional
-        Called with the number of images embedded since the last call.
-
-    Returns
-    -------
-    FeatureTable
-        Features (n, d) float32 and labels (n,) int64.
-    """
-    if config.data.is_precomputed:
-        return shared_features(config.data.dataset).table(split)
-    if kept := _noted(config):
-        return kept.table(split)
-    from fedcof.embedding.feature_cache import cached_features
-
-    dataset = dataset_of(config)
-    images = dataset.train if split == "train" else dataset.test
-    return cached_features(
-        backbone_of(config), images, feature_cache_dir(), config.embedding.batch_size, progress=progress
-    )
-
-
-def note_problem(config: Sampled, folder: Path) -> None:
-    """Leave a note of a run's classes and features for the processes that are to answer for its clients.
-
-    Parameters
-    ----------
-    config : Sampled
-        A run whose features are in the cache; of one that has none nothing is noted.
-    folder : Path
-        Where to, see :data:`fedcof.data.kept_problem.FOLDER_VARIABLE`.
-    """
-    if not _has_kept_features(config):
-        return
-    problem = problem_of(config)
-    splits = []
-    for split in ("train", "test"):
-        features = split_features(config, split).features
-        # The table is mapped from a file of the cache's entry.
-        splits.append(KeptSplit(str(Path(features.filename).parent), len(features)))  # type: ignore[attr-defined]
-    kept = KeptProblem(problem.class_names, problem.feature_dim, *splits)
-    leave_note(folder, _source(config), kept)
-    leave_note(problem_notes_dir(), _source(config), kept)
-
-
-def features_seem_kept(config: Sampled) -> bool:
-    """Guess, without a look at the dataset or the backbone, whether nothing is left to embed before a run.
-
-    Parameters
-    ----------
-    config : Sampled
-        The run.
-
-    Returns
-    -------
-    bool
-        True where an earlier run found features for this dataset and backbone; either may have changed since.
-    """
-    if config.data.is_precomputed:
-        return True
-    return _has_kept_features(config) and has_note(problem_notes_dir(), _source(config))
-
-
-def problem_notes_dir() -> Path:
-    """Folder of the notes of earlier runs, beside the features; it need not exist."""
-    return feature_cache_dir().with_name("problems")
-
-
-def _noted(config: Sampled) -> KeptProblem | None:
-    return noted_problem(_source(config)) if _has_kept_features(config) else None
-
-
-def _has_kept_features(config: Sampled) -> bool:
-    return config.embedding.feature_cache and not config.data.on_nodes and not config.data.is_precomputed
-
-
-def _source(config: Sampled) -> tuple[str | int, ...]:
-    """Name all that decides a run's features and labels."""
-    dataset = config.data.dataset, config.data.image_column, config.data.label_column
-    return (
-        *dataset,
-        config.embedding.backbone,
-        config.embedding.weights,
-        config.embedding.image_size,
-        config.embedding.batch_size,
-    )
 
 
 def client_samples(config: Sampled, client: int, held_out: bool = False) -> tuple[Tensor, Tensor]:
@@ -397,7 +138,7 @@ def client_indices(config: Sampled) -> list[NDArray[np.int64]]:
     """
     return _client_indices(
         (config.data.dataset, config.data.image_column, config.data.label_column),
-        _noted(config),
+        kept_problem_of(config),
         config.data.num_clients,
         config.data.partition,
         config.data.alpha,

@@ -10,7 +10,8 @@ from PIL import Image
 
 from clients.app import evaluation_of_client, statistics_of_client, training_of_client
 from fedcof import UserError
-from fedcof.data.virtual_clients import client_samples, problem_of, samples_of_client
+from fedcof.data.problem import problem_of
+from fedcof.data.virtual_clients import client_samples, samples_of_client
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
 
@@ -86,7 +87,7 @@ def vars_of(config, **changes):
 
 
 def test_fine_tuning_sends_the_whole_network(dataset):
-    from fedcof.data.virtual_clients import backbone_of
+    from fedcof.data.problem import backbone_of
 
     config = config_of(dataset, continue_="fine-tune", backbone_learning_rate=0.1)
     problem = problem_of(config)
@@ -125,7 +126,7 @@ def test_what_a_client_holds_out_it_does_not_learn_from(dataset):
 
 @pytest.mark.parametrize("continuation", ["linear-probe", "fine-tune"])
 def test_a_network_is_evaluated_on_what_is_held_out(dataset, continuation):
-    from fedcof.data.virtual_clients import backbone_of
+    from fedcof.data.problem import backbone_of
 
     config = config_of(dataset, client_test_share=0.3, continue_=continuation)
     problem = problem_of(config)

@@ -12,7 +12,7 @@ from PIL import Image
 from clients.app import evaluation_of_client, statistics_of_client, training_of_client
 from clients.policy import NodePolicy
 from fedcof import ClassMeans, UserError
-from fedcof.data.virtual_clients import problem_of
+from fedcof.data.problem import problem_of
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
 

@@ -4,7 +4,8 @@ from simulations.scenario import configure
 
 
 def test_listing_and_clearing(fedcof, capsys):
-    from fedcof.data.virtual_clients import client_indices, split_features
+    from fedcof.data.problem import split_features
+    from fedcof.data.virtual_clients import client_indices
 
     config = configure("digits", ["backbone=test_efficientnet", "weights=none", "image-size=32"])
     assert fedcof("cache", "list") == (0, "")

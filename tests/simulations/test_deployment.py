@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from fedcof import FedCOF, LinearClassifier
-from fedcof.data.virtual_clients import client_indices, dataset_of
+from fedcof.data.problem import dataset_of
+from fedcof.data.virtual_clients import client_indices
 from fedcof.embedding.backbones import load_backbone
 from fedcof.errors import UserError
 from fedcof.run.config import RunConfig

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fedcof import UserError
 from fedcof.data.node_data import class_names_of, load_node_images
-from fedcof.data.virtual_clients import labels_of, problem_of, split_features
+from fedcof.data.problem import labels_of, problem_of, split_features
 from fedcof.embedding.images import rgb_images
 from fedcof.run.config import RunConfig
 

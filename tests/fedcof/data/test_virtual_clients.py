@@ -5,15 +5,8 @@ import pytest
 import torch
 
 from fedcof import UserError
-from fedcof.data.virtual_clients import (
-    backbone_of,
-    client_indices,
-    client_samples,
-    images_to_embed,
-    labels_of,
-    problem_of,
-    split_features,
-)
+from fedcof.data.problem import backbone_of, images_to_embed, labels_of, problem_of, split_features
+from fedcof.data.virtual_clients import client_indices, client_samples
 from fedcof.run.config import RunConfig
 
 

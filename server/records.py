@@ -1,0 +1,70 @@
+"""What goes into Flower's records and comes out of them: classifiers, networks and uploads."""
+
+from __future__ import annotations
+
+from flwr.app import Array, ArrayRecord, RecordDict
+
+from fedcof import LinearClassifier, UserError
+from fedcof.heads.trainable import Network
+from fedcof.run.protocol import tag_of
+from fedcof.wire.codec import Sent
+
+
+def classifier_to_arrays(classifier: LinearClassifier) -> ArrayRecord:
+    """Write a classifier as the arrays of a Flower model.
+
+    Parameters
+    ----------
+    classifier : LinearClassifier
+        C classes, d features.
+
+    Returns
+    -------
+    ArrayRecord
+        ``weight`` (C, d) float32, ``bias`` (C,) float32, ``present`` (C,) bool.
+    """
+    tensors = {"weight": classifier.weight, "bias": classifier.bias, "present": classifier.present}
+    return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in tensors.items()})
+
+
+def network_to_arrays(network: Network) -> ArrayRecord:
+    """Write a network as the arrays of a Flower model.
+
+    Parameters
+    ----------
+    network : Network
+        Any.
+
+    Returns
+    -------
+    ArrayRecord
+        What trains, as :meth:`fedcof.heads.trainable.Network.to_arrays` names it.
+    """
+    return ArrayRecord({name: Array(array) for name, array in network.to_arrays().items()})
+
+
+def sent_in(content: RecordDict) -> Sent:
+    """Take an upload out of a reply.
+
+    Parameters
+    ----------
+    content : RecordDict
+        The reply's.
+
+    Returns
+    -------
+    Sent
+        Arrays and tag; none of either where there is no upload.
+
+    Raises
+    ------
+    UserError
+        If it is no arrays.
+    """
+    tagged = [(tag_of(name), record) for name, record in content.array_records.items()]
+    tag, record = next(((tag, record) for tag, record in tagged if tag is not None), ("", ArrayRecord()))
+    try:
+        return Sent({key: record[key].numpy() for key in record}, tag)
+    except Exception as error:
+        # Anything may be raised by numpy's reader on bytes that a stranger has made.
+        raise UserError(f"its arrays cannot be read ({type(error).__name__}: {error})") from error

@@ -113,8 +113,8 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
     client : int
         Client number.
     content : RecordDict
-        The server's request: the arrays of a :class:`fedcof.network.Network`, and a ``config`` record with the
-        number of the round.
+        The server's request: the arrays of a :class:`fedcof.heads.trainable.Network`, and a ``config`` record with
+        the number of the round.
     context : Context
         The node's context.
 
@@ -161,7 +161,7 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
         Client number.
     content : RecordDict
         The server's request, with the arrays of a classifier (``weight`` (C, d), ``bias`` (C,), ``present`` (C,))
-        or of a :class:`fedcof.network.Network`.
+        or of a :class:`fedcof.heads.trainable.Network`.
     context : Context
         The node's context.
 

@@ -50,7 +50,7 @@ def measured_gpu_memory(backbone: str, image_size: int, weights: str, batch_size
     Parameters
     ----------
     backbone, image_size, weights
-        See :func:`fedcof.backbones.load_backbone`.
+        See :func:`fedcof.embedding.backbones.load_backbone`.
     batch_size : int
         Images embedded at once; where the GPU has not the memory, fewer.
 

@@ -21,7 +21,7 @@ def load_image_dataset(name: str, image_column: str = "", label_column: str = ""
     """Load a dataset by its name.
 
     Images are not decoded here: a damaged file shows when :func:`rgb_images` comes to it. Features that were
-    computed elsewhere (``features:DIR``) have no images; :mod:`fedcof.precomputed` reads them.
+    computed elsewhere (``features:DIR``) have no images; :mod:`fedcof.data.precomputed` reads them.
 
     Parameters
     ----------

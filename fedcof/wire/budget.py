@@ -48,7 +48,7 @@ class UploadPlan:
     groups : int
         Rows per class, for :func:`fedcof.class_means`.
     step : float
-        Step of a mean of one sample, in the backbone's units, for :func:`fedcof.encoding.encode_class_means`.
+        Step of a mean of one sample, in the backbone's units, for :func:`fedcof.wire.encoding.encode_class_means`.
     noise : float
         Variance of the rounding noise over that of the sampling noise, step^2 / (12 sigma^2).
     num_bytes : float
@@ -181,7 +181,7 @@ def write_within_budget(
     plan : UploadPlan
         What was chosen.
     stream : ndarray of shape (bytes,), uint8
-        As :func:`fedcof.coded_means.write_class_means` makes it.
+        As :func:`fedcof.wire.coded_means.write_class_means` makes it.
 
     Raises
     ------

@@ -52,7 +52,7 @@ class Centre:
         return vector
 
     def encoded(self) -> tuple[NDArray[np.uint32], NDArray[np.int16]]:
-        """Write the levels as a stream, without dither; see :func:`fedcof.entropy_coding.encode_levels`."""
+        """Write the levels as a stream, without dither; see :func:`fedcof.wire.entropy_coding.encode_levels`."""
         return encode_levels(self.levels[None], np.array([self.scale]), np.zeros_like(self.levels), None)
 
     @staticmethod

@@ -10,7 +10,7 @@ short:
   and the others hold nothing but within-class noise. The reflection is orthogonal, so white noise stays white.
 * Coordinates differ in width, and wide ones are those with a large mean: one power law per client says how.
   Rotating them all to the same width, which a code of fixed length needs, would cost bits here.
-* The levels are written near their entropy by :mod:`fedcof.entropy_coding`.
+* The levels are written near their entropy by :mod:`fedcof.wire.entropy_coding`.
 
 Everything is one array of bytes, because every further array costs about 0.4 kB on the wire.
 """

@@ -33,6 +33,7 @@ _HOMES = {
     "FeatureMoments": "fedcof.statistics.moments",
     "Fed3R": "fedcof.methods.fed3r",
     "FedCOF": "fedcof.methods.fedcof",
+    "FedCOFClassifier": "fedcof.methods.estimator",
     "FedNCM": "fedcof.methods.fedncm",
     "LinearClassifier": "fedcof.heads.linear",
     "Oracle": "fedcof.methods.oracle",

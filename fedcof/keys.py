@@ -139,6 +139,16 @@ class Key:
         name = self.name.replace("-", "_")
         return f"{name}_" if keyword.iskeyword(name) else name
 
+    @property
+    def takes(self) -> str:
+        """The values that it takes, in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices())}"
+        kind = "a number or a text" if self.number_or_text else _KINDS[type(self.default)]
+        if not self.numbers:
+            return kind
+        return self.numbers.words if isinstance(self.default, str) else f"{kind}, {self.numbers.words}"
+
     def validate(self, value: Scalar) -> None:
         """Check a value by itself; raises UserError."""
         if self.choices and value not in self.choices():
@@ -226,6 +236,25 @@ class Section:
         return cls._declared
 
     @classmethod
+    def key_of(cls, attribute: str) -> Key:
+        """Give the key of a field, for whoever has to name it."""
+        return next(known for known in cls.declared() if known.attribute == attribute)
+
+    @classmethod
+    def named(cls, **values: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Give values of fields by the names of their keys."""
+        return {cls.key_of(attribute).name: value for attribute, value in values.items()}
+
+    @classmethod
+    def unchecked(cls, values: Mapping[str, object]) -> Self:
+        """Make the section of kebab-case keys whose values need be nothing but of the right kind."""
+        section = object.__new__(cls)
+        for known in cls.declared():
+            value = known.read(values[known.name]) if known.name in values else known.default
+            object.__setattr__(section, known.attribute, value)
+        return section
+
+    @classmethod
     def of(cls, values: Mapping[str, Scalar]) -> Self:
         """Make the section of kebab-case keys, with defaults for those that are missing."""
         return cls(**{known.attribute: values[known.name] for known in cls.declared() if known.name in values})
@@ -244,7 +273,8 @@ def _key_of(section: type[Section], declared: Field[Any]) -> Key:
 
 def unknown_key(name: str, known: Sequence[str]) -> UserError:
     """Make the error for a key that there is not, with the nearest that there is."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    as_keys_are_written = name.lower().replace("_", "-")
+    near = difflib.get_close_matches(as_keys_are_written, known, n=1, cutoff=0.6)
     meant = f"did you mean {near[0]}? " if near else ""
     return UserError(f"Unknown key {name!r}: {meant}fedcof settings lists all {len(known)}.")
 

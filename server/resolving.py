@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedcof import LinearClassifier, UserError
 from fedcof.data.problem import labels_of, problem_of
+from fedcof.keys import unknown_key
 from fedcof.methods.base import shrinkage_used
 from fedcof.run.config import RunConfig
 from fedcof.run.results import HEAD_FILE_NAME, NodeResult, RunResult
@@ -44,6 +45,8 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
     """
     free = [name for name, known in RunConfig.declared().items() if known.after_upload]
     for key in changes:
+        if key not in RunConfig.declared():
+            raise unknown_key(key, list(RunConfig.declared()))
         if key not in free:
             raise UserError(
                 f"The key {key} is decided before the uploads, so it cannot be changed for these: set one of "

@@ -11,8 +11,8 @@ from typing import Any
 
 import tomli_w
 
-from fedcof.errors import UserError, unknown_name
-from fedcof.keys import Scalar
+from fedcof.errors import UserError
+from fedcof.keys import Scalar, unknown_key
 
 PACKAGES = ("fedcof", "clients", "server")
 DESCRIPTION_IN_WHEEL = "flower_app.toml"
@@ -88,7 +88,7 @@ def _staged_description(run_config: Mapping[str, Scalar]) -> dict[str, Any]:
     config = _flatten(app.get("config", {}))
     for key in run_config:
         if key not in config:
-            raise unknown_name("run-config key", key, sorted(config))
+            raise unknown_key(key, list(config))
     app["config"] = config | dict(run_config)
     project = {key: description["project"][key] for key in ("name", "version", "description", "license")}
     return {"project": project, "tool": {"flwr": {"app": app}}}

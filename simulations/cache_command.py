@@ -9,7 +9,7 @@ from fedcof.data.problem import problem_notes_dir
 from fedcof.data.virtual_clients import partition_cache_dir
 from fedcof.embedding.feature_cache import clear_cache, list_cache
 from fedcof.embedding.feature_table import feature_cache_dir
-from simulations.display import TextTable, console, say
+from simulations.terminal import TextTable, console, say
 
 
 def show_cache() -> None:

@@ -14,25 +14,66 @@ from fedcof.errors import UserError
 from fedcof.printable import printable
 
 app = typer.Typer(
-    help="Training-free federated learning on Flower and Ray.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 cache = typer.Typer(help="The features and partitions that runs keep on disk.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
 
-Scenario = Annotated[str, typer.Argument(help="A scenario's name or the path of its TOML file.")]
-Settings = Annotated[list[str] | None, typer.Option("-c", metavar="KEY=VALUE", help="Set a run-config key.")]
+
+def _complete_scenario(typed: str) -> list[str]:
+    from simulations.scenario import scenario_names
+
+    return [name for name in scenario_names() if name.startswith(typed)]
+
+
+def _complete_key(typed: str) -> list[tuple[str, str]]:
+    from fedcof.run.config import RunConfig
+
+    return [(name, known.meaning) for name, known in RunConfig.declared().items() if name.startswith(typed)]
+
+
+def _complete_setting(typed: str) -> list[tuple[str, str]]:
+    return [(f"{name}=", meaning) for name, meaning in _complete_key(typed)]
+
+
+_SCENARIO = typer.Argument(
+    help="A scenario's name or the path of its TOML file.", show_default="digits", autocompletion=_complete_scenario
+)
+Scenario = Annotated[str, _SCENARIO]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-c",
+        metavar="KEY=VALUE",
+        help="Set a run-config key; fedcof settings lists them.",
+        autocompletion=_complete_setting,
+    ),
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from simulations.version import version
+
+        print(version())
+        raise typer.Exit
+
+
+@app.callback()
+def _of_the_whole_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Training-free federated learning on Flower and Ray."""
 
 
 @app.command()
 def simulate(
-    scenario: Annotated[
-        str | None, typer.Argument(help="A scenario's name or the path of its TOML file.", show_default="digits")
-    ] = None,
+    scenario: Annotated[str | None, _SCENARIO] = None,
     settings: Settings = None,
     output: Output = None,
     resume: Annotated[
@@ -140,6 +181,19 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output fo
     from simulations import commands
 
     commands.report(folder)
+
+
+@app.command("settings")
+def show_settings(
+    key: Annotated[
+        str | None, typer.Argument(help="One run-config key.", show_default="all", autocompletion=_complete_key)
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/settings.md.")] = False,
+) -> None:
+    """List what can be set with -c: every key with its default, what it takes, and what it means."""
+    from simulations import settings_command
+
+    settings_command.show_settings(key, markdown)
 
 
 @cache.command("list")

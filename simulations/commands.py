@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import starmap
 from pathlib import Path
 
-from fedcof.data.section import NODES
 from fedcof.errors import UserError
 from fedcof.run.results import FILE_NAME, RunResult, append_result, load_results
 from simulations.comparison import comparison_runs, unfinished, varying_keys
-from simulations.display import comparison_table, console, nodes_table, progress_bars, results_table, say
+from simulations.display import comparison_table, nodes_table, results_table
 from simulations.runner import execute_runs
-from simulations.scenario import DEFAULT_SCENARIO, configure, parse_override, scenario_values
+from simulations.scenario import (
+    DEFAULT_SCENARIO,
+    absolute_value,
+    configure,
+    is_path,
+    parse_override,
+    scenario_values,
+)
+from simulations.terminal import console, progress_bars, say
 
 
 def simulate(scenario: str, settings: list[str], output: Path) -> None:
@@ -128,7 +136,7 @@ def deploy_local(scenario: str, settings: list[str], num_nodes: int, output: Pat
     from simulations import deployment
     from simulations.flower_runs import progress_of_replies
 
-    config = configure(scenario, [*settings, f"num-clients={num_nodes}"])
+    config = configure(scenario, settings).replaced(num_clients=num_nodes)
     with progress_bars() as bars:
         follow = progress_of_replies(bars, config.num_replies)
         results = deployment.deploy_local(config, num_nodes, output, follow)
@@ -154,11 +162,9 @@ def solve(folder: Path, settings: list[str]) -> None:
     from server.resolving import solve_again
 
     changes = dict(map(parse_override, settings))
-    if "test-data" in changes:
-        changes["test-data"] = str(Path(str(changes["test-data"])).absolute())
-    words = ["solved", *(f"{key}-{value}" for key, value in changes.items() if key != "test-data")]
+    words = ["solved", *(f"{key}-{value}" for key, value in changes.items() if not is_path(key, value))]
     target = "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in word) for word in words)
-    append_result(folder, solve_again(folder, changes, target))
+    append_result(folder, solve_again(folder, dict(starmap(absolute_value, changes.items())), target))
     _show(load_results(folder), folder)
 
 
@@ -214,11 +220,12 @@ def _import_report() -> None:
 
 
 def _show(results: list[RunResult], output: Path) -> None:
-    config = results[0].config
-    dealt = "" if config["dataset"] == NODES else f"{config['partition']}, "
+    config = results[0].run_config()
+    data, embedding = config.data, config.embedding
+    dealt = "" if data.on_nodes else f"{data.partition}, "
     say(
-        f"{config['dataset'].rpartition('/')[2]} on {config['num-clients']} clients, {dealt}"
-        f"{config['backbone']} at {config['image-size']} px"
+        f"{data.dataset.rpartition('/')[2]} on {data.num_clients} clients, {dealt}"
+        f"{embedding.backbone} at {embedding.image_size} px"
     )
     keys = varying_keys(results)
     several = len({result.seed for result in results}) > 1

@@ -6,9 +6,11 @@ import hashlib
 import json
 from itertools import product
 
+from fedcof.data.section import DataSection
 from fedcof.errors import UserError
 from fedcof.keys import Changes
 from fedcof.methods.registry import METHODS
+from fedcof.methods.section import MethodSection
 from fedcof.run.config import RunConfig, keys_without_effect
 from fedcof.run.results import RunResult
 from simulations.scenario import with_absolute_paths
@@ -52,7 +54,8 @@ def comparison_runs(values: dict[str, object], methods: list[str], seeds: list[s
     runs: Runs = {}
     for seed, *choice in product(seeds, *lists.values()):
         for method in methods:
-            chosen = {**values, **dict(zip(lists, choice, strict=True)), "method": method, "seed": seed}
+            chosen = {**values, **dict(zip(lists, choice, strict=True))}
+            chosen |= {**MethodSection.named(name=method), **DataSection.named(seed=seed)}
             without_effect = keys_without_effect(chosen)
             kept = {key: value for key, value in chosen.items() if key not in without_effect}
             config = with_absolute_paths(RunConfig.from_mapping(kept))
@@ -100,7 +103,7 @@ def varying_keys(results: list[RunResult]) -> list[str]:
             seen.setdefault((result.method, key), set()).add(value)
     differing = {key for (_, key), found in seen.items() if len(found) > 1}
     in_order = [*defaults, *sorted(differing - set(defaults))]
-    return [key for key in in_order if key in differing and key != "seed"]
+    return [key for key in in_order if key in differing and key not in DataSection.named(seed=None)]
 
 
 def _folder_of(config: RunConfig, keys: list[str]) -> str:

@@ -1,81 +1,18 @@
-"""What a person sees: bars while it runs, a table at the end; text of others is printed as it is, never obeyed."""
+"""The tables that a person sees at the end of a run."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
-from fedcof.printable import printable
+from fedcof.data.section import DataSection
+from fedcof.methods.section import MethodSection
 from fedcof.run.results import NodeResult, RunResult
 from simulations.report.methods_and_keys import default_config, unused_keys
 from simulations.report.seed_averages import averages_over_seeds
+from simulations.terminal import TextTable
 
-WIDTH_OF_A_FILE = 160
 UNKNOWN = "-"
-
-# Names, paths, reasons and values are text and no markup, whoever prints them.
-console = Console(markup=False, emoji=False)
-if not console.is_terminal and "COLUMNS" not in os.environ:
-    # Written to a file or a pipe, a table has no need to be cut.
-    console.width = WIDTH_OF_A_FILE
-
-
-def say(text: str, style: str = "") -> None:
-    """Print a line of any text, whole, however narrow the terminal.
-
-    Parameters
-    ----------
-    text : str
-        What to print; nothing in it is taken for markup or obeyed by the terminal.
-    style : str
-        Rich's name of a colour for all of it.
-    """
-    console.print(Text(printable(text), style=style), soft_wrap=True)
-
-
-def progress_bars() -> Progress:
-    """Make the bars: what is counted, how far, for how long."""
-    return Progress(
-        TextColumn("{task.description:<24}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
-
-
-class TextTable(Table):
-    """A table whose headings and cells are text of any kind, which wraps where there is no room.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        Headings of the columns to the left, of text.
-    numbers : sequence of str
-        Headings of the columns to the right, of numbers, which are never wrapped.
-    """
-
-    def __init__(self, texts: Sequence[str], numbers: Sequence[str]) -> None:
-        super().__init__()
-        for heading in texts:
-            self.add_column(Text(printable(heading)), overflow="fold")
-        for heading in numbers:
-            self.add_column(Text(printable(heading)), justify="right", no_wrap=True)
-
-    def add_texts(self, *cells: object) -> None:
-        """Add a row.
-
-        Parameters
-        ----------
-        *cells : object
-            One a column, printed as ``str`` gives them.
-        """
-        self.add_row(*(Text(printable(cell)) for cell in cells))
+_METHOD, _SEED = MethodSection.key_of("name").name, DataSection.key_of("seed").name
 
 
 def results_table(results: list[RunResult], keys: list[str]) -> Table:
@@ -93,7 +30,7 @@ def results_table(results: list[RunResult], keys: list[str]) -> Table:
     Table
         Accuracy in per cent, bytes in MB (10^6).
     """
-    table = TextTable(["method", *keys, "seed"], ["accuracy %", "uplink MB", "downlink MB", "clients", "time s"])
+    table = TextTable([_METHOD, *keys, _SEED], ["accuracy %", "uplink MB", "downlink MB", "clients", "time s"])
     for run in results:
         unused, config = unused_keys(run.config), {**default_config(), **run.config}
         table.add_texts(
@@ -143,7 +80,7 @@ def comparison_table(results: list[RunResult], keys: list[str]) -> Table:
     Table
         Mean and sample standard deviation of the accuracy in per cent; mean bytes in MB (10^6).
     """
-    table = TextTable(["method", *keys, "seeds"], ["accuracy %", "uplink MB", "downlink MB", "time s"])
+    table = TextTable([_METHOD, *keys, "seeds"], ["accuracy %", "uplink MB", "downlink MB", "time s"])
     for average in averages_over_seeds(results):
         deviation = average.accuracy_deviation
         table.add_texts(

@@ -18,6 +18,7 @@ from fedcof.errors import UserError
 from fedcof.files import write_whole
 from fedcof.keys import Scalar
 from fedcof.run.config import RunConfig
+from fedcof.run.execution import ExecutionSection
 from fedcof.run.results import load_results
 from server.app import FAILURE_FILE_NAME, PROGRESS
 from server.checkpoint import load_checkpoint
@@ -111,7 +112,7 @@ class FlowerRuns:
 
     def _submit(self, resources: Resources, runs: dict[str, RunConfig], ready: bool) -> Submission:
         plan = self._write_plan(runs, ready)
-        values: dict[str, Scalar] = {"output": str(self._output), "plan": str(plan)}
+        values: dict[str, Scalar] = ExecutionSection.named(output=str(self._output), plan=str(plan))
         return submit(self._connection, self._app, values, resources)
 
     def _write_plan(self, runs: dict[str, RunConfig], ready: bool) -> Path:

@@ -10,8 +10,8 @@ from fedcof.data.kept_problem import FOLDER_VARIABLE
 from fedcof.errors import UserError
 from fedcof.run.config import RunConfig
 from fedcof.run.results import RunResult, load_results
-from simulations.display import progress_bars
 from simulations.runtime import simulation_superlink
+from simulations.terminal import progress_bars
 
 
 def execute_runs(

@@ -122,7 +122,7 @@ def configure(scenario: str, overrides: list[str]) -> RunConfig:
     """
     values = scenario_values(scenario, overrides)
     for key, value in values.items():
-        if isinstance(value, list):
+        if isinstance(value, list) and key in RunConfig.declared():
             raise UserError(f"The key {key} takes no list here: give one value, or use fedcof compare.")
     return with_absolute_paths(RunConfig.from_mapping(values))
 
@@ -140,10 +140,48 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     RunConfig
         With absolute paths.
     """
-    changed = {}
-    for known in RunConfig.declared().values():
-        value = str(config.value(known))
-        place = known.place(value) if known.place else ""
-        if place:
-            changed[known.argument] = value.removesuffix(place) + str(Path(place).expanduser().absolute())
+    found = [known for known in RunConfig.declared().values() if is_path(known.name, config.value(known))]
+    changed = {known.argument: str(absolute_value(known.name, config.value(known))[1]) for known in found}
     return config.replaced(**changed) if changed else config
+
+
+def is_path(key: str, value: object) -> bool:
+    """Say whether a key's value is a path, or ends in one.
+
+    Parameters
+    ----------
+    key : str
+        A run-config key, of this version or not.
+    value : object
+        Its value.
+
+    Returns
+    -------
+    bool
+        Whether it names a place on this machine.
+    """
+    return bool(_place(key, value))
+
+
+def absolute_value(key: str, value: object) -> tuple[str, object]:
+    """Resolve the path in a key's value, where there is one.
+
+    Parameters
+    ----------
+    key, value
+        See :func:`is_path`.
+
+    Returns
+    -------
+    tuple of (str, object)
+        The key, and its value with an absolute path.
+    """
+    place = _place(key, value)
+    if not place:
+        return key, value
+    return key, str(value).removesuffix(place) + str(Path(place).expanduser().absolute())
+
+
+def _place(key: str, value: object) -> str:
+    known = RunConfig.declared().get(key)
+    return known.place(str(value)) if known and known.place else ""

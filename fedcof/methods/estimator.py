@@ -95,10 +95,12 @@ class FedCOFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._rows = [ClassMeans(places, torch.ones_like(places), as_tensor(features.copy(), "features"))]
         else:
             check_consistent_length(features, groups)
-            _, clients = np.unique(column_or_1d(groups), return_inverse=True)
-            parts = (clients == client for client in range(clients.max() + 1))
+            _, clients, sizes = np.unique(column_or_1d(groups), return_inverse=True, return_counts=True)
+            parts = np.split(clients.argsort(kind="stable"), sizes.cumsum()[:-1])
             self._rows = [class_means(features[part], ids[part]) for part in parts]
-        self._solution: _Solution | None = _Solution.of(self)
+        # What was solved before is not to stay where this cannot be.
+        self._solution: _Solution | None = None
+        self._solved()
         return self
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:  # noqa: N803
@@ -155,7 +157,7 @@ class FedCOFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If the features have another dimension, or the labels cannot be compared with each other.
+            If the features have another dimension, or the labels are of types that cannot be compared.
         """
         check_is_fitted(self)
         check_is_fitted(other)
@@ -164,10 +166,7 @@ class FedCOFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"The other federation has {other.n_features_in_} features, but this one {self.n_features_in_}: "
                 "merge federations of one backbone."
             )
-        kinds = {np.asarray(own.classes_).dtype.kind in "biuf" for own in (self, other)}
-        if len(kinds) > 1:
-            raise ValueError("One federation has numbers as labels and the other not: give both the same labels.")
-        classes = np.union1d(self.classes_, other.classes_)
+        classes = _all_classes(self.classes_, other.classes_)
         self._rows = [*_renumbered(self, classes), *_renumbered(other, classes)]
         self.classes_, self._solution = classes, None
         return self
@@ -225,12 +224,16 @@ class FedCOFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ndarray of shape (n, C)
             Chances, under the assumption that features are normal and all classes equally likely.
         """
-        scores = self.decision_function(X)
-        if scores.ndim == 1:
-            first = np.zeros((len(scores), 1))
-            scores = first if len(self.classes_) == 1 else np.column_stack([first, scores])
-        chances: Array = torch.from_numpy(scores).softmax(dim=1).numpy()
-        return chances
+        scores = torch.from_numpy(self.decision_function(X))
+        if len(self.classes_) == 1:
+            chances = torch.ones(len(scores), 1, dtype=scores.dtype)
+        elif scores.dim() == 1:
+            # As one number, which is infinite where nobody has one of the two classes.
+            chances = torch.stack([-scores, scores], dim=1).sigmoid()
+        else:
+            chances = scores.softmax(dim=1)
+        array: Array = chances.numpy()
+        return array
 
     @property
     def coef_(self) -> Array:
@@ -255,7 +258,7 @@ class FedCOFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def shrinkage_(self) -> float:
         """How much the covariance was shrunk."""
-        return self._solved().aggregator.shrinkage_
+        return float(self._solved().aggregator.shrinkage_)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")
@@ -301,6 +304,21 @@ class _Solution:
     def covariance(self) -> Array:
         covariance: Array = self.aggregator.covariance().numpy()
         return covariance
+
+
+def _all_classes(own: Array, others: Array) -> Array:
+    """Put the labels of two federations together; raises ValueError where they cannot be compared."""
+    numbers = {labels.dtype.kind in "biuf" for labels in (own, others)}
+    try:
+        if len(numbers) == 1:
+            classes: Array = np.union1d(own, others)
+            return classes
+    except TypeError:
+        pass
+    raise ValueError(
+        f"The labels {own} of one federation and {others} of the other cannot be compared: give both labels of one "
+        "type."
+    )
 
 
 def _renumbered(estimator: FedCOFClassifier, classes: Array) -> Iterator[ClassMeans]:

@@ -42,7 +42,7 @@ class Fed3R:
         The ridge penalty lambda, in squared feature units, at least 0.
     gram_noise : float
         Standard deviation of the privacy noise on the diagonal of each upload's Gram matrix, in squared feature
-        units (:mod:`fedcof.privacy`). The eigenvalues of the sum of K of them reach sqrt(2 K d) times it
+        units (:mod:`fedcof.privacy.release`). The eigenvalues of the sum of K of them reach sqrt(2 K d) times it
         (Wigner); those of the Gram matrix that noise alone may have made are raised to that.
 
     Raises

@@ -36,10 +36,12 @@ class NoiseCorrected:
         self._privacy = privacy
         self._rows = torch.zeros(self.num_classes, dtype=torch.int64)
         self._counts = torch.zeros(self.num_classes, dtype=torch.int64)
+        self._has_uploads = False
 
     def add(self, upload: ClassMeanRows | FeatureMoments, source: int | None = None) -> None:
         """Take one client's upload in; see the method's own aggregator."""
         self._aggregator.add(upload, source)
+        self._has_uploads = True
         self._rows += torch.bincount(upload.class_ids, minlength=self.num_classes)
         self._counts.index_add_(0, upload.class_ids, upload.counts)
 
@@ -70,7 +72,7 @@ class NoiseCorrected:
         UserError
             If there is no sample in any upload, or the system has no solution.
         """
-        if not bool(self._counts.any()):
+        if self._has_uploads and not bool(self._counts.any()):
             raise UserError(
                 f"The clients withheld every class, because at an epsilon of {self._privacy.epsilon:g} the noise "
                 "hides how many samples they have: give a larger epsilon, or ask clients with more samples."

@@ -98,6 +98,31 @@ class RunConfig:
         )
 
     @staticmethod
+    def loosely(values: Mapping[str, object]) -> RunConfig:
+        """Read values that need not go together, perhaps of another version.
+
+        Parameters
+        ----------
+        values : mapping
+            Any keys; those that this version does not know are left out, and those that are missing have their
+            defaults.
+
+        Returns
+        -------
+        RunConfig
+            To be looked at, not to be run.
+
+        Raises
+        ------
+        UserError
+            If a value has the wrong type.
+        """
+        config = RunConfig.__new__(RunConfig)
+        for name, section in RunConfig.sections().items():
+            object.__setattr__(config, name, section.unchecked(values))
+        return config
+
+    @staticmethod
     def _unchecked(values: Mapping[str, object]) -> RunConfig:
         known = RunConfig.declared()
         for name in values:
@@ -229,24 +254,8 @@ def keys_without_effect(values: Mapping[str, object]) -> set[str]:
     set of str
         Those keys.
     """
-    known = RunConfig.declared()
-    readable = {name: value for name, value in values.items() if name in known and not isinstance(value, list)}
-    config = RunConfig.__new__(RunConfig)
-    for name, section in RunConfig.sections().items():
-        object.__setattr__(config, name, _Loose(section, readable))
-    return {name for name, key in known.items() if not key.has_effect(config)}
-
-
-class _Loose:
-    """A section's values without a check, for conditions to look at."""
-
-    def __init__(self, section: type[Section], values: Mapping[str, object]) -> None:
-        self._section = section
-        for known in section.declared():
-            vars(self)[known.attribute] = known.read(values[known.name]) if known.name in values else known.default
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._section, name).fget(self)
+    config = RunConfig.loosely({name: value for name, value in values.items() if not isinstance(value, list)})
+    return {name for name, known in RunConfig.declared().items() if not known.has_effect(config)}
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Any
 from fedcof.covariance.diagnosis import CovarianceDiagnostic
 from fedcof.errors import UserError
 from fedcof.files import write_whole
+from fedcof.run.config import RunConfig
 
 FILE_NAME = "results.json"
 HEAD_FILE_NAME = "head.safetensors"
@@ -151,6 +152,10 @@ class RunResult:
     def __post_init__(self) -> None:
         object.__setattr__(self, "accuracy", _known(self.accuracy))
         object.__setattr__(self, "best_accuracy", _known(self.best_accuracy))
+
+    def run_config(self) -> RunConfig:
+        """Read the run-config, which may be one of another version, to be looked at."""
+        return RunConfig.loosely(self.config)
 
 
 def load_results(folder: Path) -> list[RunResult]:

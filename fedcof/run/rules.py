@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedcof.data.section import DataSection
 from fedcof.errors import UserError
-from fedcof.keys import must_be
-from fedcof.run.training import NO_TRAINING
+from fedcof.keys import Key, must_be
+from fedcof.run.training import NO_TRAINING, TrainingSection
 from fedcof.wire.registry import CODED, encodings_of
+from fedcof.wire.section import WireSection
 
 if TYPE_CHECKING:
     from fedcof.run.config import RunConfig
@@ -73,13 +75,17 @@ def _check_training(config: RunConfig) -> None:
 def _check_privacy(config: RunConfig) -> None:
     """Refuse what depends on samples, or lets one sample move others, in a way that the noise does not cover."""
     if config.training.follows:
-        raise must_be("continue", config.training.kind, f"{NO_TRAINING} with an epsilon")
+        raise _refused_with_an_epsilon(config, TrainingSection.key_of("kind"), NO_TRAINING)
     if config.data.client_test_share:
-        raise must_be("client-test-share", config.data.client_test_share, "0 with an epsilon")
+        raise _refused_with_an_epsilon(config, DataSection.key_of("client_test_share"), "0")
     if not config.wire.groups:
-        raise must_be("groups", config.wire.groups, "at least 1 with an epsilon")
+        raise _refused_with_an_epsilon(config, WireSection.key_of("groups"), "at least 1")
     if config.wire.has_budget or config.wire.encoding == CODED:
         raise UserError(
             "The encoding coded and a budget in bytes look at the samples to choose their step, which the "
             "noise of an epsilon does not cover: choose another encoding, or no epsilon."
         )
+
+
+def _refused_with_an_epsilon(config: RunConfig, known: Key, expected: str) -> UserError:
+    return must_be(known.name, config.value(known), f"{expected} with an epsilon")

@@ -17,6 +17,7 @@ from fedcof.statistics.inputs import (
     as_tensor,
     as_whole_numbers,
     in_float64,
+    on_cpu,
     type_to_keep,
 )
 from fedcof.statistics.validation import check_classes, check_vectors, require
@@ -113,7 +114,7 @@ class ClassMeans(ClassMeanRows):
             object.__setattr__(self, field, as_whole_numbers(getattr(self, field), field))
         for field in ("means", "noise"):
             if (values := getattr(self, field)) is not None:
-                object.__setattr__(self, field, as_tensor(values, field).cpu())
+                object.__setattr__(self, field, on_cpu(as_tensor(values, field)))
         check_classes(self.class_ids, self.counts)
         check_vectors("means", self.means, len(self.class_ids))
         if self.noise is not None:

@@ -41,7 +41,7 @@ def as_tensor(values: Numbers, field: str) -> Tensor:
     """
     if isinstance(values, Tensor):
         require(not values.is_complex(), field, "real numbers", values.dtype)
-        return values.detach()
+        return values.detach() if values.requires_grad else values
     if isinstance(values, Sequence) and any(isinstance(value, Tensor) for value in values):
         values = [value.detach().cpu().numpy() if isinstance(value, Tensor) else value for value in values]
     try:
@@ -82,14 +82,15 @@ def as_labels(values: Numbers) -> Tensor:
     UserError
         If one is no whole number, or negative.
     """
-    labels = as_tensor(values, "labels").cpu()
+    labels = on_cpu(as_tensor(values, "labels"))
     if labels.is_floating_point():
         broken = ~(labels == labels.floor()) | labels.isinf()
         found = labels[broken][0].item() if bool(broken.any()) else None
         require(found is None, "labels", "whole numbers", found)
-    outside = (labels < 0) | (labels >= MOST_CLASSES) if labels.dtype != torch.bool else torch.zeros_like(labels)
-    found = labels[outside][0].item() if bool(outside.any()) else None
-    require(found is None, "labels", f"classes from 0 to below {MOST_CLASSES:,}", found)
+    if labels.dtype != torch.bool and labels.numel():
+        smallest, largest = (extreme.item() for extreme in labels.aminmax())
+        found = smallest if smallest < 0 else largest
+        require(0 <= found < MOST_CLASSES, "labels", f"classes from 0 to below {MOST_CLASSES:,}", found)
     return labels.to(torch.int64)
 
 
@@ -102,9 +103,14 @@ def as_samples(features: Numbers, labels: Numbers) -> tuple[Tensor, Tensor]:
 
 def as_whole_numbers(values: Numbers, field: str) -> Tensor:
     """Take an upload's classes or counts in, as int64 on the CPU; floats stay what they are, to be refused."""
-    numbers = as_tensor(values, field).cpu()
+    numbers = on_cpu(as_tensor(values, field))
     whole = not numbers.is_floating_point() and numbers.dtype != torch.bool
     return numbers.to(torch.int64) if whole else numbers
+
+
+def on_cpu(values: Tensor) -> Tensor:
+    """Bring numbers to where the server computes; at no cost where they are there, as once a client is often."""
+    return values if values.is_cpu else values.cpu()
 
 
 def in_float64(features: Tensor) -> Tensor:

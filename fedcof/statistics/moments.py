@@ -15,6 +15,7 @@ from fedcof.statistics.inputs import (
     as_tensor,
     as_whole_numbers,
     in_float64,
+    on_cpu,
     type_to_keep,
 )
 from fedcof.statistics.validation import check_classes, check_vectors, require
@@ -54,7 +55,7 @@ class FeatureMoments(Statistics):
         for field in ("class_ids", "counts"):
             object.__setattr__(self, field, as_whole_numbers(getattr(self, field), field))
         for field in ("sums", "gram"):
-            object.__setattr__(self, field, as_tensor(getattr(self, field), field).cpu())
+            object.__setattr__(self, field, on_cpu(as_tensor(getattr(self, field), field)))
         check_classes(self.class_ids, self.counts)
         check_vectors("sums", self.sums, len(self.class_ids))
         require(self.gram.is_floating_point(), "gram", "a floating-point type", self.gram.dtype)

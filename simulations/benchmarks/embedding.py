@@ -19,7 +19,7 @@ from fedcof.embedding.backbones import Backbone, shared_backbone
 from fedcof.embedding.features import extract_features
 from fedcof.embedding.images import rgb_images
 from fedcof.embedding.section import EmbeddingSection
-from simulations.display import console
+from simulations.terminal import console
 
 LARGEST_DIFFERENCE = 1e-4
 

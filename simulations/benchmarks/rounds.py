@@ -28,11 +28,11 @@ from server.federation import CLIENTS_PER_MESSAGE
 from simulations.benchmarks.federations import GeneratedFeatures, chosen_clients, client_sizes, write_federation
 from simulations.benchmarks.peaks import peak_of
 from simulations.benchmarks.watching import watched
-from simulations.display import console
 from simulations.flower_runs import MOST_NODES
 from simulations.runner import execute_runs
 from simulations.runtime import Resources, simulation_superlink
 from simulations.submission import submit
+from simulations.terminal import console
 
 CLIENTS = [100, 1000, 9275]
 

@@ -24,7 +24,7 @@ from fedcof import FedCOF
 from fedcof.wire.arrays import COUNTS, DITHER, MEANS, STEPS, Arrays, num_bytes
 from fedcof.wire.encoding import decode_class_means
 from simulations.benchmarks.peaks import peak_of, reset_peak, resident
-from simulations.display import console
+from simulations.terminal import console
 
 MEGABYTE = 1e6
 
@@ -171,7 +171,7 @@ def results_table(results: Sequence[dict[str, Any]]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         table.add_row(
-            " ".join(result[field] for field in ("name", "encoding", "estimator")),
+            f"{result['name']} {result['encoding']} {result['estimator']}",
             *(f"{result[field]:.4f}" for field in ("t_product", "t_cholesky_solve", "t_ours")),
             f"{result['ratio']:.2f}",
             *(f"{result[field] / MEGABYTE:.1f}" for field in ("upload_bytes", "peak_over_uploads_bytes")),

@@ -25,8 +25,8 @@ from rich.table import Table
 from fedcof.errors import UserError
 from simulations.benchmarks.rounds import run_idle_app
 from simulations.benchmarks.watching import watched
-from simulations.display import console
 from simulations.scenario import configure
+from simulations.terminal import console
 
 COMMAND = [sys.executable, "-c", "from simulations.cli import main; main()"]
 

@@ -11,10 +11,13 @@ from PIL import Image
 
 from clients.app import evaluation_of_client, statistics_of_client, training_of_client
 from clients.policy import NodePolicy
-from fedcof import ClassMeans, UserError
+from clients.samples import features_here
+from fedcof import ClassMeans, UserError, feature_moments
 from fedcof.data.problem import problem_of
 from fedcof.heads.trainable import Network
+from fedcof.methods.class_means import ClassMeansMethod
 from fedcof.run.config import RunConfig
+from fedcof.wire.gram import MOMENTS
 
 VALUES = {"dataset": "nodes", "classes": "a,b,c", "backbone": "test_efficientnet", "weights": "none"}
 CONFIG = RunConfig.from_mapping({**VALUES, "image-size": 32})
@@ -82,6 +85,34 @@ def test_means_of_few_samples_are_withheld_and_counted(node):
     arrays, said = ask(node(smallest_count=100))
     assert arrays["means"].shape == (0, 256)
     assert (said["samples"], said["withheld"]) == (7, 3)
+
+
+def test_samples_of_small_classes_are_in_no_number_that_mixes_classes(node):
+    """A Gram matrix holds every sample, so a class that must not be seen has to be left out before it is taken."""
+    features, labels = features_here(CONFIG, 0, node())
+    gram = RunConfig.from_mapping({**CONFIG.to_mapping(), "method": "fed3r"})
+    for smallest, classes, withheld in ((1, 3, 0), (2, 2, 1), (3, 1, 2), (5, 0, 3)):
+        arrays, said = ask(node(gram, allow_statistics="gram", smallest_count=smallest))
+        sent = labels < classes
+        expected = MOMENTS.encode(feature_moments(features[sent], labels[sent]), 0)
+        assert all(np.array_equal(arrays[name], expected[name]) for name in expected)
+        assert (said["samples"], said["withheld"]) == (7, withheld)
+
+
+def test_with_privacy_rows_are_withheld_by_their_noisy_counts_after_one_release(node):
+    releases = []
+
+    def count(self, *arguments):
+        releases.append(arguments)
+        return measured(self, *arguments)
+
+    measured = ClassMeansMethod.measure_privately
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassMeansMethod, "measure_privately", count)
+        arrays, said = ask(node(private(epsilon=1000.0), smallest_count=2))
+    assert len(releases) == 1
+    assert (arrays["counts"] >= 2).all()
+    assert len(arrays["counts"]) + said["withheld"] <= 3
 
 
 def test_other_backbones_are_refused(node):

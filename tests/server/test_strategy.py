@@ -191,3 +191,17 @@ def test_the_expected_bytes_are_those_of_the_accepted_numbers():
     rows = sum(upload_of(client).num_rows for client in (0, 2, 3, 4))
     assert strategy.expected_uplink_bytes == rows * (4 * DIM + 2)
     assert federation.ledger.uplink_bytes > strategy.expected_uplink_bytes
+
+
+@pytest.mark.parametrize("make", [FedCOF, FedNCM, Fed3R])
+@pytest.mark.parametrize("misspelt", ["quorom", "fractions", "shrinkag", "on_replies"])
+def test_a_misspelt_keyword_is_an_error_and_no_default(make, misspelt):
+    with pytest.raises(TypeError, match=misspelt):
+        make(CLASSES, DIM, **{misspelt: 1})
+    make(CLASSES, DIM, quorum=1, fraction=0.5)
+
+
+def test_a_keyword_of_another_method_is_an_error_too():
+    for make, keyword in ((FedNCM, "shrinkage"), (FedCOF, "penalty"), (Fed3R, "head")):
+        with pytest.raises(TypeError, match=keyword):
+            make(CLASSES, DIM, **{keyword: 0.5})

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedcof import UserError
-from simulations.scenario import configure, parse_override, scenario_names
+from simulations.scenario import absolute_value, configure, is_path, parse_override, scenario_names
 
 
 @pytest.mark.parametrize("name", scenario_names())
@@ -41,3 +41,22 @@ def test_a_scenario_file_is_read_and_its_keys_are_checked(tmp_path):
     (tmp_path / "mine.toml").write_text("clients = 3\n")
     with pytest.raises(UserError, match="Unknown key 'clients'"):
         configure(str(tmp_path / "mine.toml"), [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "resolved"),
+    [
+        ("test-data", "images", "{}/images"),
+        ("test-data", "", None),
+        ("dataset", "parquet:tables", "parquet:{}/tables"),
+        ("dataset", "hub:owner/name", None),
+        ("classes", "./names.txt", "{}/names.txt"),
+        ("classes", "a,b", None),
+        ("shrinkage", 0.5, None),
+        ("of-tomorrow", "./x", None),
+    ],
+)
+def test_what_is_a_path_is_what_its_key_says(key, value, resolved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_path(key, value) == (resolved is not None)
+    assert absolute_value(key, value) == (key, resolved.format(Path.cwd()) if resolved else value)

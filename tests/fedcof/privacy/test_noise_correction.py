@@ -123,3 +123,18 @@ def test_a_class_with_more_noise_than_others_does_not_lose_for_it(method):
     lengths = torch.linalg.vector_norm(corrected.solve().weight, dim=1)
     assert lengths[1] > lengths[0] > 1
     torch.testing.assert_close(corrected.class_means(), plain.class_means())
+
+
+@pytest.mark.parametrize("method", [FedNCM, FedCOF, Fed3R])
+def test_without_uploads_nobody_is_said_to_have_withheld_anything(method):
+    privacy = Privacy(1.0, 1e-5, 1.0, with_gram=method is Fed3R)
+    asked = NoiseCorrected(method(3, 4), privacy)
+    for question in (asked.class_means, asked.solve):
+        with pytest.raises(UserError, match="No client has sent"):
+            question()
+    release = private_feature_moments if method is Fed3R else private_class_means
+    asked.add(release(torch.zeros(0, 4), torch.zeros(0).long(), 3, privacy, SeededNoise(0, 0)))
+    with pytest.raises(UserError, match="withheld every class"):
+        asked.solve()
+    with pytest.raises(UserError, match="No client has sent"):
+        asked.class_means()

@@ -8,12 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedcof import UserError
+from fedcof.methods.section import MethodSection
 from fedcof.run.config import RunConfig
 
 
 def test_the_defaults_are_those_that_flower_is_told():
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
-    assert project["tool"]["flwr"]["app"]["config"] == RunConfig.defaults()
+    told = project["tool"]["flwr"]["app"]["config"]
+    # In the same order too, and of the same types, which Flower keeps to.
+    assert list(told.items()) == list(RunConfig.defaults().items())
+    assert list(map(type, told.values())) == list(map(type, RunConfig.defaults().values()))
 
 
 @given(st.sampled_from(sorted(RunConfig.defaults())))
@@ -105,3 +109,17 @@ def test_with_privacy_nothing_depends_on_samples_beside_the_release(key, value, 
     RunConfig.from_mapping({"epsilon": 1, "clip-norm": 5})
     with pytest.raises(UserError, match=sentence):
         RunConfig.from_mapping({"epsilon": 1, "clip-norm": 5, key: value})
+
+
+@pytest.mark.parametrize("key", ["head", "estimator", "shrinkage", "method", "encoding", "partition", "optimizer"])
+def test_a_name_that_nothing_has_is_refused_as_it_is_given(key):
+    for make in (lambda: RunConfig(**{key: "nonsense"}), lambda: RunConfig.from_mapping({key: "nonsense"})):
+        with pytest.raises(UserError, match=f"{key}.*nonsense|'nonsense'") as error:
+            make()
+        assert str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("key", ["head", "estimator"])
+def test_nor_does_the_section_by_itself_take_it(key):
+    with pytest.raises(UserError, match="nonsense"):
+        MethodSection(**{key: "nonsense"})

@@ -69,3 +69,23 @@ def test_files_of_earlier_versions_are_read(word, tmp_path):
 def test_the_amount_of_shrinkage_is_kept(tmp_path):
     append_result(tmp_path, run(shrinkage=0.03))
     assert load_results(tmp_path)[0].shrinkage == 0.03
+
+
+@given(
+    known=st.dictionaries(st.sampled_from(["num-clients", "seed", "image-size"]), st.integers(1, 500)),
+    later=st.dictionaries(st.text(max_size=9).filter(lambda key: key not in RunConfig.defaults()), st.integers()),
+)
+def test_the_run_config_of_another_version_can_be_looked_at(known, later):
+    told = {"method": "of-tomorrow", "partition": "by-weather", **known, **later}
+    config = replace(run(), config=told).run_config()
+    assert config.to_mapping() == {
+        **RunConfig.defaults(),
+        "method": "of-tomorrow",
+        "partition": "by-weather",
+        **known,
+    }
+
+
+def test_a_run_config_of_this_version_is_read_as_it_is():
+    config = RunConfig(num_clients=7, method="fed3r", epsilon=1.0, clip_norm=2.0)
+    assert replace(run(), config=config.to_mapping()).run_config() == config

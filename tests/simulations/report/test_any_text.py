@@ -16,6 +16,7 @@ from rich.console import Console
 from fedcof.printable import printable
 from fedcof.run.results import NodeResult, append_result
 from simulations import commands, display, prediction
+from simulations import terminal as terminal_module
 from simulations.prediction import Prediction
 from simulations.report import writing
 from simulations.report.figure_style import drawn_quietly, plain_label
@@ -76,7 +77,7 @@ def plain_lines(text):
 
 def printed_with(monkeypatch, function, *arguments):
     console = Console(file=io.StringIO(), width=3000, force_terminal=True, color_system=None)
-    for module in (display, commands):
+    for module in (terminal_module, commands):
         monkeypatch.setattr(module, "console", console)
     function(*arguments)
     return plain_lines(console.file.getvalue())

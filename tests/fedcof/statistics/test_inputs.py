@@ -147,9 +147,7 @@ def add_to_an_oracle(features, labels):
 
 
 @pytest.mark.parametrize(("labels", "sentence"), BROKEN_LABELS)
-@pytest.mark.parametrize(
-    "measure", [*MEASURES.values(), add_to_an_oracle], ids=[*MEASURES, "the oracle"]
-)
+@pytest.mark.parametrize("measure", [*MEASURES.values(), add_to_an_oracle], ids=[*MEASURES, "the oracle"])
 def test_labels_that_are_no_classes_are_refused_in_a_sentence(measure, labels, sentence):
     with pytest.raises(UserError, match=f"labels must have {sentence}") as error:
         measure(torch.ones(3, 2), labels)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedcof import ClassMeans, FedCOF, FeatureMoments, UserError, class_means, feature_moments
+from fedcof import ClassMeans, FeatureMoments, FedCOF, UserError, class_means, feature_moments
 from fedcof.run.config import RunConfig
 from fedcof.wire.codec import Measurement
 from fedcof.wire.encoding import decode_class_means, encode_class_means

@@ -46,13 +46,8 @@ def told_apart(estimator):
     """What an estimator says of itself and of some features."""
     features, *_ = federation(seed=9)
     told = [getattr(estimator, name) for name in ("classes_", "coef_", "intercept_", "means_", "covariance_")]
-<<<<<<< HEAD
-    predicted = [estimator.predict(features), estimator.decision_function(features)]
-    return [*told, np.array(estimator.shrinkage_), *predicted]
-=======
     told.append(np.array(estimator.shrinkage_))
     return [*told, estimator.predict(features), estimator.decision_function(features)]
->>>>>>> help-g
 
 
 def assert_same(first, second, exactly=True):
@@ -228,13 +223,8 @@ def test_a_class_that_nobody_has_is_never_predicted_and_has_no_chance(held, clas
 
 def test_one_class_alone_is_certain():
     features, labels, clients = federation()
-<<<<<<< HEAD
-    ants = np.full(len(labels), "ant")
-    estimator = FedCOFClassifier(shrinkage=0.1, head="lda").fit(features, ants, groups=clients)
-=======
     names = np.full(len(labels), "ant")
     estimator = FedCOFClassifier(shrinkage=0.1, head="lda").fit(features, names, groups=clients)
->>>>>>> help-g
     assert set(estimator.predict(features)) == {"ant"}
     assert (estimator.predict_proba(features) == 1).all()
 

@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from clients.hosting import answer, introduce
-from clients.policy import DATA, NodePolicy
+from clients.policy import NodePolicy
 from clients.samples import features_here, images_here
 from clients.training import Inputs, LocalTraining, train
 from clients.upload import samples_told, upload_of
@@ -25,6 +25,7 @@ from fedcof.run.config import RunConfig
 from fedcof.run.protocol import (
     ARRAYS,
     CONFIG,
+    DATA,
     FINGERPRINT,
     INTRODUCTION,
     METRICS,

@@ -8,9 +8,19 @@ from typing import cast
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from clients.policy import DATA
 from fedcof.errors import UserError
-from fedcof.run.protocol import CLIENTS, ERROR, HOSTED, NAME, NODE, NUM_PARTITIONS, PARTITION_ID, REASON, hosted_key
+from fedcof.run.protocol import (
+    CLIENTS,
+    DATA,
+    ERROR,
+    HOSTED,
+    NAME,
+    NODE,
+    NUM_PARTITIONS,
+    PARTITION_ID,
+    REASON,
+    hosted_key,
+)
 
 logger = getLogger(__name__)
 

@@ -15,9 +15,8 @@ from filelock import FileLock
 from fedcof import ClassMeans
 from fedcof.errors import UserError
 from fedcof.files import write_whole
+from fedcof.run.protocol import NAME
 from fedcof.wire.registry import known_kinds
-
-DATA, NAME = "data", "name"
 
 SECONDS_A_DAY = 24 * 60 * 60
 

@@ -10,13 +10,13 @@ import torch
 from flwr.app import Context
 from torch import Tensor
 
-from clients.policy import DATA
 from fedcof import UserError
 from fedcof.data.class_list import class_names_of
 from fedcof.data.problem import backbone_of
 from fedcof.data.virtual_clients import client_images, client_samples, held_out_part
 from fedcof.embedding.feature_table import feature_cache_dir
 from fedcof.run.config import RunConfig
+from fedcof.run.protocol import DATA
 
 if TYPE_CHECKING:
     import datasets

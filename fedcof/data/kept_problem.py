@@ -115,7 +115,7 @@ def noted_problem(source: Source) -> KeptProblem | None:
         None where no note was left for this process, or the features are gone: they are then looked up here.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
-    return _read(_path(Path(folder), source)) if folder else None
+    return _believed(_path(Path(folder), source)) if folder else None
 
 
 def has_note(folder: Path, source: Source) -> bool:
@@ -133,22 +133,28 @@ def has_note(folder: Path, source: Source) -> bool:
     bool
         Whether it has.
     """
-    return _read(_path(folder, source)) is not None
+    return _believed(_path(folder, source)) is not None
 
 
 def _path(folder: Path, source: Source) -> Path:
     return folder / f"{hashlib.sha256(json.dumps(source).encode()).hexdigest()[:32]}.json"
 
 
-@lru_cache(maxsize=8)
-def _read(path: Path) -> KeptProblem | None:
+def _believed(path: Path) -> KeptProblem | None:
+    """Read a note whose features can be opened; None where there is none, or the cache was cleared since."""
     try:
-        values = json.loads(path.read_text())
-        names = tuple(values["class_names"])
-        splits = {split: KeptSplit(**values[split]) for split in ("train", "test")}
-        problem = KeptProblem(names, values["feature_dim"], **splits)
+        state = path.stat()
+        problem = _read(path, state.st_mtime_ns, state.st_ino)
         problem.table("train")
         problem.table("test")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
     return problem
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, written: int, inode: int) -> KeptProblem:
+    """Read a note; ``written`` and ``inode`` tell it from a later one in its place."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    splits = {split: KeptSplit(**values[split]) for split in ("train", "test")}
+    return KeptProblem(tuple(values["class_names"]), values["feature_dim"], **splits)

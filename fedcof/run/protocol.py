@@ -31,6 +31,9 @@ SAMPLES, WITHHELD, FINGERPRINT = "samples", "withheld", "backbone"
 NAME = "name"
 """Key of the introduction of a node with data of its own, in place of the two below."""
 
+DATA = "data"
+"""Key of the node-config that says where a node's own data lies."""
+
 PARTITION_ID = "partition-id"
 NUM_PARTITIONS = "num-partitions"
 

@@ -6,12 +6,14 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedcof.covariance.diagnosis import CovarianceDiagnostic
 from fedcof.errors import UserError
 from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
+
+if TYPE_CHECKING:
+    from fedcof.covariance.diagnosis import CovarianceDiagnostic
 
 FILE_NAME = "results.json"
 HEAD_FILE_NAME = "head.safetensors"
@@ -194,13 +196,20 @@ def load_results(folder: Path) -> list[RunResult]:
 def _run_result(run: dict[str, Any]) -> RunResult:
     rounds = [RoundResult(**entry) for entry in run.get("rounds", [])]
     nodes = [NodeResult(**entry) for entry in run.get("nodes", [])]
-    covariance = CovarianceDiagnostic(**run["covariance"]) if run.get("covariance") else None
+    covariance = _diagnostic(run["covariance"]) if run.get("covariance") else None
     return RunResult(**{**run, "rounds": rounds, "nodes": nodes, "covariance": covariance})
 
 
 def _known(accuracy: float | None) -> float | None:
     """Take what is not a number, as earlier versions wrote it, for an accuracy that nobody knows."""
     return accuracy if accuracy is not None and math.isfinite(accuracy) else None
+
+
+def _diagnostic(values: dict[str, Any]) -> CovarianceDiagnostic:
+    # The command reads results before it starts Flower, and torch takes seconds to import.
+    from fedcof.covariance.diagnosis import CovarianceDiagnostic
+
+    return CovarianceDiagnostic(**values)
 
 
 def append_result(folder: Path, result: RunResult) -> None:

@@ -167,10 +167,25 @@ class SpreadsMethod(FederatedMethod):
         return SpreadsAggregator(num_classes, feature_dim)
 
 
-CODEC = CODECS.register("spreads.float64", SpreadsCodec())
-NEGATED = CODECS.register("class-means.negated", NegatedMeansCodec())
-HEAD = HEADS.register("diagonal", DiagonalHead())
-METHOD = METHODS.register("spreads", SpreadsMethod())
+CODEC, NEGATED, HEAD, METHOD = SpreadsCodec(), NegatedMeansCodec(), DiagonalHead(), SpreadsMethod()
+OFFERED = [
+    (CODECS, "spreads.float64", CODEC),
+    (CODECS, "class-means.negated", NEGATED),
+    (HEADS, "diagonal", HEAD),
+    (METHODS, "spreads", METHOD),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered():
+    """Make all of it known in this process, while these tests run."""
+    for registry, name, item in OFFERED:
+        assert registry.register(name, item) is item
+    yield
+    for registry, name, _ in OFFERED:
+        registry.unregister(name)
+        assert name not in registry.names()
+
 
 STAGES = (Measure(METHOD, 3), Withhold(METHOD, 3, 5, smallest_count=12), Encode(METHOD, WireSection(), 1, 3, 3))
 

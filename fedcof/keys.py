@@ -259,10 +259,6 @@ class Section:
         """Make the section of kebab-case keys, with defaults for those that are missing."""
         return cls(**{known.attribute: values[known.name] for known in cls.declared() if known.name in values})
 
-    def to_mapping(self) -> dict[str, Scalar]:
-        """Give the section's values by their kebab-case keys."""
-        return {known.name: getattr(self, known.attribute) for known in self.declared()}
-
 
 def _key_of(section: type[Section], declared: Field[Any]) -> Key:
     if _METADATA not in declared.metadata or declared.default is MISSING:

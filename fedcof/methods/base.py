@@ -35,6 +35,24 @@ def shrinkage_used(aggregator: Aggregator) -> float | None:
     return amount
 
 
+class Sources:
+    """The clients whose uploads were taken in, each once."""
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def take(self, source: int | None) -> int:
+        """Note a client, numbered as it comes where it has no number; raises UserError if it was noted before."""
+        source = len(self._taken) if source is None else source
+        if source in self._taken:
+            raise UserError(f"Client {source} has been added before: add each client's upload once.")
+        self._taken.add(source)
+        return source
+
+
 class ClassMeansAggregator(ABC):
     """What the methods that live on class means share: keeping the uploads until they are asked to solve.
 
@@ -50,7 +68,7 @@ class ClassMeansAggregator(ABC):
         check_sizes(num_classes, feature_dim)
         self.num_classes = num_classes
         self.feature_dim = feature_dim
-        self._sources: set[int] = set()
+        self._sources = Sources()
         self._uploads: dict[int, ClassMeanRows] = {}
 
     def add(self, upload: ClassMeanRows, source: int | None = None) -> None:
@@ -70,11 +88,7 @@ class ClassMeansAggregator(ABC):
             If the upload does not fit the federation, or its source has been added before.
         """
         upload.check_fits(self.num_classes, self.feature_dim)
-        source = len(self._sources) if source is None else source
-        if source in self._sources:
-            raise added_before(source)
-        self._sources.add(source)
-        self._uploads[source] = upload
+        self._uploads[self._sources.take(source)] = upload
 
     @property
     def num_uploads(self) -> int:
@@ -135,8 +149,3 @@ def check_sizes(num_classes: int, feature_dim: int) -> None:
             f"An aggregator needs at least one class and one feature dimension, "
             f"but got {num_classes} and {feature_dim}: give the federation's own."
         )
-
-
-def added_before(source: int) -> UserError:
-    """Make the error for a client that is added twice."""
-    return UserError(f"Client {source} has been added before: add each client's upload once.")

@@ -192,8 +192,7 @@ class Encode:
         """Choose the number of groups, take the statistics, and write them."""
         codec = codec_for(self.method, self.wire)
         labels = upload.samples.labels
-        held = len(torch.unique(labels))
-        groups = self.wire.groups or automatic_groups(self.num_clients, self.num_classes, held)
+        groups = self.wire.groups or automatic_groups(self.num_clients, self.num_classes, len(torch.unique(labels)))
         lacking: dict[int, int] = {}
 
         def take(tried: int) -> Statistics:

@@ -12,9 +12,9 @@ from torch import Tensor
 from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.ridge import ridge_from_gram
-from fedcof.methods.base import Aggregator, added_before, check_sizes
+from fedcof.methods.base import Aggregator, Sources, check_sizes
 from fedcof.methods.method import FederatedMethod, Role, Samples
-from fedcof.methods.noise_corrected import NoiseCorrected
+from fedcof.methods.noise_corrected import noise_corrected
 from fedcof.privacy.mechanism import Privacy
 from fedcof.privacy.noise import NoiseSource
 from fedcof.privacy.plausibility import check_plausible
@@ -61,7 +61,7 @@ class Fed3R:
         self.feature_dim = feature_dim
         self.penalty = penalty
         self.gram_noise = gram_noise
-        self._sources: set[int] = set()
+        self._sources = Sources()
         self._counts = torch.zeros(num_classes, dtype=torch.int64)
         self._sums = torch.zeros(num_classes, feature_dim, dtype=torch.float64)
         self._gram = torch.zeros(feature_dim * (feature_dim + 1) // 2, dtype=torch.float64)
@@ -82,10 +82,7 @@ class Fed3R:
             If the upload does not fit the federation, or its source has been added before.
         """
         upload.check_fits(self.num_classes, self.feature_dim)
-        source = len(self._sources) if source is None else source
-        if source in self._sources:
-            raise added_before(source)
-        self._sources.add(source)
+        self._sources.take(source)
         self._counts.index_add_(0, upload.class_ids, upload.counts)
         self._sums.index_add_(0, upload.class_ids, upload.sums.to(torch.float64))
         self._gram.add_(upload.gram)
@@ -181,7 +178,7 @@ class Fed3RMethod(FederatedMethod):
         """Make the server's end; see :meth:`FederatedMethod.aggregator`."""
         gram_noise = privacy.gram_noise if privacy else 0.0
         aggregator = Fed3R(num_classes, feature_dim, section.ridge_penalty, gram_noise)
-        return NoiseCorrected(aggregator, privacy) if privacy and subtract_noise else aggregator
+        return noise_corrected(aggregator, privacy, subtract_noise)
 
     def promise(self, section: PrivacySection) -> Privacy | None:
         """Divide what is promised between counts, sums and the Gram matrix; see :meth:`FederatedMethod.promise`."""

@@ -19,7 +19,7 @@ from fedcof.heads.registry import HEADS
 from fedcof.methods.base import Aggregator, ClassMeansAggregator
 from fedcof.methods.class_means import ClassMeansMethod
 from fedcof.methods.method import Role
-from fedcof.methods.noise_corrected import NoiseCorrected
+from fedcof.methods.noise_corrected import noise_corrected
 from fedcof.privacy.mechanism import Privacy
 from fedcof.statistics.class_means import ClassMeanRows
 
@@ -180,8 +180,7 @@ class FedCOFMethod(ClassMeansMethod):
     ) -> Aggregator:
         """Make the server's end; see :meth:`FederatedMethod.aggregator`."""
         aggregator = FedCOF(num_classes, feature_dim, section.estimator, section.shrinkage, section.head)
-        corrected = privacy and subtract_noise and HEADS.get(section.head).unit_length
-        return NoiseCorrected(aggregator, privacy) if privacy and corrected else aggregator
+        return noise_corrected(aggregator, privacy, subtract_noise and HEADS.get(section.head).unit_length)
 
 
 METHOD = FedCOFMethod()

@@ -10,7 +10,7 @@ from fedcof.heads.nearest_mean import nearest_class_mean
 from fedcof.methods.base import Aggregator, ClassMeansAggregator
 from fedcof.methods.class_means import ClassMeansMethod
 from fedcof.methods.method import Role
-from fedcof.methods.noise_corrected import NoiseCorrected
+from fedcof.methods.noise_corrected import noise_corrected
 from fedcof.privacy.mechanism import Privacy
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ class FedNCMMethod(ClassMeansMethod):
         subtract_noise: bool = True,
     ) -> Aggregator:
         """Make the server's end; see :meth:`FederatedMethod.aggregator`."""
-        aggregator = FedNCM(num_classes, feature_dim)
-        return NoiseCorrected(aggregator, privacy) if privacy and subtract_noise else aggregator
+        return noise_corrected(FedNCM(num_classes, feature_dim), privacy, subtract_noise)
 
 
 METHOD = FedNCMMethod()

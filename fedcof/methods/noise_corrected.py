@@ -81,3 +81,8 @@ class NoiseCorrected:
         noise = self._rows * (self._privacy.sum_noise / self._counts.clamp(min=1)).square()
         lengths = signal_share(self.class_means(), noise).sqrt().to(torch.float32)
         return LinearClassifier(solved.weight / lengths[:, None], solved.bias, solved.present, solved.class_names)
+
+
+def noise_corrected(aggregator: Aggregator, privacy: Privacy | None, subtract_noise: bool) -> Aggregator:
+    """Correct an aggregator for the noise of a promise, where there is one and its noise is to be taken off."""
+    return NoiseCorrected(aggregator, privacy) if privacy and subtract_noise else aggregator

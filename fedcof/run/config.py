@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import get_type_hints
@@ -47,7 +47,9 @@ class RunConfig:
 
     def __init__(self, **values: Scalar) -> None:
         by_argument = {known.argument: name for name, known in RunConfig.declared().items()}
-        self._fill({by_argument.get(name, name.replace("_", "-")): value for name, value in values.items()})
+        by_name = {by_argument.get(name, name.replace("_", "-")): value for name, value in values.items()}
+        _known(by_name)
+        self._fill(by_name)
         self._check()
 
     @staticmethod
@@ -124,19 +126,12 @@ class RunConfig:
 
     @staticmethod
     def _unchecked(values: Mapping[str, object]) -> RunConfig:
-        known = RunConfig.declared()
-        for name in values:
-            if name not in known:
-                raise unknown_key(name, list(known))
+        known = _known(values)
         config = RunConfig.__new__(RunConfig)
         config._fill({name: known[name].read(value) for name, value in values.items()})
         return config
 
     def _fill(self, values: Mapping[str, Scalar]) -> None:
-        known = RunConfig.declared()
-        for name in values:
-            if name not in known:
-                raise unknown_key(name, list(known))
         for name, section in RunConfig.sections().items():
             object.__setattr__(self, name, section.of(values))
 
@@ -256,6 +251,15 @@ def keys_without_effect(values: Mapping[str, object]) -> set[str]:
     """
     config = RunConfig.loosely({name: value for name, value in values.items() if not isinstance(value, list)})
     return {name for name, known in RunConfig.declared().items() if not known.has_effect(config)}
+
+
+def _known(names: Iterable[str]) -> dict[str, Key]:
+    """Give all keys, of which these must be some; raises UserError."""
+    known = RunConfig.declared()
+    for name in names:
+        if name not in known:
+            raise unknown_key(name, list(known))
+    return known
 
 
 @cache

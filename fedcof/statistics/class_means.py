@@ -80,6 +80,21 @@ class ClassMeanRows(Statistics):
 
 
 @dataclass(frozen=True, eq=False)
+class DecodedRows(ClassMeanRows):
+    """Rows that are held in fewer bytes than float32, and become float32 when somebody reads them."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the decoded means, float32."""
+        return torch.float32
+
+    @property
+    def means(self) -> Tensor:
+        """All means, decoded: shape (R, d), float32."""
+        return self.rows(slice(0, self.num_rows))
+
+
+@dataclass(frozen=True, eq=False)
 class ClassMeans(ClassMeanRows):
     """The class means of one client, or of several put together.
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedcof.errors import UserError
-from fedcof.statistics.class_means import ClassMeanRows, ClassMeans
+from fedcof.statistics.class_means import ClassMeans, DecodedRows
 from fedcof.statistics.validation import check_classes, require
 from fedcof.wire.coded_centre import Centre
 from fedcof.wire.coded_header import (
@@ -51,7 +51,7 @@ LARGEST_INT8 = 127
 
 
 @dataclass(frozen=True, eq=False)
-class CodedClassMeans(ClassMeanRows):
+class CodedClassMeans(DecodedRows):
     """Class means that are kept as levels, and turned into numbers block by block when somebody reads them.
 
     Parameters
@@ -97,19 +97,9 @@ class CodedClassMeans(ClassMeanRows):
         return self.levels.shape[1]
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Type of the decoded means, float32."""
-        return torch.float32
-
-    @property
     def noise(self) -> Tensor:
         """Variance that rounding put on every coordinate of each row, step^2 / (12 n): shape (R,), float32."""
         return (self.step**2 / 12 / self.counts).to(torch.float32)
-
-    @property
-    def means(self) -> Tensor:
-        """All means, decoded: shape (R, d), float32."""
-        return self.rows(slice(0, self.num_rows))
 
     def rows(self, block: slice) -> Tensor:
         """Decode the means of some rows.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedcof.errors import UserError
-from fedcof.statistics.class_means import ClassMeanRows, ClassMeans
+from fedcof.statistics.class_means import ClassMeans, DecodedRows
 from fedcof.statistics.validation import check_classes, require
 from fedcof.wire.arrays import (
     DITHER,
@@ -34,7 +34,7 @@ LARGEST_LEVEL_OF_INT4 = 7
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedClassMeans(ClassMeanRows):
+class EncodedClassMeans(DecodedRows):
     """Class means that stay as they were sent, and are decoded block by block when somebody reads them.
 
     Parameters
@@ -95,19 +95,9 @@ class EncodedClassMeans(ClassMeanRows):
         return self.values.shape[1] if self.dim is None else self.dim
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Type of the decoded means, float32."""
-        return torch.float32
-
-    @property
     def noise(self) -> Tensor | None:
         """Variance that rounding put on every coordinate of each row: shape (R,), float32; none for float16."""
         return None if self.steps is None else self.steps.square() / 12
-
-    @property
-    def means(self) -> Tensor:
-        """All means, decoded: shape (R, d), float32."""
-        return self.rows(slice(0, self.num_rows))
 
     def rows(self, block: slice) -> Tensor:
         """Decode the means of some rows.

@@ -19,12 +19,11 @@ from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
 from fedcof.run.results import append_result
 from server.federation import Federation
+from server.reporting import FAILURE_FILE_NAME, FINISHED, PROGRESS
 from server.run import execute
 from server.upload_store import UploadStore
 
-FAILURE_FILE_NAME = "failure.txt"
 POLL_SECONDS = 0.05
-PROGRESS = "Run %d of %d, reply %d of %d"
 
 logger = getLogger("flwr")
 
@@ -49,7 +48,7 @@ def main(grid: Grid, context: Context) -> None:
     except UserError as error:
         write_whole(output / FAILURE_FILE_NAME, str(error))
         raise
-    logger.info("Results are in %s", output)
+    logger.info("%s %s", FINISHED, output)
 
 
 def _federation(grid: Grid, config: RunConfig, folder: Path) -> Federation:

@@ -18,8 +18,8 @@ from safetensors.numpy import save
 from fedcof import UserError
 from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
+from server.reporting import CHECKPOINT_FILE_NAME
 
-FILE_NAME = "checkpoint.safetensors"
 FILE_FORMAT = "fedcof-checkpoint-1"
 
 Arrays = dict[str, NDArray[Any]]
@@ -97,7 +97,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     }
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     content = save(tensors, {"format": FILE_FORMAT, "description": json.dumps(description)})
-    write_whole(folder / FILE_NAME, content)
+    write_whole(folder / CHECKPOINT_FILE_NAME, content)
 
 
 def load_checkpoint(folder: Path, config: RunConfig) -> Checkpoint | None:
@@ -120,7 +120,7 @@ def load_checkpoint(folder: Path, config: RunConfig) -> Checkpoint | None:
     UserError
         If the file is damaged, or is another run's.
     """
-    path = folder / FILE_NAME
+    path = folder / CHECKPOINT_FILE_NAME
     if not path.exists():
         return None
     try:

@@ -6,10 +6,11 @@ from itertools import starmap
 from pathlib import Path
 
 from fedcof.errors import UserError
+from fedcof.run.execution import ExecutionSection
 from fedcof.run.results import FILE_NAME, RunResult, append_result, load_results
 from simulations.comparison import comparison_runs, unfinished, varying_keys
 from simulations.display import comparison_table, nodes_table, results_table
-from simulations.runner import execute_runs
+from simulations.runner import Flower, execute_runs
 from simulations.scenario import (
     DEFAULT_SCENARIO,
     absolute_value,
@@ -36,13 +37,16 @@ def simulate(scenario: str, settings: list[str], output: Path) -> None:
     UserError
         If something cannot be run as asked.
     """
-    from simulations.resuming import keep_config
-
-    config = configure(scenario, settings)
     if load_results(output):
         raise UserError(f"The folder {output} holds results already: name a new one with --output.")
-    keep_config(output, config)
-    _show(execute_runs({"": config}, output), output)
+    with Flower() as flower:
+        _start_early(flower, scenario_values(scenario, settings), output)
+        config = configure(scenario, settings)
+        from simulations.resuming import keep_config
+
+        keep_config(output, config)
+        results = execute_runs({"": config}, output, flower=flower)
+    _show(results, output)
 
 
 def resume(folder: Path, scenario: str | None, settings: list[str]) -> None:
@@ -86,12 +90,16 @@ def compare(scenario: str, settings: list[str], methods: list[str], seeds: list[
     UserError
         If something cannot be run as asked.
     """
-    runs = comparison_runs(scenario_values(scenario, settings), methods, seeds)
-    missing = unfinished(runs, load_results(output))
-    if len(missing) < len(runs):
-        say(f"{len(runs) - len(missing)} of {len(runs)} runs are in {output} already.")
-    if missing:
-        execute_runs(missing, output, meanwhile=_import_report)
+    values, finished = scenario_values(scenario, settings), load_results(output)
+    with Flower() as flower:
+        if not finished:
+            _start_early(flower, values, output)
+        runs = comparison_runs(values, methods, seeds)
+        missing = unfinished(runs, finished)
+        if len(missing) < len(runs):
+            say(f"{len(runs) - len(missing)} of {len(runs)} runs are in {output} already.")
+        if missing:
+            execute_runs(missing, output, meanwhile=_import_report, flower=flower)
     _show(load_results(output), output)
     from simulations.report.writing import write_report
 
@@ -212,6 +220,12 @@ def show_predictions(folder: Path, images: list[Path]) -> None:
     for prediction in predict(folder, run, images):
         classes = ", ".join(f"{name} ({score:.3f})" for name, score in prediction.classes)
         say(f"{prediction.image}: {classes}")
+
+
+def _start_early(flower: Flower, values: dict[str, object], output: Path) -> None:
+    """Start Flower while its runs are checked, which imports torch; not where Ray is somebody else's."""
+    if ExecutionSection.key_of("ray_address").name not in values:
+        flower.start(output)
 
 
 def _import_report() -> None:

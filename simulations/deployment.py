@@ -20,7 +20,7 @@ from fedcof.errors import UserError
 from fedcof.keys import Scalar
 from fedcof.run.config import RunConfig
 from fedcof.run.results import RunResult, load_results
-from server.app import FAILURE_FILE_NAME
+from server.reporting import FAILURE_FILE_NAME
 from simulations.bundle import stage_app
 from simulations.credentials import AUTHORITY, SERVER, SERVER_KEY, write_certificates, write_node_key
 from simulations.processes import guarded, signals_ignored, signals_raise, stop

@@ -20,8 +20,7 @@ from fedcof.keys import Scalar
 from fedcof.run.config import RunConfig
 from fedcof.run.execution import ExecutionSection
 from fedcof.run.results import load_results
-from server.app import FAILURE_FILE_NAME, PROGRESS
-from server.checkpoint import load_checkpoint
+from server.reporting import CHECKPOINT_FILE_NAME, FAILURE_FILE_NAME, FINISHED, PROGRESS
 from simulations.bundle import stage_app
 from simulations.comparison import unfinished
 from simulations.resources import client_resources
@@ -71,7 +70,7 @@ class FlowerRuns:
             If a run cannot be made as asked, or fails.
         """
         for name, config in self._runs.items():
-            load_checkpoint(self._output / name, config)
+            _check_checkpoint(self._output / name, config)
         self._output.mkdir(parents=True, exist_ok=True)
         (self._output / FAILURE_FILE_NAME).unlink(missing_ok=True)
         self._app = stage_app(self._connection.working_directory / "app")
@@ -87,7 +86,8 @@ class FlowerRuns:
         for resources, runs in plans:
             if submitted:
                 self._write_plan(runs, ready=True)
-            self._follow(submitted or self._submit(resources, runs, ready=True), runs, follow)
+            is_last = runs is plans[-1][1]
+            self._follow(submitted or self._submit(resources, runs, ready=True), runs, follow, is_last)
             submitted = None
 
     def _look_up(self) -> None:
@@ -121,7 +121,9 @@ class FlowerRuns:
         write_whole(plan, json.dumps({"driver": os.getpid(), "ready": ready, "runs": entries}))
         return plan
 
-    def _follow(self, submission: Submission, runs: dict[str, RunConfig], follow: Callable[[str], None]) -> None:
+    def _follow(
+        self, submission: Submission, runs: dict[str, RunConfig], follow: Callable[[str], None], is_last: bool
+    ) -> None:
         """Follow a Flower run, keep its log, and put the app's own sentence before Flower's where it failed."""
         with (self._output / LOG_FILE_NAME).open("a") as log:
 
@@ -133,13 +135,22 @@ class FlowerRuns:
             def is_done() -> bool:
                 return not unfinished(runs, load_results(self._output))
 
+            # A Ray of one's own ends with the SuperLink; a cluster is to be left as it was found.
+            ends_with_us = is_last and not any(config.execution.ray_address for config in runs.values())
             try:
-                submission.follow(on_line, is_done=is_done)
+                submission.follow(on_line, is_done=is_done, last_words=FINISHED if ends_with_us else "")
             except UserError as error:
                 failure = self._output / FAILURE_FILE_NAME
                 if failure.exists():
                     raise UserError(failure.read_text(encoding="utf-8")) from error
                 raise
+
+
+def _check_checkpoint(folder: Path, config: RunConfig) -> None:
+    if (folder / CHECKPOINT_FILE_NAME).exists():
+        from server.checkpoint import load_checkpoint
+
+        load_checkpoint(folder, config)
 
 
 def _resources(run: tuple[str, RunConfig]) -> Resources:

@@ -10,7 +10,7 @@ import tomli_w
 from fedcof.errors import UserError
 from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
-from server.checkpoint import FILE_NAME as CHECKPOINT_FILE_NAME
+from server.reporting import CHECKPOINT_FILE_NAME
 
 FILE_NAME = "run-config.toml"
 

@@ -3,19 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Self
 
 from fedcof.data.kept_problem import FOLDER_VARIABLE
 from fedcof.errors import UserError
 from fedcof.run.config import RunConfig
 from fedcof.run.results import RunResult, load_results
-from simulations.runtime import simulation_superlink
+from simulations.runtime import Connection, simulation_superlink
 from simulations.terminal import progress_bars
 
 
+class Flower:
+    """Flower for the runs of one command: started once, and stopped with all that it started.
+
+    It may be started before the runs are known: what checks them takes as long to import as Flower to start.
+    """
+
+    def __init__(self) -> None:
+        self._until_the_end = ExitStack()
+        self._connection: Connection | None = None
+        self._notes = Path()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._until_the_end.__exit__(kind, error, traceback)
+
+    def start(self, output: Path, ray_address: str = "") -> tuple[Connection, Path]:
+        """Start the SuperLink, unless it has been started; it need not answer yet.
+
+        Parameters
+        ----------
+        output : Path
+            Folder for the results.
+        ray_address : str, optional
+            HOST:PORT of a Ray cluster to use.
+
+        Returns
+        -------
+        tuple of (Connection, Path)
+            The SuperLink, and the folder in which Flower's processes look for what was looked up here.
+
+        Raises
+        ------
+        UserError
+            If Flower is not installed, or nothing answers at the cluster's address.
+        """
+        if self._connection is None:
+            scratch = Path(self._until_the_end.enter_context(_scratch(output, ray_address)))
+            self._notes = scratch / "problems"
+            variables = {FOLDER_VARIABLE: str(self._notes)}
+            superlink = simulation_superlink(scratch, ray_address, variables, wait=False)
+            self._connection = self._until_the_end.enter_context(superlink)
+        return self._connection, self._notes
+
+
 def execute_runs(
-    runs: dict[str, RunConfig], output: Path, meanwhile: Callable[[], object] = lambda: None
+    runs: dict[str, RunConfig],
+    output: Path,
+    meanwhile: Callable[[], object] = lambda: None,
+    flower: Flower | None = None,
 ) -> list[RunResult]:
     """Execute runs one after another, and show how far they are.
 
@@ -29,6 +83,8 @@ def execute_runs(
         Folder for the results.
     meanwhile : callable
         Called in a thread while the clients are at work, for example to import what comes after the runs.
+    flower : Flower, optional
+        Where it may have been started already; the caller ends it.
 
     Returns
     -------
@@ -41,15 +97,14 @@ def execute_runs(
         If a run cannot be made as asked, or fails.
     """
     output = output.absolute()
-    ray_address = _ray_address(runs.values())
-    with progress_bars() as bars, _scratch(output, ray_address) as scratch:
-        notes = Path(scratch) / "problems"
-        variables = {FOLDER_VARIABLE: str(notes)}
-        with simulation_superlink(Path(scratch), ray_address, variables, wait=False) as connection:
-            # This imports torch, while the SuperLink starts.
-            from simulations.flower_runs import FlowerRuns
+    with ExitStack() as until_the_end:
+        bars = until_the_end.enter_context(progress_bars())
+        flower = flower or until_the_end.enter_context(Flower())
+        connection, notes = flower.start(output, _ray_address(runs.values()))
+        # This imports torch, while the SuperLink starts.
+        from simulations.flower_runs import FlowerRuns
 
-            FlowerRuns(runs, output, connection, notes, bars).execute(meanwhile)
+        FlowerRuns(runs, output, connection, notes, bars).execute(meanwhile)
     return load_results(output)
 
 

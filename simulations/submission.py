@@ -67,6 +67,7 @@ class Submission:
         on_line: Callable[[str], None],
         log: Path | None = None,
         is_done: Callable[[], bool] = lambda: False,
+        last_words: str = "",
     ) -> None:
         """Follow the run to its end.
 
@@ -79,6 +80,9 @@ class Submission:
         is_done : callable
             Says, once the log has ended, whether the app has left all that it was to make; Flower is then not asked
             how the run ended, which takes a second.
+        last_words : str, optional
+            What the app logs when it has left all that it was to make; if it has, Flower's own end, which takes
+            seconds, is not waited for: whoever stops the SuperLink ends that too.
 
         Raises
         ------
@@ -93,6 +97,9 @@ class Submission:
                     clean = ANSI.sub("", line).rstrip()
                     tail.append(clean)
                     on_line(clean)
+                    if last_words and last_words in clean and is_done():
+                        process.kill()
+                        return
             except BaseException:
                 process.kill()
                 raise

@@ -12,7 +12,6 @@ from fedcof import UserError
 from fedcof.run.config import RunConfig
 from fedcof.run.training import STRATEGIES
 from server.checkpoint import (
-    FILE_NAME,
     Checkpoint,
     load_checkpoint,
     restore_strategy,
@@ -20,6 +19,7 @@ from server.checkpoint import (
     strategy_state,
 )
 from server.continuation import training_strategy
+from server.reporting import CHECKPOINT_FILE_NAME
 from tests.server.test_continuation import start
 
 
@@ -93,7 +93,7 @@ def test_everything_comes_back(tmp_path):
     )
     assert list(read.network) == list(written.network)
     assert all(np.array_equal(read.network[name], written.network[name]) for name in written.network)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [FILE_NAME]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [CHECKPOINT_FILE_NAME]
 
 
 def test_where_there_is_none_there_is_none(tmp_path):
@@ -118,17 +118,17 @@ def test_it_may_be_gone_on_with_on_another_machine(tmp_path):
 def test_one_of_another_run_is_refused(tmp_path, change, sentence):
     run = config()
     save_checkpoint(tmp_path, checkpoint_of(run))
-    before = (tmp_path / FILE_NAME).read_bytes()
+    before = (tmp_path / CHECKPOINT_FILE_NAME).read_bytes()
     with pytest.raises(UserError, match=sentence):
         load_checkpoint(tmp_path, run.replaced(**change))
-    assert (tmp_path / FILE_NAME).read_bytes() == before
+    assert (tmp_path / CHECKPOINT_FILE_NAME).read_bytes() == before
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, -1])
 def test_a_truncated_one_is_refused(tmp_path, length):
     run = config()
     save_checkpoint(tmp_path, checkpoint_of(run))
-    path = tmp_path / FILE_NAME
+    path = tmp_path / CHECKPOINT_FILE_NAME
     path.write_bytes(path.read_bytes()[:length])
     before = path.read_bytes()
     with pytest.raises(UserError, match="is damaged"):
@@ -137,6 +137,6 @@ def test_a_truncated_one_is_refused(tmp_path, length):
 
 
 def test_another_file_is_refused(tmp_path):
-    save_file({"weight": np.zeros(3)}, tmp_path / FILE_NAME)
+    save_file({"weight": np.zeros(3)}, tmp_path / CHECKPOINT_FILE_NAME)
     with pytest.raises(UserError, match="not a checkpoint of this version"):
         load_checkpoint(tmp_path, config())

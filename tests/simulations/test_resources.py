@@ -5,7 +5,9 @@ import torch
 
 from fedcof.errors import UserError
 from fedcof.run.config import RunConfig
-from simulations.resources import GpuMemory, client_resources, gpu_share, measured_gpu_memory
+from simulations.gpu_measuring import measured_gpu_memory
+from simulations.gpu_memory import GpuMemory, gpu_share
+from simulations.resources import client_resources
 
 GIB = 2**30
 

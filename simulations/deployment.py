@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,16 @@ CONNECTION_NAME = "federation"
 LOOPBACK = "127.0.0.1"
 CLASSES_FILE_NAME = "classes.txt"
 IMAGES_AT_ONCE = 256
+
+# The command flwr takes one key at a time, and seconds to import for each.
+_REGISTER = """
+import sys
+from flwr.cli.app import app
+
+for key in sys.argv[2:]:
+    if status := app(["supernode", "register", key, sys.argv[1]], standalone_mode=False):
+        sys.exit(status)
+"""
 
 
 @dataclass
@@ -77,10 +88,27 @@ class LocalFederation:
             The private key.
         """
         path = self.secrets / f"{name}.key"
-        public = write_node_key(path)
+        write_node_key(path)
         if register:
-            self._flwr("supernode", "register", str(public), self.connection.name)
+            self._register([path])
         return path
+
+    def new_keys(self, names: Sequence[str]) -> list[Path]:
+        """Make the keys of several nodes, and let the SuperLink know them, in the time that one takes.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The nodes' names.
+
+        Returns
+        -------
+        list of Path
+            The private keys.
+        """
+        paths = [self.new_key(name, register=False) for name in names]
+        self._register(paths)
+        return paths
 
     def start_node(self, name: str, key: Path, node_config: Mapping[str, Scalar]) -> subprocess.Popen[str]:
         """Start a SuperNode.
@@ -120,11 +148,12 @@ class LocalFederation:
         """Name the file in which a SuperNode's log goes."""
         return self.connection.working_directory / f"{name}.log"
 
-    def _flwr(self, *arguments: str) -> None:
-        process = self.connection.popen("flwr", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    def _register(self, keys: Sequence[Path]) -> None:
+        command = [sys.executable, "-c", _REGISTER, self.connection.name, *(f"{key}.pub" for key in keys)]
+        process = self.connection.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         said = process.communicate()[0]
         if process.returncode:
-            raise UserError(f"flwr {' '.join(arguments[:2])} failed and said {said.strip()[-200:]!r}.")
+            raise UserError(f"flwr supernode register failed and said {said.strip()[-200:]!r}.")
 
 
 @contextmanager
@@ -198,8 +227,8 @@ def deploy_local(
     values = nodes_run_config(config, num_nodes, output)
     with TemporaryDirectory(prefix="fedcof-") as scratch, local_federation(Path(scratch)) as federation:
         app = stage_app(Path(scratch) / "app")
-        for folder in folders:
-            key = federation.new_key(folder.name)
+        keys = federation.new_keys([folder.name for folder in folders])
+        for folder, key in zip(folders, keys, strict=True):
             federation.start_node(folder.name, key, {"data": str(folder)})
         try:
             run_app(federation.connection, app, values, None, on_line)

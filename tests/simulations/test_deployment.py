@@ -101,13 +101,13 @@ def test_real_nodes_end_with_the_simulations_classifier(federation, fedcof, data
     words = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
     assert fedcof("simulate", *words, "-c", "feature-cache=false", "-o", tmp_path / "simulated") == (0, "")
     images, parts = dataset_of(config), client_indices(config)
-    for number, indices in enumerate(parts):
+    *keys, key_of_nothing = federation.new_keys(["site-0", "site-1", "site-2", "site-9"])
+    for number, (indices, key) in enumerate(zip(parts, keys, strict=True)):
         write_table(tmp_path / f"site-{number}.csv", images, indices)
         name = f"site-{number}"
-        key = federation.new_key(name)
         federation.start_node(name, key, {"data": str(tmp_path / f"{name}.csv"), "state": str(tmp_path / "state")})
     (tmp_path / "empty").mkdir()
-    federation.start_node("site-9", federation.new_key("site-9"), {"data": str(tmp_path / "empty")})
+    federation.start_node("site-9", key_of_nothing, {"data": str(tmp_path / "empty")})
     # A node that nobody knows is turned away, and so is one that does not know the authority.
     stranger = federation.start_node("stranger", federation.new_key("stranger", register=False), {"data": "/tmp"})
     deceived = subprocess.Popen(
@@ -190,14 +190,16 @@ def config_of(values):
     return RunConfig.from_mapping(values)
 
 
+def name_of(site, how=""):
+    return f"site-{site:02d}-{how}" if how else f"site-{site:02d}"
+
+
 def start_site(federation, tmp_path, site, how="", name="", claims=""):
-    """Start a node of the light app; a key is made once."""
-    name = name or (f"site-{site:02d}-{how}" if how else f"site-{site:02d}")
+    """Start a node of the light app, whose key there is."""
+    name = name or name_of(site, how)
     folder = tmp_path / "nodes" / name
     folder.mkdir(parents=True, exist_ok=True)
     key = federation.secrets / f"{name}.key"
-    if not key.exists():
-        key = federation.new_key(name)
     fingerprint = load_backbone("test_efficientnet", 32, "none").fingerprint
     settings = {"name": claims or name, "data": str(folder), "site": site, "fingerprint": fingerprint}
     node = federation.start_node(name, key, settings | ({"misbehave": how} if how else {}))
@@ -235,6 +237,9 @@ VALUES |= {"reply-timeout": HOUR, "node-timeout": HOUR}
 @pytest.mark.flower
 def test_every_fault_is_left_out_by_name_and_the_others_count(federation, tmp_path):
     """Six nodes that misbehave, two with one name, one that joins late, three that do what they should."""
+    federation.new_keys(
+        [*(name_of(site) for site in range(GOOD)), *(name_of(10 + i, how) for i, how in enumerate(BAD)), "twin"]
+    )
     good = [start_site(federation, tmp_path, site) for site in range(GOOD - 1)]
     bad = {start_site(federation, tmp_path, 10 + i, how): reason for i, (how, reason) in enumerate(BAD.items())}
     start_site(federation, tmp_path, 0, name="twin", claims="site-00")
@@ -270,6 +275,7 @@ def test_every_fault_is_left_out_by_name_and_the_others_count(federation, tmp_pa
 
 @pytest.mark.flower
 def test_a_superlink_that_is_killed_loses_no_upload_and_counts_none_twice(federation, tmp_path):
+    federation.new_keys([*(name_of(site) for site in range(3)), name_of(3, "slow")])
     names = [start_site(federation, tmp_path, site) for site in range(3)]
     slow = start_site(federation, tmp_path, 3, "slow")
     values = VALUES | {"num-clients": 4, "output": str(tmp_path / "out"), "quorum": 1.0}

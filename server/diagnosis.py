@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from fedcof import FedCOF, Oracle
-from fedcof.covariance.diagnosis import CovarianceDiagnostic, compare_covariances
+from fedcof.covariance.diagnosis import compare_covariances
+from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.data.problem import split_features
 from fedcof.methods.base import Aggregator
 from fedcof.methods.noise_corrected import NoiseCorrected

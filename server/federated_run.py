@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedcof import LinearClassifier
-from fedcof.covariance.diagnosis import CovarianceDiagnostic
+from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.data.problem import backbone_of, labels_of, problem_of
 from fedcof.files import whole_file
 from fedcof.heads.trainable import Network

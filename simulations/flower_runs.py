@@ -12,7 +12,14 @@ from threading import Thread
 
 from rich.progress import Progress
 
-from fedcof.data.problem import features_seem_kept, images_to_embed, note_problem, split_features
+from fedcof.data.kept_problem import believed
+from fedcof.data.problem import (
+    features_seem_kept,
+    images_to_embed,
+    note_problem,
+    split_features,
+    take_earlier_note,
+)
 from fedcof.data.virtual_clients import client_indices
 from fedcof.errors import UserError
 from fedcof.files import write_whole
@@ -91,11 +98,14 @@ class FlowerRuns:
             submitted = None
 
     def _look_up(self) -> None:
-        for config in self._runs.values():
-            client_indices(config)
-        for config in self._runs.values():
-            self._embed(config)
-            note_problem(config, self._notes)
+        known = {name for name, config in self._runs.items() if take_earlier_note(config, self._notes)}
+        with believed(self._notes):
+            for config in self._runs.values():
+                client_indices(config)
+        for name, config in self._runs.items():
+            if name not in known:
+                self._embed(config)
+                note_problem(config, self._notes)
 
     def _embed(self, config: RunConfig) -> None:
         """Embed both splits, once, where the clients are to find them."""

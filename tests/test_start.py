@@ -22,7 +22,8 @@ def imported_by(statement):
         ("import fedcof", set()),
         ("from fedcof import UserError", set()),
         ("import simulations.cli", set()),
-        ("import simulations.commands", {"torch"}),  # The SuperLink is started with no more than this.
+        ("import simulations.commands", set()),  # The SuperLink is started with no more than this.
+        ("import simulations.flower_runs", {"torch"}),
         ("from simulations.scenario import configure; configure('digits', [])", {"torch"}),
         ("import clients.client_app", set()),
         ("import clients.app", {"torch"}),

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +23,8 @@ from fedcof.files import write_whole
 FOLDER_VARIABLE = "FEDCOF_KEPT_PROBLEMS"
 
 Source = tuple[str | int, ...]
+
+_BELIEVED_HERE: list[Path] = []
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class KeptProblem:
         return open_features(entry, (kept.num_samples, self.feature_dim), state.st_mtime_ns, state.st_ino)
 
 
-def leave_note(folder: Path, source: Source, problem: KeptProblem) -> None:
+def leave_note(folder: Path, source: Source, problem: KeptProblem, stamp: str = "") -> None:
     """Write down what was looked up.
 
     Parameters
@@ -97,8 +101,10 @@ def leave_note(folder: Path, source: Source, problem: KeptProblem) -> None:
         What the problem was made of: dataset, columns, backbone and all else that decides its features.
     problem : KeptProblem
         What was found.
+    stamp : str
+        What tells a later run that it would find the same, see :func:`fedcof.data.unchanged.stamp_of`.
     """
-    write_whole(_path(folder, source), json.dumps(asdict(problem)))
+    write_whole(_path(folder, source), json.dumps({**asdict(problem), "stamp": stamp}))
 
 
 def noted_problem(source: Source) -> KeptProblem | None:
@@ -114,12 +120,22 @@ def noted_problem(source: Source) -> KeptProblem | None:
     KeptProblem or None
         None where no note was left for this process, or the features are gone: they are then looked up here.
     """
-    folder = os.environ.get(FOLDER_VARIABLE)
-    return _believed(_path(Path(folder), source)) if folder else None
+    folder = _BELIEVED_HERE[-1] if _BELIEVED_HERE else os.environ.get(FOLDER_VARIABLE)
+    return read_note(Path(folder), source) if folder else None
 
 
-def has_note(folder: Path, source: Source) -> bool:
-    """Whether a folder has a note of a source whose features are still there.
+@contextmanager
+def believed(folder: Path) -> Iterator[None]:
+    """Believe the notes of a folder in this process, as those do that have it in their environment."""
+    _BELIEVED_HERE.append(folder)
+    try:
+        yield
+    finally:
+        _BELIEVED_HERE.remove(folder)
+
+
+def read_note(folder: Path, source: Source, stamp: str = "") -> KeptProblem | None:
+    """Read a note of a source whose features are still there.
 
     Parameters
     ----------
@@ -127,24 +143,20 @@ def has_note(folder: Path, source: Source) -> bool:
         Folder of the notes; it need not exist.
     source : tuple of str and int
         See :func:`leave_note`.
+    stamp : str, optional
+        The stamp that it has to have.
 
     Returns
     -------
-    bool
-        Whether it has.
+    KeptProblem or None
+        None where there is no such note, or the cache was cleared since.
     """
-    return _believed(_path(folder, source)) is not None
-
-
-def _path(folder: Path, source: Source) -> Path:
-    return folder / f"{hashlib.sha256(json.dumps(source).encode()).hexdigest()[:32]}.json"
-
-
-def _believed(path: Path) -> KeptProblem | None:
-    """Read a note whose features can be opened; None where there is none, or the cache was cleared since."""
+    path = _path(folder, source)
     try:
         state = path.stat()
-        problem = _read(path, state.st_mtime_ns, state.st_ino)
+        problem, stamped = _read(path, state.st_mtime_ns, state.st_ino)
+        if stamp and stamped != stamp:
+            return None
         problem.table("train")
         problem.table("test")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
@@ -152,9 +164,13 @@ def _believed(path: Path) -> KeptProblem | None:
     return problem
 
 
+def _path(folder: Path, source: Source) -> Path:
+    return folder / f"{hashlib.sha256(json.dumps(source).encode()).hexdigest()[:32]}.json"
+
+
 @lru_cache(maxsize=8)
-def _read(path: Path, written: int, inode: int) -> KeptProblem:
-    """Read a note; ``written`` and ``inode`` tell it from a later one in its place."""
+def _read(path: Path, written: int, inode: int) -> tuple[KeptProblem, str]:
+    """Read a note and its stamp; ``written`` and ``inode`` tell it from a later one in its place."""
     values = json.loads(path.read_text(encoding="utf-8"))
     splits = {split: KeptSplit(**values[split]) for split in ("train", "test")}
-    return KeptProblem(tuple(values["class_names"]), values["feature_dim"], **splits)
+    return KeptProblem(tuple(values["class_names"]), values["feature_dim"], **splits), values["stamp"]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcof.data.kept_problem import KeptProblem, KeptSplit, has_note, leave_note, noted_problem
+from fedcof.data.kept_problem import KeptProblem, KeptSplit, leave_note, noted_problem, read_note
 from fedcof.data.precomputed import shared_features
 from fedcof.data.section import DataSection
+from fedcof.data.unchanged import stamp_of
 from fedcof.embedding.feature_table import FeatureTable, feature_cache_dir
 from fedcof.embedding.section import EmbeddingSection
 from fedcof.errors import UserError
@@ -230,7 +231,30 @@ def note_problem(config: Sampled, folder: Path) -> None:
         splits.append(KeptSplit(str(Path(features.filename).parent), len(features)))  # type: ignore[attr-defined]
     kept = KeptProblem(problem.class_names, problem.feature_dim, *splits)
     leave_note(folder, _source(config), kept)
-    leave_note(problem_notes_dir(), _source(config), kept)
+    leave_note(problem_notes_dir(), _source(config), kept, stamp_of(config))
+
+
+def take_earlier_note(config: Sampled, folder: Path) -> bool:
+    """Spare a run the look-up that an earlier one made, where what that read has not changed since.
+
+    Parameters
+    ----------
+    config : Sampled
+        The run.
+    folder : Path
+        Where to leave the earlier note, as :func:`note_problem` does.
+
+    Returns
+    -------
+    bool
+        Whether there is one; otherwise the run has to be looked up.
+    """
+    stamp = stamp_of(config) if _has_kept_features(config) else ""
+    kept = read_note(problem_notes_dir(), _source(config), stamp) if stamp else None
+    if kept is None:
+        return False
+    leave_note(folder, _source(config), kept)
+    return True
 
 
 def features_seem_kept(config: Sampled) -> bool:
@@ -248,7 +272,7 @@ def features_seem_kept(config: Sampled) -> bool:
     """
     if config.data.is_precomputed:
         return True
-    return _has_kept_features(config) and has_note(problem_notes_dir(), _source(config))
+    return _has_kept_features(config) and read_note(problem_notes_dir(), _source(config)) is not None
 
 
 def problem_notes_dir() -> Path:

@@ -13,8 +13,9 @@ from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.ridge import ridge_from_gram
 from fedcof.methods.base import Aggregator, Sources, check_sizes
-from fedcof.methods.method import FederatedMethod, Role, Samples
+from fedcof.methods.method import FederatedMethod, Samples
 from fedcof.methods.noise_corrected import noise_corrected
+from fedcof.methods.role import Role
 from fedcof.privacy.mechanism import Privacy
 from fedcof.privacy.noise import NoiseSource
 from fedcof.privacy.plausibility import check_plausible

@@ -9,8 +9,8 @@ from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.nearest_mean import nearest_class_mean
 from fedcof.methods.base import Aggregator, ClassMeansAggregator
 from fedcof.methods.class_means import ClassMeansMethod
-from fedcof.methods.method import Role
 from fedcof.methods.noise_corrected import noise_corrected
+from fedcof.methods.role import Role
 from fedcof.privacy.mechanism import Privacy
 
 if TYPE_CHECKING:

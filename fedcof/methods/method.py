@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from fedcof.errors import UserError
 from fedcof.methods.base import Aggregator
+from fedcof.methods.role import Role
 from fedcof.privacy.mechanism import Privacy
 from fedcof.privacy.noise import NoiseSource
 from fedcof.registry import check_filled_in
@@ -21,15 +21,6 @@ from fedcof.wire.registry import encodings_of
 if TYPE_CHECKING:
     from fedcof.methods.section import MethodSection
     from fedcof.privacy.section import PrivacySection
-
-
-class Role(Enum):
-    """What a method is to a comparison."""
-
-    MEANS_ALONE = "does without a covariance"
-    REBUILT = "rebuilds one from the same upload"
-    CEILING = "shows what could be reached"
-    OTHER = "nothing in particular"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +65,8 @@ class Method(ABC):
         Which keys mean something to it: those of the estimator, of rows and budgets, of the head, of the penalty.
     role : Role
         What it is to a comparison.
+    pools_samples : bool
+        Whether it needs all samples in one place.
     may_train : bool
         Whether training can follow, because clients hold the samples.
     needs_training : bool
@@ -90,6 +83,7 @@ class Method(ABC):
     takes_groups: ClassVar[bool] = False
     takes_head: ClassVar[bool] = False
     takes_penalty: ClassVar[bool] = False
+    pools_samples: ClassVar[bool] = False
     may_train: ClassVar[bool] = True
     needs_training: ClassVar[bool] = False
 
@@ -216,6 +210,7 @@ class FederatedMethod(Method):
 class PooledMethod(Method):
     """A method that needs all samples in one place: nobody is asked, and nothing is sent."""
 
+    pools_samples: ClassVar[bool] = True
     may_train: ClassVar[bool] = False
 
     @abstractmethod

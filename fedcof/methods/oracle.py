@@ -10,7 +10,8 @@ from torch import Tensor
 from fedcof.covariance.choices import LEAVE_ONE_OUT
 from fedcof.methods.base import Aggregator
 from fedcof.methods.fedcof import FedCOF
-from fedcof.methods.method import PooledMethod, Role
+from fedcof.methods.method import PooledMethod
+from fedcof.methods.role import Role
 from fedcof.statistics.class_means import ClassMeans
 from fedcof.statistics.inputs import Numbers, as_samples
 

@@ -6,14 +6,12 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.errors import UserError
 from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
-
-if TYPE_CHECKING:
-    from fedcof.covariance.diagnosis import CovarianceDiagnostic
 
 FILE_NAME = "results.json"
 HEAD_FILE_NAME = "head.safetensors"
@@ -206,9 +204,6 @@ def _known(accuracy: float | None) -> float | None:
 
 
 def _diagnostic(values: dict[str, Any]) -> CovarianceDiagnostic:
-    # The command reads results before it starts Flower, and torch takes seconds to import.
-    from fedcof.covariance.diagnosis import CovarianceDiagnostic
-
     return CovarianceDiagnostic(**values)
 
 

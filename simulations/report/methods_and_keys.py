@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedcof.keys import Acts, Changes, Key, Shown
-from fedcof.methods.method import PooledMethod, Role
 from fedcof.methods.registry import METHODS
+from fedcof.methods.role import Role
 from fedcof.run.config import RunConfig, keys_without_effect
 
 Config = Mapping[str, Any]
@@ -78,7 +78,7 @@ def role_of(method: str) -> Role:
 
 def sends_nothing(method: str) -> bool:
     """Say whether a method asks no client for anything, and so has no bytes to be measured."""
-    return method in METHODS.names() and isinstance(METHODS.get(method), PooledMethod)
+    return method in METHODS.names() and METHODS.get(method).pools_samples
 
 
 def default_config() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from fedcof.covariance.diagnosis import CovarianceDiagnostic
+from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.run.results import RunResult
 from simulations.comparison import varying_keys
 from simulations.report.methods_and_keys import default_config, unused_keys

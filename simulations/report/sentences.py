@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedcof.methods.method import Role
+from fedcof.methods.role import Role
 from simulations.report.methods_and_keys import (
     method_styles,
     role_of,

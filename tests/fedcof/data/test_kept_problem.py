@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from fedcof.data import kept_problem, problem
+from fedcof.data import kept_problem, problem, unchanged
 from fedcof.data.problem import (
     features_seem_kept,
     kept_problem_of,
@@ -14,6 +14,7 @@ from fedcof.data.problem import (
     problem_notes_dir,
     problem_of,
     split_features,
+    take_earlier_note,
 )
 from fedcof.data.virtual_clients import client_indices, client_samples
 from fedcof.embedding.feature_table import feature_cache_dir
@@ -109,3 +110,70 @@ def test_a_note_that_comes_later_is_found(run, tmp_path, monkeypatch):
     assert kept_problem_of(run) is None
     note_problem(run, tmp_path / "notes")
     assert kept_problem_of(run)
+
+
+def test_an_earlier_note_spares_the_look_up(run, tmp_path, monkeypatch):
+    assert not take_earlier_note(run, tmp_path / "later")
+    looked_up = what_is_seen(run)
+    note_problem(run, tmp_path / "notes")
+    forbid(monkeypatch)
+    assert take_earlier_note(run, tmp_path / "later")
+    with kept_problem.believed(tmp_path / "later"):
+        for before, noted in zip(looked_up, what_is_seen(run), strict=True):
+            assert np.array_equal(before, noted) if isinstance(before, np.ndarray) else before == noted
+    assert kept_problem_of(run) is None
+
+
+def touch(folder):
+    path = next(folder.glob("train/dark/*.png"))
+    path.write_bytes(path.read_bytes())
+
+
+def add(folder):
+    shutil.copy(next(folder.glob("train/dark/*.png")), folder / "test" / "dark" / "another.png")
+
+
+def remove(folder):
+    next(folder.glob("train/dark/*.png")).unlink()
+
+
+def rename(folder):
+    (folder / "test" / "dark").rename(folder / "test" / "darker")
+
+
+def link(folder):
+    (folder / "train" / "dark" / "link.png").symlink_to(next(folder.glob("train/dark/*.png")))
+
+
+@pytest.mark.parametrize("change", [touch, add, remove, rename, link])
+def test_an_earlier_note_is_not_believed_once_something_has_changed(run, image_folder, change, tmp_path):  # noqa: F811
+    note_problem(run, tmp_path / "notes")
+    assert take_earlier_note(run, tmp_path / "later")
+    change(image_folder)
+    assert not take_earlier_note(run, tmp_path / "later")
+
+
+def test_other_versions_and_a_cleared_cache_ask_for_a_new_look(run, tmp_path, monkeypatch):
+    note_problem(run, tmp_path / "notes")
+    with monkeypatch.context() as other:
+        other.setattr(unchanged, "version", lambda package: "99")
+        assert not take_earlier_note(run, tmp_path / "later")
+    assert take_earlier_note(run, tmp_path / "later")
+    shutil.rmtree(feature_cache_dir())
+    assert not take_earlier_note(run, tmp_path / "later")
+
+
+@pytest.mark.parametrize("source", [{"dataset": "hub:a/b"}, {"backbone": "resnet18", "weights": "pretrained"}])
+def test_what_may_change_unseen_is_always_looked_up(run, source):
+    assert unchanged.stamp_of(run)
+    assert unchanged.stamp_of(run.replaced(**source)) == ""
+
+
+def test_weights_in_a_file_are_told_by_their_time_of_change(run, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"first")
+    config = run.replaced(weights=str(path))
+    first = unchanged.stamp_of(config)
+    assert first == unchanged.stamp_of(config)
+    path.write_bytes(b"other")
+    assert unchanged.stamp_of(config) not in ("", first)

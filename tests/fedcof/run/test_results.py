@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedcof.covariance.diagnosis import CovarianceDiagnostic
+from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.run.config import RunConfig
 from fedcof.run.results import FILE_NAME, RoundResult, RunResult, append_result, load_results
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fedcof import UserError
-from fedcof.covariance.diagnosis import CovarianceDiagnostic
+from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.run.config import RunConfig
 from fedcof.run.results import RoundResult, RunResult, append_result, load_results
 from simulations.comparison import comparison_runs

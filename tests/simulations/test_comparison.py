@@ -83,7 +83,7 @@ def test_one_grid_holds_hand_picked_uploads_and_budgets():
 
 @pytest.mark.flower
 def test_a_killed_comparison_goes_on_without_loss_or_repetition(fedcof, tmp_path):
-    arguments = ["compare", "digits", "--methods", "fedncm,fedcof", "--seeds", ",".join(map(str, range(12)))]
+    arguments = ["compare", "digits", "--methods", "fedncm,fedcof", "--seeds", ",".join(map(str, range(8)))]
     arguments += ["-c", "image-size=32", "-c", "backbone=test_efficientnet", "-c", "weights=none"]
     arguments += ["-c", "num-clients=30", "--output", str(tmp_path / "run")]
     environment = {**os.environ, "FEDCOF_CACHE": str(tmp_path / "cache")}
@@ -95,8 +95,8 @@ def test_a_killed_comparison_goes_on_without_loss_or_repetition(fedcof, tmp_path
     kill_groups(marked("FEDCOF_CACHE", tmp_path / "cache"))
     process.wait()
     before = load_results(tmp_path / "run")
-    assert 2 <= len(before) < 24
+    assert 2 <= len(before) < 16
     assert fedcof(*arguments) == (0, "")
     after = load_results(tmp_path / "run")
     assert after[: len(before)] == before
-    assert len({(result.method, result.seed) for result in after}) == len(after) == 24
+    assert len({(result.method, result.seed) for result in after}) == len(after) == 16

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 from torch import Tensor
 
+from clients.answers import Answer, Answers, digest_of
+from clients.asked import asked, policy_of
 from clients.hosting import answer, introduce
-from clients.policy import NodePolicy
-from clients.samples import features_here, images_here
+from clients.policy import Act, NodePolicy
+from clients.samples import Held, held_here, images_here
 from clients.training import Inputs, LocalTraining, train
 from clients.upload import samples_told, upload_of
 from fedcof import LinearClassifier, UserError
 from fedcof.data.problem import backbone_of, problem_of
 from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
 from fedcof.heads.trainable import Network
+from fedcof.methods.chain import Outgoing
 from fedcof.methods.method import Samples
 from fedcof.run.config import RunConfig
 from fedcof.run.protocol import (
     ARRAYS,
     CONFIG,
-    DATA,
     FINGERPRINT,
     INTRODUCTION,
     METRICS,
@@ -85,25 +90,33 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     UserError
         If the client is one of those that the run-config has drop out, or its node's policy does not allow it.
     """
-    config = _run_config(content, context)
+    config = asked(content, context, Act.STATISTICS)
     seed = _client_seed(config.data.seed, client)
     _drop_out(config, seed)
-    if policy := _policy(context):
-        policy.check_backbone(config.embedding.backbone)
-        policy.check_statistics(config.method.chosen.kind)
-        policy.check_privacy(config.privacy.epsilon, config.privacy.delta)
-        policy.note_answer()
-    features, labels = features_here(config, client, context)
-    samples = Samples(features, labels, problem_of(config).num_classes, seed)
-    upload = upload_of(config, client, samples, policy)
-    record = ArrayRecord({name: Array(array) for name, array in upload.arrays.items()})
-    name = statistics_record(upload.tag)
+    policy = policy_of(context)
+    held = held_here(config, client, context)
     if not policy:
-        return RecordDict({name: record})
+        upload = _upload(config, client, held, seed)
+        return RecordDict({statistics_record(upload.tag): _record(upload.arrays)})
     fingerprint = backbone_of(config).fingerprint
-    samples_here = samples_told(config, upload)
-    node = ConfigRecord({SAMPLES: samples_here, WITHHELD: upload.withheld, FINGERPRINT: fingerprint})
-    return RecordDict({name: record, NODE: node})
+
+    def make() -> Answer:
+        upload = _upload(config, client, held, seed, policy)
+        withheld = upload.withheld + held.withheld
+        return Answer(upload.arrays, upload.tag, samples_told(config, upload), withheld, fingerprint)
+
+    answer = Answers(policy).first(digest_of(config, list(held.ids), fingerprint), config, make)
+    said = {SAMPLES: answer.samples, WITHHELD: answer.withheld, FINGERPRINT: answer.fingerprint}
+    return RecordDict({statistics_record(answer.tag): _record(answer.arrays), NODE: ConfigRecord(said)})
+
+
+def _upload(config: RunConfig, client: int, held: Held, seed: int, policy: NodePolicy | None = None) -> Outgoing:
+    samples = Samples(held.features, held.labels, problem_of(config).num_classes, seed, held.cells)
+    return upload_of(config, client, samples, policy)
+
+
+def _record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 
 def training_of_client(client: int, content: RecordDict, context: Context) -> RecordDict:
@@ -129,14 +142,12 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
     UserError
         If the client drops out, has no sample, or its training diverges.
     """
-    config = _run_config(content, context)
+    config = asked(content, context, Act.TRAINING)
     training_round = int(str(content.config_records[CONFIG][SERVER_ROUND]))
     seed = _training_seed(config.data.seed, training_round, client)
     _drop_out(config, seed)
-    if policy := _policy(context):
-        policy.check_backbone(config.embedding.backbone)
-        policy.check_training()
-        policy.note_answer()
+    if policy := policy_of(context):
+        Answers(policy).count(config)
     network = _network(config).load_arrays({name: a.numpy() for name, a in content.array_records[ARRAYS].items()})
     inputs, labels = _training_samples(config, client, context)
     device = chosen_device(AUTO)
@@ -177,14 +188,15 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
     UserError
         If its node's policy does not allow it.
     """
-    config = _run_config(content, context)
-    if policy := _policy(context):
-        policy.check_privacy(config.privacy.epsilon, config.privacy.delta)
+    config = asked(content, context, Act.EVALUATION)
     if config.privacy.epsilon:
         return RecordDict({METRICS: MetricRecord({"accuracy": 0.0, NUM_EXAMPLES: 0})})
+    if policy := policy_of(context):
+        Answers(policy).count(config)
     arrays = {name: array.numpy() for name, array in content.array_records[ARRAYS].items()}
     if "present" in arrays:
-        features, labels = features_here(config, client, context, held_out=True)
+        held = held_here(config, client, context, held_out=True)
+        features, labels = held.features, held.labels
         weight, bias, present = (torch.from_numpy(arrays[name]) for name in ("weight", "bias", "present"))
         classifier = LinearClassifier(weight, bias, present)
     else:
@@ -205,8 +217,8 @@ def _network(config: RunConfig) -> Network:
 def _training_samples(config: RunConfig, client: int, context: Context) -> tuple[Inputs, Tensor]:
     """Give what the network takes of sample numbers, and all labels: features, or images read when needed."""
     if not config.training.fine_tunes:
-        features, labels = features_here(config, client, context)
-        return features.__getitem__, labels
+        held = held_here(config, client, context)
+        return held.features.__getitem__, held.labels
     from fedcof.embedding.images import rgb_images
 
     images, labels = images_here(config, client, context)
@@ -223,7 +235,8 @@ def _features_of_network(
 ) -> tuple[Tensor, Tensor]:
     """Embed with the backbone that has been trained, where one has."""
     if not config.training.fine_tunes:
-        return features_here(config, client, context, held_out=True)
+        held = held_here(config, client, context, held_out=True)
+        return held.features, held.labels
     from fedcof.embedding.features import extract_features
 
     images, labels = images_here(config, client, context, held_out=True)
@@ -231,19 +244,9 @@ def _features_of_network(
     return extract_features(backbone, images, config.embedding.batch_size), labels
 
 
-def _policy(context: Context) -> NodePolicy | None:
-    """Read the policy of a node with data of its own; simulated clients have none."""
-    return NodePolicy.of(context.node_config) if DATA in context.node_config else None
-
-
 def _drop_out(config: RunConfig, seed: int) -> None:
     if config.participation.dropout and random.Random(seed).random() < config.participation.dropout:
         raise UserError(f"it dropped out, as every client does with probability {config.participation.dropout:g}")
-
-
-def _run_config(content: RecordDict, context: Context) -> RunConfig:
-    """Take the keys that act on clients: a strategy may put keys of its own beside them."""
-    return RunConfig.of_message({**context.run_config, **content.config_records.get(CONFIG, {})})
 
 
 def _client_seed(seed: int, client: int) -> int:

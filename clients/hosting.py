@@ -6,8 +6,10 @@ from collections.abc import Callable
 from logging import getLogger
 from typing import cast
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 
+from clients.refusal import told
 from fedcof.errors import UserError
 from fedcof.run.protocol import (
     CLIENTS,
@@ -68,21 +70,40 @@ def answer(handler: Handler, message: Message, context: Context) -> Message:
         The client's records; or those of all hosted clients, each under its client's number.
     """
     if HOSTED not in message.content:
-        client = int(context.node_config.get(PARTITION_ID, 0))
-        return Message(handler(client, message.content, context), reply_to=message)
+        return _answer_for_itself(handler, message, context)
+    clients = cast(list[int], message.content.config_records[HOSTED][CLIENTS])
     replies = RecordDict()
-    for client in cast(list[int], message.content.config_records[HOSTED][CLIENTS]):
+    # A node with data of its own is one client, whatever the message says.
+    for client in clients[:1] if DATA in context.node_config else clients:
         for key, record in _reply_or_reason(handler, client, message.content, context).items():
             replies[hosted_key(client, key)] = record
     return Message(replies, reply_to=message)
 
 
+def _answer_for_itself(handler: Handler, message: Message, context: Context) -> Message:
+    client = int(context.node_config.get(PARTITION_ID, 0))
+    if DATA not in context.node_config:
+        return Message(handler(client, message.content, context), reply_to=message)
+    try:
+        return Message(handler(client, message.content, context), reply_to=message)
+    except Exception as error:
+        # Flower would send the exception's own words, with what they quote.
+        logger.exception("Not answered")
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, told(error)), reply_to=message)
+
+
 def _reply_or_reason(handler: Handler, client: int, content: RecordDict, context: Context) -> RecordDict:
     try:
         return handler(client, content, context)
-    except UserError as error:
-        reason = str(error)
     except Exception as error:
-        logger.exception("Client %d failed", client)
-        reason = f"{type(error).__name__}: {error}"
+        reason = _reason(client, error, DATA in context.node_config)
     return RecordDict({ERROR: ConfigRecord({REASON: reason})})
+
+
+def _reason(client: int, error: Exception, on_own_data: bool) -> str:
+    """Say why there is no answer: to the owner's log all of it, to the server what it may know."""
+    if on_own_data or not isinstance(error, UserError):
+        logger.error("Client %d has no answer", client, exc_info=error)
+    if on_own_data:
+        return told(error)
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

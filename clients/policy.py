@@ -1,58 +1,78 @@
-"""What a node's owner lets a server ask: set in the node-config, checked on the node before anything is read."""
+"""What a node's owner lets a server ask: set in the node-config, and passed by all that a server asks for."""
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from urllib.parse import quote
 
-from filelock import FileLock
-
+from clients.node_state import NodeState
+from clients.refusal import Refusal
 from fedcof import ClassMeans
 from fedcof.errors import UserError
-from fedcof.files import write_whole
+from fedcof.privacy.section import PrivacySection
+from fedcof.run.config import RunConfig
 from fedcof.run.protocol import NAME
 from fedcof.wire.registry import known_kinds
 
-SECONDS_A_DAY = 24 * 60 * 60
+NO_LIMIT = 0
+
+
+class Act(Enum):
+    """What a server asks a node to do."""
+
+    STATISTICS = "statistics"
+    TRAINING = "training"
+    EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True)
 class NodePolicy:
-    """What a node answers.
+    """What a node answers. The defaults give away class means over five samples or more, a few times, and no more.
 
     Attributes
     ----------
     name : str
         The node's name.
     backbones : tuple of str
-        timm names of the backbones that may be used; any if empty.
+        timm names of the backbones that may be used; any that timm knows by name if empty.
     statistics : tuple of str
         Kinds that may be sent: ``class-means``, ``gram`` for second-order statistics, or another method's.
-    training : bool
-        Whether it trains, and so sends networks.
+    training, evaluation : bool
+        Whether it trains, and so sends networks; and whether it tells how many of its samples a head gets right.
     smallest_count : int
-        Fewest samples that a mean is sent of.
-    answers_per_day : int
-        Most uploads within any 24 hours; 0 for any number.
+        Fewest samples that a row is sent of, and that are ever told from others (:mod:`clients.cells`).
+    largest_groups : int
+        Most rows of a class.
+    answers_per_day, answers_in_total : int
+        Most different answers within any 24 hours, and ever; 0 for any number. To repeat an answer is none.
     largest_epsilon, largest_delta : float
-        Least privacy with which it answers; an epsilon of 0 for any, and for none.
+        The privacy that all its answers together keep; an epsilon of 0 for any, and for none.
+    largest_image_size, largest_batch_size : int
+        In pixels, and in images: what a server may have it compute with.
+    longest_answer : float
+        Minutes that an answer may take.
     folder : Path
-        Where the uploads are noted.
+        Where the node keeps what it has to remember.
     """
 
     name: str
     backbones: tuple[str, ...] = ()
     statistics: tuple[str, ...] = (ClassMeans.KIND,)
     training: bool = False
-    smallest_count: int = 1
-    answers_per_day: int = 0
+    evaluation: bool = False
+    smallest_count: int = 5
+    largest_groups: int = 8
+    answers_per_day: int = 20
+    answers_in_total: int = 100
     largest_epsilon: float = 0.0
     largest_delta: float = 1e-5
+    largest_image_size: int = 512
+    largest_batch_size: int = 256
+    longest_answer: float = 60.0
     folder: Path = Path()
 
     @staticmethod
@@ -62,117 +82,146 @@ class NodePolicy:
         Parameters
         ----------
         node_config : mapping
-            Keys ``name``, ``allow-backbones`` and ``allow-statistics`` (separated by commas), ``allow-training``,
-            ``smallest-count``, ``answers-per-day``, ``largest-epsilon``, ``largest-delta`` and ``state`` (a
-            folder), as far as they are set.
+            Keys ``name``, ``state`` (a folder), ``allow-backbones`` and ``allow-statistics`` (separated by commas),
+            ``allow-training``, ``allow-evaluation``, and the limits above, as far as they are set.
 
         Returns
         -------
         NodePolicy
-            With defaults that give away least, apart from the backbones, which the node has to have anyway.
+            With the defaults for the others.
 
         Raises
         ------
         UserError
             If a value is none that the key takes.
         """
-        statistics = _names(node_config.get("allow-statistics", ClassMeans.KIND))
-        known = known_kinds()
-        if not set(statistics) <= set(known):
-            raise UserError(
-                f"The node's allow-statistics is {','.join(statistics)}: set it to {' or '.join(known)}, or "
-                "to several with a comma."
-            )
+        read = _Reader(node_config)
         name = str(node_config.get(NAME, "node"))
         folder = Path(str(node_config.get("state", Path.home() / ".fedcof" / "nodes"))).expanduser()
         return NodePolicy(
             name=name,
-            backbones=_names(node_config.get("allow-backbones", "")),
-            statistics=statistics,
-            training=_flag(node_config, "allow-training"),
-            smallest_count=_count(node_config, "smallest-count", 1),
-            answers_per_day=_count(node_config, "answers-per-day", 0),
-            largest_epsilon=_number(node_config, "largest-epsilon", 0.0),
-            largest_delta=_number(node_config, "largest-delta", 1e-5),
+            backbones=read.names("allow-backbones", ""),
+            statistics=read.kinds("allow-statistics"),
+            training=read.flag("allow-training"),
+            evaluation=read.flag("allow-evaluation"),
+            smallest_count=read.count("smallest-count", NodePolicy.smallest_count, 1),
+            largest_groups=read.count("largest-groups", NodePolicy.largest_groups, 1),
+            answers_per_day=read.count("answers-per-day", NodePolicy.answers_per_day),
+            answers_in_total=read.count("answers-in-total", NodePolicy.answers_in_total),
+            largest_epsilon=read.number("largest-epsilon", NodePolicy.largest_epsilon),
+            largest_delta=read.number("largest-delta", NodePolicy.largest_delta),
+            largest_image_size=read.count("largest-image-size", NodePolicy.largest_image_size, 1),
+            largest_batch_size=read.count("largest-batch-size", NodePolicy.largest_batch_size, 1),
+            longest_answer=read.number("longest-answer", NodePolicy.longest_answer),
             folder=folder / quote(name, safe=""),
         )
 
-    def check_backbone(self, backbone: str) -> None:
-        """Refuse a backbone that is not allowed; raises UserError."""
+    @property
+    def state(self) -> NodeState:
+        """What the node remembers."""
+        return NodeState(self.folder)
+
+    def admit(self, act: Act, config: RunConfig) -> None:
+        """Let pass what the owner allows.
+
+        Parameters
+        ----------
+        act : Act
+            What is asked for.
+        config : RunConfig
+            With what keys.
+
+        Raises
+        ------
+        Refusal
+            For the first thing that is not allowed.
+        """
+        embedding, privacy = config.embedding, config.privacy
+        if act is Act.STATISTICS:
+            self._admit_statistics(config.method.chosen.kind)
+        if act is Act.TRAINING and not self.training:
+            raise self._refusal("training", "set allow-training there to change that")
+        if act is Act.EVALUATION and not (self.evaluation or privacy.epsilon):
+            raise self._refusal("evaluation", "set allow-evaluation there to change that")
+        self._admit_backbone(embedding.backbone)
+        for asked, largest, what in (
+            (embedding.image_size, self.largest_image_size, "an image-size"),
+            (embedding.batch_size, self.largest_batch_size, "a batch-size"),
+        ):
+            if asked > largest:
+                raise self._refusal(f"{what} of {asked}", f"at most {largest}")
+        self._admit_privacy(act, privacy)
+
+    def _admit_backbone(self, backbone: str) -> None:
         if self.backbones and backbone not in self.backbones:
             raise self._refusal(f"the backbone {backbone}", f"only {', '.join(self.backbones)}")
+        if not self.backbones and (":" in backbone or "/" in backbone):
+            raise self._refusal("a backbone from a place of the server's choice", "only one that timm has by name")
 
-    def check_statistics(self, statistics: str) -> None:
-        """Refuse statistics that are not allowed; raises UserError."""
-        if statistics not in self.statistics:
-            raise self._refusal(f"{statistics} statistics", f"only {', '.join(self.statistics)}")
+    def _admit_statistics(self, kind: str) -> None:
+        if kind not in self.statistics:
+            raise self._refusal(f"{kind} statistics", f"only {', '.join(self.statistics)}")
 
-    def check_training(self) -> None:
-        """Refuse to train where that is not allowed; raises UserError."""
-        if not self.training:
-            raise self._refusal("training", "statistics and evaluation only")
-        self.check_privacy(0.0, 0.0)
-
-    def check_privacy(self, epsilon: float, delta: float) -> None:
-        """Refuse less privacy than is asked for; raises UserError. An epsilon of 0 is none at all."""
+    def _admit_privacy(self, act: Act, privacy: PrivacySection) -> None:
         if not self.largest_epsilon:
             return
         allowed = (
             f"an epsilon of at most {self.largest_epsilon:g} and a delta of at most {self.largest_delta:g} only"
         )
-        if not epsilon:
+        if not privacy.epsilon or act is Act.TRAINING:
             raise self._refusal("an answer without privacy", allowed)
-        if epsilon > self.largest_epsilon or delta > self.largest_delta:
-            raise self._refusal(f"an epsilon of {epsilon:g} with a delta of {delta:g}", allowed)
+        if privacy.epsilon > self.largest_epsilon or privacy.delta > self.largest_delta:
+            asked = f"an epsilon of {privacy.epsilon:g} with a delta of {privacy.delta:g}"
+            raise self._refusal(asked, allowed)
 
-    def note_answer(self) -> None:
-        """Note an upload, which is about to be sent.
-
-        Raises
-        ------
-        UserError
-            If there have been as many within 24 hours as are allowed.
-        """
-        if not self.answers_per_day:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / "answers.json"
-        with FileLock(file.with_suffix(".lock")):
-            now = time.time()
-            noted = json.loads(file.read_text()) if file.exists() else []
-            recent = [moment for moment in noted if now - SECONDS_A_DAY < moment]
-            if len(recent) >= self.answers_per_day:
-                raise self._refusal("another upload", f"{self.answers_per_day} within 24 hours")
-            write_whole(file, json.dumps([*recent, now]))
-
-    def _refusal(self, asked: str, allowed: str) -> UserError:
-        return UserError(f"the policy of {self.name} does not allow {asked}, {allowed}")
+    def _refusal(self, asked: str, allowed: str) -> Refusal:
+        return refused(self.name, asked, allowed)
 
 
-def _names(value: object) -> tuple[str, ...]:
-    return tuple(name.strip() for name in str(value).split(",") if name.strip())
+def refused(name: str, asked: str, allowed: str) -> Refusal:
+    """Make the clause that a policy refuses with."""
+    return Refusal(f"the policy of {name} does not allow {asked}, {allowed}")
 
 
-def _flag(node_config: Mapping[str, object], key: str) -> bool:
-    value = node_config.get(key, False)
-    if str(value).lower() not in ("true", "false"):
-        raise UserError(f"The node's {key} is {value!r}: set it to true or false.")
-    return str(value).lower() == "true"
+@dataclass(frozen=True)
+class _Reader:
+    """Reads values of a node-config, each with a sentence for what it does not take."""
 
+    node_config: Mapping[str, object]
 
-def _number(node_config: Mapping[str, object], key: str, default: float) -> float:
-    value = node_config.get(key, default)
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < math.inf:
-        raise UserError(f"The node's {key} is {value!r}: set it to a number from 0.")
-    return number
+    def names(self, key: str, default: str) -> tuple[str, ...]:
+        value = self.node_config.get(key, default)
+        return tuple(name.strip() for name in str(value).split(",") if name.strip())
 
+    def kinds(self, key: str) -> tuple[str, ...]:
+        kinds, known = self.names(key, ClassMeans.KIND), known_kinds()
+        if not set(kinds) <= set(known):
+            raise UserError(
+                f"The node's {key} is {','.join(kinds)}: set it to {' or '.join(known)}, or to several with a "
+                "comma."
+            )
+        return kinds
 
-def _count(node_config: Mapping[str, object], key: str, default: int) -> int:
-    value = node_config.get(key, default)
-    if not str(value).isascii() or not str(value).isdigit():
-        raise UserError(f"The node's {key} is {value!r}: set it to a whole number.")
-    return int(str(value))
+    def flag(self, key: str) -> bool:
+        value = self.node_config.get(key, False)
+        if str(value).lower() not in ("true", "false"):
+            raise UserError(f"The node's {key} is {value!r}: set it to true or false.")
+        return str(value).lower() == "true"
+
+    def number(self, key: str, default: float) -> float:
+        value = self.node_config.get(key, default)
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < math.inf:
+            raise UserError(f"The node's {key} is {value!r}: set it to a number from 0.")
+        return number
+
+    def count(self, key: str, default: int, least: int = 0) -> int:
+        value = str(self.node_config.get(key, default))
+        if not (value.isascii() and value.isdigit() and int(value) >= least):
+            raise UserError(
+                f"The node's {key} is {self.node_config.get(key)!r}: set it to a whole number from {least}."
+            )
+        return int(value)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from flwr.app import Context
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fedcof import UserError
+from clients.asked import policy_of
+from clients.cells import NOT_SENT, cells_of
+from clients.policy import NodePolicy, refused
 from fedcof.data.class_list import class_names_of
 from fedcof.data.problem import backbone_of
-from fedcof.data.virtual_clients import client_images, client_samples, held_out_part
+from fedcof.data.virtual_clients import client_images, client_samples
 from fedcof.embedding.feature_table import feature_cache_dir
 from fedcof.run.config import RunConfig
 from fedcof.run.protocol import DATA
@@ -21,10 +29,35 @@ from fedcof.run.protocol import DATA
 if TYPE_CHECKING:
     import datasets
 
+IMAGES_AT_ONCE = 256
 
-def features_here(
-    config: RunConfig, client: int, context: Context, held_out: bool = False
-) -> tuple[Tensor, Tensor]:
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What a client holds, and may send.
+
+    Attributes
+    ----------
+    features : Tensor of shape (n, d), float32
+        Feature vectors.
+    labels : Tensor of shape (n,), int64
+        Class of each sample.
+    cells : Tensor of shape (n,), int64, or None
+        Cell of each sample within its class; None in a simulation, and under privacy noise.
+    ids : list of str
+        Class and content of each sample; empty in a simulation.
+    withheld : int
+        Classes of which it holds samples, but none that may be sent.
+    """
+
+    features: Tensor
+    labels: Tensor
+    cells: Tensor | None = None
+    ids: tuple[str, ...] = ()
+    withheld: int = 0
+
+
+def held_here(config: RunConfig, client: int, context: Context, held_out: bool = False) -> Held:
     """Features and labels of a client's samples.
 
     Parameters
@@ -40,31 +73,35 @@ def features_here(
 
     Returns
     -------
-    tuple of Tensor
-        Features (n, d) float32 and labels (n,) int64.
+    Held
+        Its samples; on a node with data of its own, those that are in a cell.
 
     Raises
     ------
     UserError
         If the node has no data where it says, or an image cannot be read.
     """
-    if not config.data.on_nodes:
-        return client_samples(config, client, held_out)
+    policy = policy_of(context)
+    if policy is None:
+        return Held(*client_samples(config, client, held_out))
     from fedcof.embedding.feature_cache import cached_features
     from fedcof.embedding.features import extract_features
-    from fedcof.embedding.images import column_values
 
     images = _node_images(_data_of(context), config.data.classes)
-    labels = torch.from_numpy(column_values(images, "label").astype(np.int64))
-    mine = held_out_part(np.arange(len(images)), config, client, held_out)
-    backbone = backbone_of(config)
+    mine = _sendable(config, images, policy, held_out)
+    backbone, progress = backbone_of(config), _deadline(policy)
     if not len(images):
-        return torch.empty(0, backbone.feature_dim), labels
-    if config.embedding.feature_cache:
+        features = torch.empty(0, backbone.feature_dim)
+    elif config.embedding.feature_cache:
         # A node starts a new process for every message: what it embedded is on disk.
-        table = cached_features(backbone, images, feature_cache_dir(), config.embedding.batch_size)
-        return torch.from_numpy(table.features[mine]), labels[mine]
-    return extract_features(backbone, images.select(mine), config.embedding.batch_size), labels[mine]
+        size = config.embedding.batch_size
+        table = cached_features(backbone, images, feature_cache_dir(), size, progress=progress)
+        features = torch.from_numpy(table.features[mine.places])
+    else:
+        selected = images.select(mine.places)
+        features = extract_features(backbone, selected, config.embedding.batch_size, progress=progress)
+    cells = None if config.privacy.epsilon else torch.from_numpy(mine.cells)
+    return Held(features, torch.from_numpy(mine.labels), cells, mine.ids, mine.withheld)
 
 
 def images_here(
@@ -75,25 +112,86 @@ def images_here(
     Parameters
     ----------
     config, client, context, held_out
-        See :func:`features_here`.
+        See :func:`held_here`.
 
     Returns
     -------
     tuple of (Dataset, Tensor)
         The images, not yet read, and labels (n,) int64.
     """
-    if not config.data.on_nodes:
+    policy = policy_of(context)
+    if policy is None:
         return client_images(config, client, held_out)
+    images = _node_images(_data_of(context), config.data.classes)
+    mine = _sendable(config, images, policy, held_out)
+    return images.select(mine.places), torch.from_numpy(mine.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sendable:
+    """Places of the samples in the node's table, with class, cell and identity of each."""
+
+    places: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    ids: tuple[str, ...]
+    withheld: int
+
+
+def _sendable(config: RunConfig, images: datasets.Dataset, policy: NodePolicy, held_out: bool) -> _Sendable:
     from fedcof.embedding.images import column_values
 
-    images = _node_images(_data_of(context), config.data.classes)
-    mine = images.select(held_out_part(np.arange(len(images)), config, client, held_out))
-    return mine, torch.from_numpy(column_values(mine, "label").astype(np.int64))
+    labels = column_values(images, "label").astype(np.int64)
+    names = class_names_of(config.data.classes)
+    digests = _digests(images)
+    classes = [names[label] for label in labels]
+    if config.privacy.epsilon:
+        # Cells would depend on true counts, which the promise does not cover; its noise hides every sample.
+        cells, mine = np.zeros(len(labels), np.int64), np.ones(len(labels), bool)
+    else:
+        cells = cells_of(classes, digests, policy.smallest_count, policy.state)
+        share = config.data.client_test_share
+        mine = (cells != NOT_SENT) & (not share or _is_held_out(labels, cells, share) == held_out)
+    places = np.flatnonzero(mine)
+    ids = tuple(f"{classes[place]} {digests[place]}" for place in places)
+    withheld = len(np.unique(labels)) - len(np.unique(labels[places]))
+    return _Sendable(places, labels[places], cells[places], ids, withheld)
+
+
+def _is_held_out(labels: NDArray[np.int64], cells: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Hold whole cells out, for a larger share those of a smaller one too: subtracting tells of cells alone."""
+    number_of_cells = np.zeros(labels.max(initial=0) + 1, np.int64)
+    np.maximum.at(number_of_cells, labels, cells + 1)
+    first_held_out = number_of_cells - np.floor(share * number_of_cells).astype(np.int64)
+    held_out: NDArray[np.bool_] = cells >= first_held_out[labels]
+    return held_out
+
+
+def _digests(images: datasets.Dataset) -> list[str]:
+    """Digest the content of every image, a few at a time."""
+    from datasets import Image
+
+    encoded = images.select_columns("image").with_format(None).cast_column("image", Image(decode=False))
+    digests = []
+    for start in range(0, len(encoded), IMAGES_AT_ONCE):
+        for image in encoded[start : start + IMAGES_AT_ONCE]["image"]:
+            content = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+            digests.append(hashlib.sha256(content).hexdigest())
+    return digests
+
+
+def _deadline(policy: NodePolicy) -> Callable[[int], None]:
+    """Give what stops an embedding that takes longer than the owner allows."""
+    end = time.monotonic() + 60 * policy.longest_answer
+
+    def on_batch(images: int) -> None:
+        if policy.longest_answer and time.monotonic() > end:
+            raise refused(policy.name, "so long an answer", f"at most {policy.longest_answer:g} minutes")
+
+    return on_batch
 
 
 def _data_of(context: Context) -> str:
-    if DATA not in context.node_config:
-        raise UserError("its node-config names no data: start it with data and name in --node-config")
     return str(context.node_config[DATA])
 
 

@@ -50,7 +50,13 @@ def upload_of(config: RunConfig, client: int, samples: Samples, policy: NodePoli
                 smallest_count=policy.smallest_count if policy else 1,
                 private=privacy is not None,
             ),
-            Encode(method, config.wire, config.data.num_clients, samples.num_classes),
+            Encode(
+                method,
+                config.wire,
+                config.data.num_clients,
+                samples.num_classes,
+                most_groups=policy.largest_groups if policy else None,
+            ),
         )
     ).send(samples)
 

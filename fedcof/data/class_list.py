@@ -26,7 +26,11 @@ def class_names_of(classes: str) -> tuple[str, ...]:
         If there are fewer than two, or one stands twice.
     """
     path = Path(classes)
-    text = path.read_text() if _is_file(path) else classes
+    return names_in(path.read_text() if _is_file(path) else classes)
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """Read names of classes from a text, which never stands for a file; see :func:`class_names_of`."""
     lines = text.split("\n" if "\n" in text else ",")
     names = tuple(line.strip() for line in lines if line.strip())
     if len(names) < 2 or len(set(names)) < len(names):

@@ -14,7 +14,8 @@ _BOTH = Acts.CLIENT | Acts.SERVER
 _IMAGES = Beside("dataset has images", lambda run: not run.data.is_precomputed)
 
 
-def _place_of_weights(weights: str) -> str:
+def place_of_weights(weights: str) -> str:
+    """Give the path among the words that stand for weights; empty for the others."""
     return "" if weights in (PRETRAINED, RANDOM) else weights
 
 
@@ -38,7 +39,7 @@ class EmbeddingSection(Section):
         _BOTH,
         Changes.UPLOAD,
         beside=_IMAGES,
-        place=_place_of_weights,
+        place=place_of_weights,
     )
     image_size: int = key(
         64,

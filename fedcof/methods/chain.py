@@ -180,6 +180,8 @@ class Encode:
         Sizes of the federation, from which groups are chosen where that is asked for.
     most_rows : int or None
         Most rows that an upload may have; None for any number.
+    most_groups : int or None
+        Most rows of a class that a client sends, whatever it was asked for; None for any number.
     """
 
     method: FederatedMethod
@@ -187,6 +189,7 @@ class Encode:
     num_clients: int
     num_classes: int
     most_rows: int | None = None
+    most_groups: int | None = None
 
     def send(self, upload: Outgoing) -> Outgoing:
         """Choose the number of groups, take the statistics, and write them."""
@@ -196,7 +199,7 @@ class Encode:
         lacking: dict[int, int] = {}
 
         def take(tried: int) -> Statistics:
-            statistics, lacking[tried] = upload.take(tried)
+            statistics, lacking[tried] = upload.take(min(tried, self.most_groups or tried))
             return statistics
 
         measurement = Measurement(upload.samples.features, labels, take)

@@ -13,7 +13,7 @@ from fedcof.privacy.noise import NoiseSource
 from fedcof.privacy.plausibility import check_plausible
 from fedcof.privacy.release import private_class_means
 from fedcof.statistics.base import Statistics
-from fedcof.statistics.class_means import ClassMeanRows, ClassMeans, class_means
+from fedcof.statistics.class_means import ClassMeanRows, ClassMeans, class_means, means_of_groups
 
 
 class ClassMeansMethod(FederatedMethod):
@@ -23,6 +23,8 @@ class ClassMeansMethod(FederatedMethod):
 
     def measure(self, samples: Samples, groups: int) -> ClassMeans:
         """Average each class, or each of its groups; see :meth:`FederatedMethod.measure`."""
+        if samples.cells is not None:
+            return means_of_groups(samples.features, samples.labels, samples.cells % groups, groups)
         generator = torch.Generator().manual_seed(samples.seed)
         return class_means(samples.features, samples.labels, groups, generator)
 

@@ -37,19 +37,24 @@ class Samples:
         Number of classes C of the whole federation.
     seed : int
         Seed of what is drawn at random on this client.
+    cells : Tensor of shape (n,), int64, optional
+        Number of each sample's cell within its class, from 0: samples of one cell are in one group. Without, groups
+        are drawn at random.
     """
 
     features: Tensor
     labels: Tensor
     num_classes: int
     seed: int = 0
+    cells: Tensor | None = None
 
     def of_large_classes(self, smallest_count: int) -> tuple[Samples, int]:
         """Leave out all samples of classes that have too few, and count these classes."""
         counts = torch.bincount(self.labels, minlength=self.num_classes)
         enough = (counts >= smallest_count)[self.labels]
         small = int(((counts > 0) & (counts < smallest_count)).sum())
-        return Samples(self.features[enough], self.labels[enough], self.num_classes, self.seed), small
+        cells = None if self.cells is None else self.cells[enough]
+        return Samples(self.features[enough], self.labels[enough], self.num_classes, self.seed, cells), small
 
 
 class Method(ABC):

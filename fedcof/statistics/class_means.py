@@ -197,7 +197,27 @@ def class_means(
     features, labels = as_samples(features, labels)
     if groups < 1:
         raise UserError(f"groups is {groups}, but a class needs at least one: use groups=1 or more.")
-    row_keys = labels * groups + _group_of_each_sample(labels, groups, generator)
+    return means_of_groups(features, labels, _group_of_each_sample(labels, groups, generator), groups)
+
+
+def means_of_groups(features: Tensor, labels: Tensor, group_of_sample: Tensor, groups: int) -> ClassMeans:
+    """Average each group of each class; see :func:`class_means`.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, d), floating point
+        Feature vectors.
+    labels, group_of_sample : Tensor of shape (n,), int64
+        Class and group of each sample, both counted from 0.
+    groups : int
+        More than any group's number.
+
+    Returns
+    -------
+    ClassMeans
+        A row for each group that has a sample, ordered by class, then by group.
+    """
+    row_keys = labels * groups + group_of_sample
     keys, row_of_sample, counts = torch.unique(row_keys, return_inverse=True, return_counts=True)
     exact = in_float64(features)
     sums = torch.zeros(len(keys), exact.shape[1], dtype=torch.float64, device=exact.device)

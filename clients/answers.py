@@ -1,0 +1,193 @@
+"""What a node has answered: counted against its limits, and kept so that who asks again learns nothing new."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+
+from clients.policy import NO_LIMIT, NodePolicy, refused
+from clients.refusal import Refusal
+from fedcof.data.section import DataSection
+from fedcof.files import write_whole
+from fedcof.run.config import RunConfig
+
+FILE_NAME = "answers.json"
+SECONDS_A_DAY = 24 * 60 * 60
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Statistics as they were sent.
+
+    Attributes
+    ----------
+    arrays : dict of str to ndarray
+        How they are written.
+    tag : str
+        By which codec.
+    samples, withheld : int
+        The samples that they tell of, and the classes that they leave out.
+    fingerprint : str
+        That of the backbone.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    tag: str
+    samples: int
+    withheld: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """One answer that was given.
+
+    Attributes
+    ----------
+    at : float
+        When, in seconds since 1970.
+    digest : str
+        What tells it from others; empty for what is never repeated.
+    epsilon, delta : float
+        The privacy that it was given with; 0 without.
+    """
+
+    at: float
+    digest: str = ""
+    epsilon: float = 0.0
+    delta: float = 0.0
+
+
+def digest_of(config: RunConfig, samples: list[str], fingerprint: str) -> str:
+    """Tell answers apart: by the keys that they depend on, the samples, and the backbone.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What was asked.
+    samples : list of str
+        Class and content of each sample.
+    fingerprint : str
+        The backbone's.
+
+    Returns
+    -------
+    str
+        Hexadecimal SHA-256 digest.
+    """
+    # The seed is the server's: another one would only draw the rounding anew.
+    values = {key: value for key, value in config.upload_values().items() if key not in DataSection.named(seed=0)}
+    made_of = [config.method.chosen.kind, values, sorted(samples), fingerprint]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+class Answers:
+    """A node's answers.
+
+    Parameters
+    ----------
+    policy : NodePolicy
+        Its limits, and where they are noted.
+    """
+
+    def __init__(self, policy: NodePolicy) -> None:
+        self._policy, self._state = policy, policy.state
+
+    def first(self, digest: str, config: RunConfig, make: Callable[[], Answer]) -> Answer:
+        """Give the first answer to a question, made now if it has not been asked before.
+
+        Parameters
+        ----------
+        digest : str
+            See :func:`digest_of`.
+        config : RunConfig
+            What was asked.
+        make : callable
+            Makes the answer.
+
+        Returns
+        -------
+        Answer
+            The same whenever it is asked for.
+
+        Raises
+        ------
+        Refusal
+            If it would be one too many, or it cannot be kept.
+        """
+        with self._state.locked():
+            kept = self._kept(digest)
+            if kept is None:
+                given = self._room_for(config, digest)
+                kept = make()
+                self._keep(digest, kept)
+                self._state.write(FILE_NAME, [asdict(one) for one in given])
+        return kept
+
+    def count(self, config: RunConfig) -> None:
+        """Count an answer that is not kept: a network, or an accuracy.
+
+        Parameters
+        ----------
+        config : RunConfig
+            What was asked.
+
+        Raises
+        ------
+        Refusal
+            If it would be one too many.
+        """
+        with self._state.locked():
+            self._state.write(FILE_NAME, [asdict(one) for one in self._room_for(config, "")])
+
+    def _room_for(self, config: RunConfig, digest: str) -> list[Given]:
+        """Note one more, if the limits leave room for it."""
+        policy, now = self._policy, time.time()
+        noted = self._state.read(FILE_NAME) or []
+        # Earlier versions noted the time alone.
+        given = [Given(**one) if isinstance(one, dict) else Given(float(one)) for one in noted]
+        recent = sum(now - SECONDS_A_DAY < one.at for one in given)
+        if policy.answers_per_day != NO_LIMIT and recent >= policy.answers_per_day:
+            raise refused(policy.name, "another answer", f"{policy.answers_per_day} within 24 hours")
+        if policy.answers_in_total != NO_LIMIT and len(given) >= policy.answers_in_total:
+            raise refused(policy.name, "another answer", f"{policy.answers_in_total} in all")
+        new = Given(now, digest, config.privacy.epsilon, config.privacy.delta if config.privacy.epsilon else 0.0)
+        if policy.largest_epsilon:
+            self._check_sum([*given, new])
+        return [*given, new]
+
+    def _check_sum(self, given: list[Given]) -> None:
+        """Add the promises up, as different answers about the same samples do (basic composition)."""
+        policy = self._policy
+        epsilon, delta = sum(one.epsilon for one in given), sum(one.delta for one in given)
+        slack = 1 + 1e-9
+        if epsilon > policy.largest_epsilon * slack or delta > policy.largest_delta * slack:
+            allowed = f"an epsilon of {policy.largest_epsilon:g} and a delta of {policy.largest_delta:g} in all"
+            raise refused(policy.name, "another private answer", allowed)
+
+    def _kept(self, digest: str) -> Answer | None:
+        said = self._state.read(f"{digest}.json")
+        if said is None:
+            return None
+        try:
+            return Answer(load_file(self._state.folder / f"{digest}.safetensors"), **said)
+        except Exception as error:
+            # Whatever a damaged file makes its reader raise.
+            raise Refusal("an answer that it has given before is damaged, and its owner has to mend it") from error
+
+    def _keep(self, digest: str, answer: Answer) -> None:
+        arrays = {name: np.ascontiguousarray(array) for name, array in answer.arrays.items()}
+        try:
+            write_whole(self._state.folder / f"{digest}.safetensors", save(arrays))
+        except OSError as error:
+            raise Refusal("it cannot write down what it answers, and so answers nothing") from error
+        said = {"tag": answer.tag, "samples": answer.samples, "withheld": answer.withheld}
+        self._state.write(f"{digest}.json", {**said, "fingerprint": answer.fingerprint})

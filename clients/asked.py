@@ -1,0 +1,84 @@
+"""What a server asks of this node, read by the node's own rules: its own data, its own files, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flwr.app import Context, RecordDict
+
+from clients.policy import Act, NodePolicy
+from clients.refusal import Refusal
+from fedcof.data.class_list import names_in
+from fedcof.data.section import NODES
+from fedcof.embedding.section import place_of_weights
+from fedcof.run.config import RunConfig
+from fedcof.run.protocol import CONFIG, DATA
+
+WEIGHTS = "weights"
+
+
+def policy_of(context: Context) -> NodePolicy | None:
+    """Read the policy of a node with data of its own; simulated clients have none.
+
+    Parameters
+    ----------
+    context : Context
+        The node's context.
+
+    Returns
+    -------
+    NodePolicy or None
+        What its owner allows.
+
+    Raises
+    ------
+    UserError
+        If the node-config has a value that is none.
+    """
+    return NodePolicy.of(context.node_config) if DATA in context.node_config else None
+
+
+def asked(content: RecordDict, context: Context, act: Act) -> RunConfig:
+    """Read a request, and let it pass if the node's owner does.
+
+    Parameters
+    ----------
+    content : RecordDict
+        The server's message, whose ``config`` record goes before the Flower run's own run-config. Of both only the
+        keys are read that act on clients.
+    context : Context
+        The node's context.
+    act : Act
+        What the message asks for.
+
+    Returns
+    -------
+    RunConfig
+        What to do. On a node with data of its own no key names a place of the server's choice.
+
+    Raises
+    ------
+    UserError
+        If a value has the wrong type or is out of range; a :class:`Refusal` if it is not allowed here.
+    """
+    # A strategy may put keys of its own beside ours.
+    config = RunConfig.of_message({**context.run_config, **content.config_records.get(CONFIG, {})})
+    policy = policy_of(context)
+    if policy is None:
+        return config
+    config = _with_own_places(config, context.node_config)
+    policy.admit(act, config)
+    return config
+
+
+def _with_own_places(config: RunConfig, node_config: Mapping[str, object]) -> RunConfig:
+    if config.data.dataset != NODES:
+        raise Refusal("it answers for its own data alone, but another dataset was asked for")
+    weights = config.embedding.weights
+    if WEIGHTS in node_config:
+        weights = str(node_config[WEIGHTS])
+    elif place_of_weights(weights):
+        raise Refusal(f"weights from a file were asked for, but its node-config names no {WEIGHTS}")
+    # With line ends between them nobody takes the names for a file's.
+    classes = "\n".join(names_in(config.data.classes))
+    return config.replaced(classes=classes, weights=weights, test_data="")

@@ -1,0 +1,99 @@
+"""A node's own folder, for its owner alone: its secret, the cells of its samples, what it has answered."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from clients.refusal import Refusal
+from fedcof.files import write_whole
+
+SECRET_BYTES = 32
+OWNER_ALONE = 0o700
+
+_SECRET, _LOCK = "secret", "lock"
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What a node remembers between two answers, each of which is a process of its own.
+
+    Attributes
+    ----------
+    folder : Path
+        Made when something is first written, for its owner alone.
+    """
+
+    folder: Path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the node's other processes out."""
+        self._make()
+        with FileLock(self.folder / _LOCK):
+            yield
+
+    def secret(self) -> bytes:
+        """Give the node's secret, which no server can know; made when first asked for."""
+        path = self.folder / _SECRET
+        if not path.exists():
+            self._make()
+            write_whole(path, secrets.token_bytes(SECRET_BYTES))
+        return path.read_bytes()
+
+    def read(self, name: str) -> Any:  # noqa: ANN401
+        """Read what was written.
+
+        Parameters
+        ----------
+        name : str
+            Name of the file.
+
+        Returns
+        -------
+        object
+            As :meth:`write` was given it; None if there is no such file.
+
+        Raises
+        ------
+        Refusal
+            If it is damaged: to go on without it would be to forget what was answered.
+        """
+        try:
+            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise Refusal("its record of what it has answered is damaged, and its owner has to mend it") from error
+
+    def write(self, name: str, content: object) -> None:
+        """Write something down whole.
+
+        Parameters
+        ----------
+        name : str
+            Name of the file.
+        content : object
+            Lists, mappings, texts and numbers.
+
+        Raises
+        ------
+        Refusal
+            If it cannot be written: what is not noted is not answered.
+        """
+        try:
+            self._make()
+            write_whole(self.folder / name, json.dumps(content))
+        except OSError as error:
+            raise Refusal("it cannot write down what it answers, and so answers nothing") from error
+
+    def _make(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=OWNER_ALONE)
+        self.folder.chmod(OWNER_ALONE)

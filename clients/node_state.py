@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from filelock import FileLock
 
 from clients.refusal import Refusal
 from fedcof.files import write_whole
+from fedcof.run.protocol import NAME
 
 SECRET_BYTES = 32
 OWNER_ALONE = 0o700
 
 _SECRET, _LOCK = "secret", "lock"
+
+
+def state_of(node_config: Mapping[str, object]) -> NodeState:
+    """Find a node's folder: in ``state`` of its node-config, or else in the home of whoever runs it.
+
+    Parameters
+    ----------
+    node_config : mapping
+        With ``name``, and ``state`` if it is set.
+
+    Returns
+    -------
+    NodeState
+        Which need not exist.
+    """
+    folder = Path(str(node_config.get("state", Path.home() / ".fedcof" / "nodes"))).expanduser()
+    return NodeState(folder / quote(str(node_config.get(NAME, "node")), safe=""))
 
 
 @dataclass(frozen=True)

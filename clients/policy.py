@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from urllib.parse import quote
 
-from clients.node_state import NodeState
+from clients.node_state import NodeState, state_of
 from clients.refusal import Refusal
 from fedcof import ClassMeans
 from fedcof.errors import UserError
@@ -55,8 +54,8 @@ class NodePolicy:
         In pixels, and in images: what a server may have it compute with.
     longest_answer : float
         Minutes that an answer may take.
-    folder : Path
-        Where the node keeps what it has to remember.
+    state : NodeState
+        What the node remembers.
     """
 
     name: str
@@ -73,7 +72,7 @@ class NodePolicy:
     largest_image_size: int = 512
     largest_batch_size: int = 256
     longest_answer: float = 60.0
-    folder: Path = Path()
+    state: NodeState = field(default_factory=lambda: NodeState(Path()))
 
     @staticmethod
     def of(node_config: Mapping[str, object]) -> NodePolicy:
@@ -96,10 +95,8 @@ class NodePolicy:
             If a value is none that the key takes.
         """
         read = _Reader(node_config)
-        name = str(node_config.get(NAME, "node"))
-        folder = Path(str(node_config.get("state", Path.home() / ".fedcof" / "nodes"))).expanduser()
         return NodePolicy(
-            name=name,
+            name=str(node_config.get(NAME, "node")),
             backbones=read.names("allow-backbones", ""),
             statistics=read.kinds("allow-statistics"),
             training=read.flag("allow-training"),
@@ -113,13 +110,8 @@ class NodePolicy:
             largest_image_size=read.count("largest-image-size", NodePolicy.largest_image_size, 1),
             largest_batch_size=read.count("largest-batch-size", NodePolicy.largest_batch_size, 1),
             longest_answer=read.number("longest-answer", NodePolicy.longest_answer),
-            folder=folder / quote(name, safe=""),
+            state=state_of(node_config),
         )
-
-    @property
-    def state(self) -> NodeState:
-        """What the node remembers."""
-        return NodeState(self.folder)
 
     def admit(self, act: Act, config: RunConfig) -> None:
         """Let pass what the owner allows.

@@ -19,6 +19,7 @@ from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
 from fedcof.run.results import append_result
 from server.federation import Federation
+from server.name_book import NameBook
 from server.reporting import FAILURE_FILE_NAME, FINISHED, PROGRESS
 from server.run import execute
 from server.upload_store import UploadStore
@@ -53,9 +54,11 @@ def main(grid: Grid, context: Context) -> None:
 
 def _federation(grid: Grid, config: RunConfig, folder: Path) -> Federation:
     # A node whose upload is kept is not needed, so it is not waited for.
+    if not config.data.on_nodes:
+        return Federation(grid, config.data.num_clients, config.execution.node_timeout)
     store = UploadStore(folder, config)
-    known = [name for name in store.names() if store.read(name)] if config.data.on_nodes else []
-    return Federation(grid, config.data.num_clients, config.execution.node_timeout, known)
+    known = [name for name in store.names() if store.read(name)]
+    return Federation(grid, config.data.num_clients, config.execution.node_timeout, known, NameBook(folder))
 
 
 def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:

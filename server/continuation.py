@@ -19,8 +19,10 @@ from fedcof.heads.trainable import check_shapes
 from fedcof.run.config import RunConfig
 from fedcof.run.protocol import ARRAYS, METRICS, NUM_EXAMPLES
 from fedcof.run.training import FEDADAM, FEDAVG, FEDAVGM, FEDPROX, FEDYOGI
+from server.metrics import ACCURACY, LOSS, metrics_of
+from server.reasons import bounded
 
-ACCURACY, WORST_TENTH = "accuracy", "worst-tenth-accuracy"
+WORST_TENTH = "worst-tenth-accuracy"
 
 # Measured for linear probing on CIFAR-100; Flower's own default of 0.1 moves every weight further than it is long.
 SERVER_LEARNING_RATES = {FEDAVGM: 1.0, FEDADAM: 0.03, FEDYOGI: 0.03}
@@ -117,6 +119,8 @@ class Continuation(Strategy):
             else:
                 usable.append(reply)
             self.on_reply()
+        # Sums are then the same whichever node answered first.
+        usable.sort(key=lambda reply: reply.metadata.src_node_id)
         self.num_accepted = len(usable)
         number = self.rounds_done + server_round
         if not usable or len(usable) < self.quorum * self._num_asked:
@@ -149,7 +153,8 @@ class Continuation(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Let the strategy put the clients' metrics together, without clients that failed or have no sample."""
-        counted = [reply for reply in replies if reply.has_content() and _num_examples(reply)]
+        counted = [reply for reply in replies if reply.has_content() and _says(reply, ACCURACY)]
+        counted.sort(key=lambda reply: reply.metadata.src_node_id)
         self.evaluate_metrics = None
         if counted:
             self.evaluate_metrics = self.strategy.aggregate_evaluate(self.rounds_done + server_round, counted)
@@ -176,8 +181,9 @@ class Continuation(Strategy):
     def _reason_against(self, reply: Message) -> str:
         """Say why a reply cannot be used; nothing if it can."""
         if reply.has_error():
-            lines = (reply.error.reason or "").strip().splitlines()
-            return lines[-1] if lines else f"error {reply.error.code}"
+            return bounded(reply.error.reason or "") or f"error {reply.error.code}"
+        if set(reply.content) != {ARRAYS, METRICS}:
+            return "it sent other records than it was asked for"
         record = reply.content.array_records.get(ARRAYS, ArrayRecord())
         try:
             arrays = {name: array.numpy() for name, array in record.items()}
@@ -186,9 +192,7 @@ class Continuation(Strategy):
             return str(error)
         if not all(_is_finite(array) for array in arrays.values()):
             return "its network is not finite"
-        if not 0 < _num_examples(reply) < math.inf:
-            return "it does not say on how many samples it trained"
-        return ""
+        return "" if _says(reply, LOSS) else "it does not say on how many samples it trained, and with what loss"
 
 
 def training_strategy(config: RunConfig) -> Strategy:
@@ -247,10 +251,13 @@ def _is_finite(array: np.ndarray[Any, Any]) -> bool:
     return bool(np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all())
 
 
-def _num_examples(reply: Message) -> float:
-    metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
-    value = metrics.get(NUM_EXAMPLES, 0)
-    return value if isinstance(value, int | float) else 0
+def _says(reply: Message, metric: str) -> bool:
+    """Whether a reply says a metric over some samples; what else it says is taken out: strategies average all."""
+    metrics, _ = metrics_of(reply, metric)
+    if metrics is None or not metrics[NUM_EXAMPLES]:
+        return False
+    reply.content.metric_records[METRICS] = metrics
+    return True
 
 
 def _by_client(messages: list[Message]) -> list[Message]:

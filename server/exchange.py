@@ -1,10 +1,12 @@
-"""Messages out, replies in as they arrive: a few in flight, delivered in the order of the messages."""
+"""Messages out, replies in: a few in flight, delivered in the order of the messages, or as they come."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import accumulate, compress
+from operator import and_, not_
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -13,11 +15,12 @@ LONGEST_PAUSE = 0.5
 
 
 def exchange(
-    grid: Grid, messages: Iterable[Message], timeout: float, window: int = 64
+    grid: Grid, messages: Iterable[Message], timeout: float, window: int = 64, ordered: bool = True
 ) -> Iterator[tuple[Message, Message | None]]:
-    """Send messages and yield each with its reply, in the order of the messages.
+    """Send messages and yield each with its reply.
 
-    The order makes every sum over replies the same whichever node answers first. At most ``window`` messages are
+    In the order of the messages every sum over replies is the same whichever node answers first; but one silent
+    node then holds back what the others have sent, which a crash would lose. At most ``window`` messages are
     unanswered or waiting for their turn, so memory holds that many replies and not all of them.
 
     Parameters
@@ -31,6 +34,8 @@ def exchange(
         while some answer, the others may only be waiting for the machine that they share.
     window : int
         Messages under way at once.
+    ordered : bool
+        Whether replies keep the order of the messages.
 
     Yields
     ------
@@ -55,10 +60,15 @@ def exchange(
         arrived = {reply.metadata.reply_to_message_id: reply for reply in grid.pull_messages(unanswered)}
         replies.update(arrived)
         last_arrival = time.monotonic() if arrived else last_arrival
-        while waiting and (
-            waiting[0][1] in replies or time.monotonic() > max(waiting[0][2], last_arrival) + timeout
-        ):
-            message, message_id, _ = waiting.popleft()
+        over = [
+            message_id in replies or time.monotonic() > max(sent, last_arrival) + timeout
+            for _, message_id, sent in waiting
+        ]
+        if ordered:
+            over = list(accumulate(over, and_))
+        done = list(compress(waiting, over))
+        waiting = deque(compress(waiting, map(not_, over)))
+        for message, message_id, _ in done:
             yield message, replies.pop(message_id, None)
         pause = 0.01 if arrived else min(2 * pause, LONGEST_PAUSE)
         if waiting and not arrived:

@@ -31,11 +31,12 @@ from server.checkpoint import (
     save_checkpoint,
     strategy_state,
 )
-from server.continuation import ACCURACY, WORST_TENTH, Continuation, training_strategy
+from server.continuation import WORST_TENTH, Continuation, training_strategy
 from server.diagnosis import diagnose
 from server.evaluation import rightly_classified, share
 from server.federation import Federation
 from server.intake import NodeRules
+from server.metrics import ACCURACY
 from server.one_shot import OneShotStrategy
 from server.records import network_to_arrays
 from server.upload_store import UploadStore
@@ -159,7 +160,15 @@ class FederatedRun:
             expected=self.config.data.num_clients,
             left_out=self._federation.left_out,
             screened=not self.config.privacy.epsilon,
+            data_states=self._federation.data_states,
+            most_bytes=self._most_bytes(),
         )
+
+    def _most_bytes(self) -> int:
+        """Bound an upload's bytes: by its rows or the Gram matrix, in float64, and as much again."""
+        dimension = self._problem.feature_dim
+        rows = most_rows(self.config.wire, self._problem.num_classes)
+        return 2 * 8 * dimension * (rows + self._problem.num_classes + dimension)
 
     def _train_only(self, checkpoint: Checkpoint | None) -> None:
         assert self._continuation is not None

@@ -29,6 +29,8 @@ from fedcof.run.protocol import (
 )
 from server.exchange import exchange
 from server.joining import await_nodes
+from server.name_book import NameBook
+from server.reasons import bounded
 
 CLIENTS_PER_MESSAGE = 32
 NO_ANSWER = 1001
@@ -51,6 +53,8 @@ class Federation(Grid):
         Seconds to wait for the next node, counted from the last that joined.
     known_names : collection of str
         Names of nodes that need not be there, but have a number.
+    names : NameBook, optional
+        Whose names are known to belong to which nodes: the nodes then have data of their own, and are strangers.
 
     Attributes
     ----------
@@ -60,6 +64,8 @@ class Federation(Grid):
         Names of the clients that are nodes with data of their own.
     left_out : dict of str to str
         Why a node is no client, by its name.
+    data_states : dict of int to str
+        What tells whether a node's data has changed, by its client; empty where it does not say.
 
     Raises
     ------
@@ -68,20 +74,27 @@ class Federation(Grid):
     """
 
     def __init__(
-        self, grid: Grid, num_clients: int, node_timeout: float = 120.0, known_names: Collection[str] = ()
+        self,
+        grid: Grid,
+        num_clients: int,
+        node_timeout: float = 120.0,
+        known_names: Collection[str] = (),
+        names: NameBook | None = None,
     ) -> None:
         self._grid = grid
         self.ledger = Ledger()
         self.names: dict[int, str] = {}
         self._last_counted = RecordDict(), 0
         self._bytes_of_form: dict[Form, int] = {}
-        nodes = await_nodes(grid, node_timeout, num_clients, set(known_names))
+        nodes = await_nodes(grid, node_timeout, num_clients, set(known_names), names=names)
         self.left_out = nodes.left_out
+        self.data_states: dict[int, str] = {}
         if nodes.by_name or known_names:
             everybody = sorted({*nodes.by_name, *known_names})
             self.names = dict(enumerate(everybody))
             here = {client: nodes.by_name[name] for client, name in self.names.items() if name in nodes.by_name}
             self._node_of_client = here
+            self.data_states = {client: nodes.data_states.get(self.names[client], "") for client in here}
         else:
             places, share = nodes.by_partition, len(nodes.by_partition)
             self._node_of_client = {i: places[i * share // num_clients] for i in range(num_clients)}
@@ -125,7 +138,7 @@ class Federation(Grid):
         raise NotImplementedError("Use Federation.send_and_receive, which streams.")
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """Send messages to clients and yield one reply for each, in their order, as they arrive.
+        """Send messages to clients and yield one reply for each: in their order, or of strangers as they arrive.
 
         Parameters
         ----------
@@ -141,9 +154,16 @@ class Federation(Grid):
             client's number.
         """
         timeout = 3600.0 if timeout is None else timeout
-        batches = list(self._batches(messages))
-        outgoing = (self._message_to_node(batch) for batch in batches)
-        for batch, (_, reply) in zip(batches, exchange(self._grid, outgoing, timeout), strict=True):
+        batches: dict[int, list[Message]] = {}
+
+        def outgoing() -> Iterator[Message]:
+            for batch in self._batches(messages):
+                message = self._message_to_node(batch)
+                batches[id(message)] = batch
+                yield message
+
+        for message, reply in exchange(self._grid, outgoing(), timeout, ordered=not self.names):
+            batch = batches.pop(id(message))
             for request, client_reply in zip(batch, _replies_of_clients(batch, reply, timeout), strict=True):
                 self._count(request, client_reply)
                 yield client_reply
@@ -245,7 +265,7 @@ def _replies_of_clients(batch: list[Message], reply: Message | None, timeout: fl
     if reply is None:
         error = Error(NO_ANSWER, f"no answer within {timeout:g} seconds")
     elif reply.has_error():
-        error = reply.error
+        error = Error(reply.error.code, bounded(reply.error.reason or f"error {reply.error.code}"))
     else:
         records = _records_of_clients(reply.content)
         yield from (_reply_of_client(request, records) for request in batch)
@@ -271,5 +291,5 @@ def _reply_of_client(request: Message, records: dict[int, RecordDict]) -> Messag
         return Message(Error(CLIENT_FAILED, "its node's reply has nothing from it"), reply_to=request)
     if ERROR in content:
         reason = content.config_records.get(ERROR, ConfigRecord()).get(REASON, "it failed")
-        return Message(Error(CLIENT_FAILED, str(reason)), reply_to=request)
+        return Message(Error(CLIENT_FAILED, bounded(reason)), reply_to=request)
     return Message(content, reply_to=request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from logging import getLogger
 
 from flwr.app import ConfigRecord, RecordDict
 
@@ -11,12 +12,20 @@ from fedcof import UserError
 from fedcof.run.protocol import FINGERPRINT, NODE, SAMPLES, WITHHELD
 from fedcof.run.results import NodeResult
 from fedcof.statistics.base import Statistics
+from fedcof.statistics.validation import MOST_SAMPLES
 from fedcof.wire.codec import Sent
 from server.screening import feature_scale, implausible
 from server.upload_store import UploadStore
 
+logger = getLogger("flwr")
+
 ACCEPTED, KEPT, EMPTY = "accepted", "accepted, from an earlier run", "has nothing to send"
 NO_UPLOAD = "did not join"
+
+# Flower has received an upload by then: this keeps it from being unpacked.
+MOST_BYTES = 2**30
+# No backbone's features are so long; squares of longer ones overflow float32.
+LONGEST_FEATURE = 1e9
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,10 @@ class NodeRules:
         Why a node is no client, by its name.
     screened : bool
         Whether uploads are compared by scale, which privacy noise would make unlike.
+    data_states : mapping of int to str
+        What tells whether the data of a client's node has changed since its upload was kept.
+    most_bytes : int
+        Most bytes of a reply's arrays.
     """
 
     store: UploadStore
@@ -48,6 +61,8 @@ class NodeRules:
     expected: int
     left_out: Mapping[str, str] = field(default_factory=dict)
     screened: bool = True
+    data_states: Mapping[int, str] = field(default_factory=dict)
+    most_bytes: int = MOST_BYTES
 
 
 class Intake:
@@ -86,10 +101,31 @@ class Intake:
         kept = set(self.rules.store.names())
         for client, name in self.rules.names.items():
             sent = self.rules.store.read(name) if name in kept else None
-            if sent is not None:
+            if sent is not None and not self.rules.store.is_of(name, self.rules.data_states.get(client, "")):
+                logger.info("The data of %s has changed since its upload was kept: it is asked again.", name)
+            elif sent is not None:
                 self._wait(client, read(sent), sent, KEPT)
                 taken.append(client)
         return taken
+
+    def check_size(self, content: RecordDict) -> None:
+        """Refuse what is larger than any upload, before it is unpacked.
+
+        Parameters
+        ----------
+        content : RecordDict
+            A reply.
+
+        Raises
+        ------
+        UserError
+            If its arrays are too large, or it holds more records than were asked for.
+        """
+        weight = sum(len(array.data) for record in content.array_records.values() for array in record.values())
+        if weight > self.rules.most_bytes:
+            raise UserError(f"it sent {weight / 1e6:.0f} MB, where {self.rules.most_bytes / 1e6:.0f} were expected")
+        if len(content.array_records) > 1 or content.metric_records:
+            raise UserError("it sent records that it was not asked for")
 
     def take(self, client: int, upload: Statistics, sent: Sent, content: RecordDict) -> None:
         """Take one upload in and keep it.
@@ -106,8 +142,10 @@ class Intake:
         Raises
         ------
         UserError
-            If it was made with another backbone.
+            If it was made with another backbone, or its features are of no length that features have.
         """
+        if _has_samples(upload) and not feature_scale(upload) <= LONGEST_FEATURE:
+            raise UserError(f"its features are longer than {LONGEST_FEATURE:g}, which no backbone's are")
         said = content.config_records.get(NODE, ConfigRecord())
         found = str(said.get(FINGERPRINT, ""))
         if found != self.rules.fingerprint:
@@ -115,7 +153,7 @@ class Intake:
                 f"its backbone's weights or preprocessing ({found[:12] or 'unsaid'}) are not the server's "
                 f"({self.rules.fingerprint[:12]})"
             )
-        self.rules.store.keep(self.rules.names[client], sent)
+        self.rules.store.keep(self.rules.names[client], sent, self.rules.data_states.get(client, ""))
         self._wait(client, upload, sent, ACCEPTED)
         samples, withheld = (_count(said.get(key, 0)) for key in (SAMPLES, WITHHELD))
         self.nodes[client] = replace(self.nodes[client], samples=samples, withheld=withheld)
@@ -168,4 +206,4 @@ def _has_samples(upload: Statistics) -> bool:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and 0 <= value <= MOST_SAMPLES else 0

@@ -23,12 +23,15 @@ from fedcof.methods.method import FederatedMethod
 from fedcof.methods.registry import METHODS
 from fedcof.methods.section import MethodSection
 from fedcof.privacy.mechanism import Privacy
-from fedcof.run.protocol import ARRAYS, CONFIG, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
+from fedcof.run.protocol import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
 from fedcof.statistics.base import Statistics
+from fedcof.statistics.validation import MOST_SAMPLES
 from fedcof.wire.arrays import num_bytes
 from fedcof.wire.codec import Sent
 from fedcof.wire.section import WireSection
 from server.intake import Intake, NodeRules
+from server.metrics import ACCURACY, metrics_of
+from server.reasons import bounded
 from server.records import classifier_to_arrays, network_to_arrays, sent_in
 
 logger = getLogger("flwr")
@@ -144,6 +147,7 @@ class OneShotStrategy(Strategy):
         )
         self._to_ask: list[int] | None = None
         self._asked_now = 0
+        self._rounds_asked = 0
         self._last_round = 1
         self._classifier: LinearClassifier | None = None
 
@@ -170,6 +174,7 @@ class OneShotStrategy(Strategy):
         asked, self._to_ask = self._to_ask[:size], self._to_ask[size:]
         self._asked_now = len(kept) + len(asked)
         self.num_asked += self._asked_now
+        self._rounds_asked += 1
         config[SERVER_ROUND] = server_round
         content = RecordDict({CONFIG: config})
         message_type = f"{MessageType.QUERY}.{STATISTICS}"
@@ -192,7 +197,7 @@ class OneShotStrategy(Strategy):
             self._add_taken(self.intake)
         if not self._asked_now:
             return None, None
-        expected = max(self.num_asked, self.intake.rules.expected if self.intake else 0)
+        expected = self._expected()
         if self.num_accepted < max(self.quorum * expected, 1):
             raise UserError(self._quorum_missed(expected))
         self._classifier = self.solve()
@@ -211,10 +216,24 @@ class OneShotStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Average the clients' metrics over their samples; clients that failed or have none do not count."""
-        contents = [reply.content for reply in replies if reply.has_content()]
-        counted = [c for c in contents if any(m.get(NUM_EXAMPLES) for m in c.metric_records.values())]
-        self.client_metrics = aggregate_metricrecords(counted, NUM_EXAMPLES) if counted else None
+        contents = {}
+        for reply in replies:
+            if not reply.has_content():
+                continue
+            client = reply.metadata.src_node_id
+            metrics, reason = metrics_of(reply, ACCURACY, self._most_examples(client))
+            if metrics is None:
+                logger.warning("Client %d's evaluation does not count: %s", client, reason)
+            elif metrics[NUM_EXAMPLES]:
+                contents[client] = RecordDict({METRICS: metrics})
+        in_order = [contents[client] for client in sorted(contents)]
+        self.client_metrics = aggregate_metricrecords(in_order, NUM_EXAMPLES) if in_order else None
         return self.client_metrics
+
+    def _most_examples(self, client: int) -> int:
+        """How many samples a client can have: a node, those of its upload."""
+        known = self.intake.nodes.get(client) if self.intake else None
+        return known.samples if known and known.samples else MOST_SAMPLES
 
     def summary(self) -> None:
         """Log the strategy's settings."""
@@ -288,6 +307,8 @@ class OneShotStrategy(Strategy):
             self._reject(client, reply.error.reason or f"error {reply.error.code}")
             return
         try:
+            if self.intake:
+                self.intake.check_size(reply.content)
             sent = sent_in(reply.content)
             upload = self.read_upload(sent)
             if self.intake:
@@ -310,10 +331,17 @@ class OneShotStrategy(Strategy):
                 self._add(client, upload, sent)
 
     def _reject(self, client: int, reason: str) -> None:
-        self.rejected[client] = reason.strip().splitlines()[-1] if reason.strip() else "no reason given"
+        self.rejected[client] = bounded(reason) or "no reason given"
         if self.intake:
             self.intake.reject(client, self.rejected[client])
         logger.warning("Client %d is left out: %s", client, self.rejected[client])
+
+    def _expected(self) -> int:
+        """How many clients the quorum is a share of; of nodes that did not join, as many as would be asked."""
+        if not self.intake:
+            return self.num_asked
+        share = min(1.0, self.fraction * self._rounds_asked)
+        return max(self.num_asked, math.ceil(share * self.intake.rules.expected))
 
     def _quorum_missed(self, expected: int) -> str:
         example = "the others did not join"

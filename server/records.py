@@ -9,6 +9,9 @@ from fedcof.heads.trainable import Network
 from fedcof.run.protocol import tag_of
 from fedcof.wire.codec import Sent
 
+# numpy's letters for whole numbers, fractions and truth values.
+REAL_NUMBERS = "iufb"
+
 
 def classifier_to_arrays(classifier: LinearClassifier) -> ArrayRecord:
     """Write a classifier as the arrays of a Flower model.
@@ -48,7 +51,11 @@ def sent_in(content: RecordDict) -> Sent:
     tagged = [(tag_of(name), record) for name, record in content.array_records.items()]
     tag, record = next(((tag, record) for tag, record in tagged if tag is not None), ("", ArrayRecord()))
     try:
-        return Sent({key: record[key].numpy() for key in record}, tag)
+        arrays = {key: record[key].numpy() for key in record}
     except Exception as error:
         # Anything may be raised by numpy's reader on bytes that a stranger has made.
         raise UserError(f"its arrays cannot be read ({type(error).__name__}: {error})") from error
+    for key, array in arrays.items():
+        if array.dtype.kind not in REAL_NUMBERS:
+            raise UserError(f"its arrays cannot be read ({key} holds {array.dtype}, which no codec writes)")
+    return Sent(arrays, tag)

@@ -21,7 +21,7 @@ FOLDER_NAME = "uploads"
 CONFIG_FILE_NAME = "run-config.json"
 PREFIX, SUFFIX = "node-", ".safetensors"
 
-TAG = "tag"
+TAG, DATA_STATE = "tag", "data-state"
 
 logger = getLogger("flwr")
 
@@ -44,7 +44,7 @@ class UploadStore:
         digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
         self.folder = next(same, folder / FOLDER_NAME / f"{config.method.chosen.kind}-{digest}")
 
-    def keep(self, name: str, sent: Sent) -> None:
+    def keep(self, name: str, sent: Sent, data_state: str = "") -> None:
         """Put an accepted upload on disk, in one step.
 
         Parameters
@@ -53,11 +53,13 @@ class UploadStore:
             The node's name.
         sent : Sent
             The upload as it was sent.
+        data_state : str
+            What the node said of its data, by which it is told whether that has changed since.
         """
         if not (self.folder / CONFIG_FILE_NAME).exists():
             write_whole(self.folder / CONFIG_FILE_NAME, json.dumps(self._config.to_mapping(), indent=1))
         arrays = {key: np.ascontiguousarray(array) for key, array in sent.arrays.items()}
-        write_whole(self._path(name), save(arrays, {TAG: sent.tag}))
+        write_whole(self._path(name), save(arrays, {TAG: sent.tag, DATA_STATE: data_state}))
 
     def remove(self, name: str) -> None:
         """Forget an upload, so that its node is asked again.
@@ -97,6 +99,28 @@ class UploadStore:
         except (SafetensorError, ValueError, OSError) as error:
             logger.warning("The kept upload of %s is damaged (%s): it is asked for again.", name, error)
             return None
+
+    def is_of(self, name: str, data_state: str) -> bool:
+        """Say whether a kept upload is of the data that its node has now.
+
+        Parameters
+        ----------
+        name : str
+            The node's name.
+        data_state : str
+            What the node says of its data; empty if it does not, or is not here.
+
+        Returns
+        -------
+        bool
+            True unless both are known, and differ.
+        """
+        try:
+            with safe_open(self._path(name), framework="np") as file:
+                kept = (file.metadata() or {}).get(DATA_STATE, "")
+        except (FileNotFoundError, SafetensorError, OSError):
+            return False
+        return not (kept and data_state) or kept == data_state
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{PREFIX}{quote(name, safe='')}{SUFFIX}"

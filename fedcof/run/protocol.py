@@ -31,6 +31,9 @@ SAMPLES, WITHHELD, FINGERPRINT = "samples", "withheld", "backbone"
 NAME = "name"
 """Key of the introduction of a node with data of its own, in place of the two below."""
 
+DATA_STATE = "data-state"
+"""Key of that introduction with what tells whether the node's data has changed, and nothing of what it is."""
+
 DATA = "data"
 """Key of the node-config that says where a node's own data lies."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import datasets
 
+from clients.own_app import write_commands
 from fedcof.data.image_dataset import ImageDataset
 from fedcof.data.problem import dataset_of
 from fedcof.data.section import NODES
@@ -110,7 +112,9 @@ class LocalFederation:
         self._register(paths)
         return paths
 
-    def start_node(self, name: str, key: Path, node_config: Mapping[str, Scalar]) -> subprocess.Popen[str]:
+    def start_node(
+        self, name: str, key: Path, node_config: Mapping[str, Scalar], own_app: bool = True
+    ) -> subprocess.Popen[str]:
         """Start a SuperNode.
 
         Parameters
@@ -121,6 +125,8 @@ class LocalFederation:
             Its private key.
         node_config : mapping
             What is in its node-config, apart from the name.
+        own_app : bool
+            Whether the app of the node's own installation answers, and not the one that the server ships.
 
         Returns
         -------
@@ -140,9 +146,15 @@ class LocalFederation:
                 str(port.getsockname()[1]),
                 stdout=log.fileno(),
                 stderr=subprocess.STDOUT,
-                variables={"FLWR_HOME": str(home)},
+                variables={"FLWR_HOME": str(home), **self._commands(own_app)},
             )
         return self.nodes[name]
+
+    def _commands(self, own_app: bool) -> dict[str, str]:
+        if not own_app:
+            return {}
+        commands = write_commands(self.connection.working_directory / "commands")
+        return {"PATH": f"{commands}{os.pathsep}{self.connection.environment['PATH']}"}
 
     def log_of(self, name: str) -> Path:
         """Name the file in which a SuperNode's log goes."""

@@ -202,7 +202,7 @@ def start_site(federation, tmp_path, site, how="", name="", claims=""):
     key = federation.secrets / f"{name}.key"
     fingerprint = load_backbone("test_efficientnet", 32, "none").fingerprint
     settings = {"name": claims or name, "data": str(folder), "site": site, "fingerprint": fingerprint}
-    node = federation.start_node(name, key, settings | ({"misbehave": how} if how else {}))
+    node = federation.start_node(name, key, settings | ({"misbehave": how} if how else {}), own_app=False)
     (folder / "supernode.pid").write_text(str(node.pid))
     return name
 

@@ -17,6 +17,8 @@ from clients.refusal import Refusal
 from fedcof.files import write_whole
 from fedcof.run.protocol import NAME
 
+STATE = "state"
+
 SECRET_BYTES = 32
 OWNER_ALONE = 0o700
 
@@ -36,7 +38,7 @@ def state_of(node_config: Mapping[str, object]) -> NodeState:
     NodeState
         Which need not exist.
     """
-    folder = Path(str(node_config.get("state", Path.home() / ".fedcof" / "nodes"))).expanduser()
+    folder = Path(str(node_config.get(STATE, Path.home() / ".fedcof" / "nodes"))).expanduser()
     return NodeState(folder / quote(str(node_config.get(NAME, "node")), safe=""))
 
 

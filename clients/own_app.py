@@ -3,8 +3,8 @@
 Flower's SuperNode answers a message by running the command ``flower-superexec``, which runs ``flwr-clientapp`` for
 each message, which installs and runs the app that the server has sent along: a policy in that app is the server's.
 The commands of the same names that :func:`write_commands` makes run Flower's own code with two changes: the app is
-this installation's :mod:`clients.client_app`, and each message is answered by a copy of one process that has imported
-Flower, so that it costs no new start of Python.
+this installation's :mod:`clients.client_app`, and each message is answered by a copy of one process that has
+imported Flower, so that it costs no new start of Python.
 """
 
 from __future__ import annotations

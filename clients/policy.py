@@ -19,6 +19,19 @@ from fedcof.wire.registry import known_kinds
 
 NO_LIMIT = 0
 
+FLAGS = ("allow-training", "allow-evaluation")
+NAMES = ("allow-backbones", "allow-statistics")
+COUNTS = (
+    "smallest-count",
+    "largest-groups",
+    "answers-per-day",
+    "answers-in-total",
+    "largest-image-size",
+    "largest-batch-size",
+)
+NUMBERS = ("largest-epsilon", "largest-delta", "longest-answer")
+POLICY_KEYS = (*NAMES, *FLAGS, *COUNTS, *NUMBERS)
+
 
 class Act(Enum):
     """What a server asks a node to do."""

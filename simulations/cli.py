@@ -163,6 +163,52 @@ def node_key(path: Annotated[Path, typer.Argument(metavar="FILE", help="Where th
     print(printable(f"Send {write_node_key(path)} to the server's owner, and the other file to nobody."))
 
 
+_SUPERLINK = typer.Option("--superlink", metavar="HOST:PORT", help="The server.")
+_AUTHORITY = typer.Option("--ca", metavar="FILE", help="The authority's certificate.")
+_KEY = typer.Option("--key", metavar="FILE", help="The node's private key.")
+_NODE_SETTINGS = typer.Option(
+    "-n", metavar="KEY=VALUE", help="The node's name, data, state and policy (docs/policy.md)."
+)
+
+
+@app.command()
+def node(
+    superlink: Annotated[str, _SUPERLINK],
+    settings: Annotated[list[str], _NODE_SETTINGS],
+    authority: Annotated[Path, _AUTHORITY] = Path("ca.crt"),
+    key: Annotated[Path, _KEY] = Path("node.key"),
+    port: Annotated[int, typer.Option(help="Port of the node's own, on loopback.")] = 9094,
+) -> None:
+    """Run a node with data of its own: it answers by its own installation, and is started again if it goes deaf."""
+    from simulations import node_commands
+
+    node_commands.run(superlink, authority, key, settings, port)
+
+
+@app.command("check-node")
+def check_node(
+    superlink: Annotated[str, _SUPERLINK],
+    settings: Annotated[list[str], _NODE_SETTINGS],
+    authority: Annotated[Path, _AUTHORITY] = Path("ca.crt"),
+    key: Annotated[Path, _KEY] = Path("node.key"),
+) -> None:
+    """Look at all that a node needs: policy, data, key, disk, address, port, certificate, clock."""
+    from simulations import node_commands
+
+    node_commands.check_node(superlink, authority, key, settings)
+
+
+@app.command("check-server")
+def check_server(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the certificates.")],
+    superlink: Annotated[str, _SUPERLINK],
+) -> None:
+    """Look at all that a server needs: certificate, keys, disk, address, port."""
+    from simulations import node_commands
+
+    node_commands.check_server(folder, superlink)
+
+
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run.")],

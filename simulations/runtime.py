@@ -130,7 +130,7 @@ class Connection:
     ) -> subprocess.Popen[str]:
         """Start one of Flower's commands apart from the terminal, whose Ctrl-C is ours to pass on."""
         process = subprocess.Popen(
-            [str(_executable(command[0])), *command[1:]],
+            [str(flower_command(command[0])), *command[1:]],
             cwd=self.start_directory,
             env={**self.environment, **(variables or {})},
             stdin=subprocess.DEVNULL,
@@ -192,8 +192,8 @@ def simulation_superlink(
                     stop(connection.processes, connection.home)
 
 
-def _executable(name: str) -> Path:
-    """Find a command of this environment, whose folder need not be on the user's path."""
+def flower_command(name: str) -> Path:
+    """Find a command of this environment, whose folder need not be on the user's path; raises UserError."""
     found = shutil.which(name, path=_command_path())
     if found is None:
         raise UserError(

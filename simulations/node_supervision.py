@@ -1,0 +1,209 @@
+"""A node that stays connected: Flower's SuperNode with the node's own app, watched from outside."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from clients.own_app import write_commands
+from fedcof.errors import UserError
+from simulations.processes import signals_raise
+from simulations.runtime import flower_command, flower_environment
+
+# A SuperNode asks its SuperLink for messages every few seconds; one without a connection for so long is deaf.
+LONGEST_SILENCE = 120.0
+# Started again sooner it is turned away, until the SuperLink has noticed that it was gone.
+PAUSE_SECONDS = 30.0
+LOOK_SECONDS = 1.0
+GRACE_SECONDS = 10.0
+
+# Flower's exit codes for a key that the SuperLink does not know, and for a missing one.
+UNKNOWN_KEY = 2004
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """What a SuperNode is started with.
+
+    Attributes
+    ----------
+    superlink : str
+        HOST:PORT of the server.
+    authority, key : Path
+        The authority's certificate, and the node's private key.
+    node_config : dict of str to str
+        Name, data, state and policy.
+    home : Path
+        Folder for Flower's own files, and the log.
+    port : int
+        Port on loopback, of the node's own.
+    """
+
+    superlink: str
+    authority: Path
+    key: Path
+    node_config: dict[str, str] = field(default_factory=dict)
+    home: Path = Path()
+    port: int = 9094
+
+    def command(self) -> list[str]:
+        """Write the command that starts the SuperNode."""
+        config = " ".join(f"{key}={_quoted(value)}" for key, value in self.node_config.items())
+        return [
+            "flower-supernode",
+            *("--superlink", self.superlink),
+            *("--root-certificates", str(self.authority)),
+            *("--auth-supernode-private-key", str(self.key)),
+            *("--host", "127.0.0.1", "--port", str(self.port)),
+            *("--node-config", config),
+        ]
+
+
+def run_node(settings: NodeSettings, say: Callable[[str], None]) -> None:
+    """Run a node until it is interrupted.
+
+    Parameters
+    ----------
+    settings : NodeSettings
+        What with.
+    say : callable
+        Called with a line whenever something changes.
+
+    Raises
+    ------
+    UserError
+        If the server does not know the node's key, or Flower is not installed.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    environment = flower_environment(settings.home)
+    commands = write_commands(settings.home / "commands")
+    environment["PATH"] = f"{commands}{os.pathsep}{environment['PATH']}"
+    with signals_raise():
+        while True:
+            process = _start(settings, environment)
+            try:
+                reason = watch(process, settings.superlink, say)
+            finally:
+                _end(process)
+            if process.returncode == UNKNOWN_KEY % 256 and "not connected" not in reason:
+                say("The server may not know this node's key yet: send it the file that ends in .pub.")
+            say(f"{reason}; it is started again in {PAUSE_SECONDS:g} seconds.")
+            time.sleep(PAUSE_SECONDS)
+
+
+def watch(process: subprocess.Popen[bytes] | psutil.Process, superlink: str, say: Callable[[str], None]) -> str:
+    """Watch a SuperNode from outside.
+
+    Parameters
+    ----------
+    process : subprocess.Popen or psutil.Process
+        The SuperNode.
+    superlink : str
+        HOST:PORT of the server.
+    say : callable
+        Called with a line when the node has connected.
+
+    Returns
+    -------
+    str
+        Why it has to be started again: it has ended, or it lives but has had no connection for two minutes.
+    """
+    seen, connected = time.monotonic(), False
+    own = psutil.Process(process.pid)
+    while _is_alive(process):
+        if is_connected(own, superlink):
+            if not connected:
+                say(f"The node is connected to {superlink}.")
+            seen, connected = time.monotonic(), True
+        elif time.monotonic() - seen > LONGEST_SILENCE:
+            return f"The node was not connected to {superlink} for {LONGEST_SILENCE:g} seconds"
+        time.sleep(LOOK_SECONDS)
+    return "The SuperNode has ended (see its log)"
+
+
+def is_connected(process: psutil.Process, superlink: str) -> bool:
+    """Say whether a process, or one that it has started, holds a connection to a server.
+
+    Parameters
+    ----------
+    process : psutil.Process
+        The SuperNode.
+    superlink : str
+        HOST:PORT.
+
+    Returns
+    -------
+    bool
+        Whether one is established to that port at one of the host's addresses.
+    """
+    host, _, port = superlink.rpartition(":")
+    try:
+        addresses = {
+            found[4][0] for found in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        }
+        connections = process.net_connections("tcp")
+    except (OSError, psutil.Error):
+        return False
+    return any(
+        connection.status == psutil.CONN_ESTABLISHED
+        and connection.raddr
+        and connection.raddr.port == int(port)
+        and connection.raddr.ip in addresses
+        for connection in connections
+    )
+
+
+def _start(settings: NodeSettings, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    command = settings.command()
+    with (settings.home / "supernode.log").open("ab") as log:
+        return subprocess.Popen(
+            [str(flower_command(command[0])), *command[1:]],
+            env=environment,
+            cwd=settings.home,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    children = _children(process.pid)
+    process.terminate()
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for child in children:
+        try:
+            child.kill()
+        except psutil.Error:
+            continue
+
+
+def _children(pid: int) -> Sequence[psutil.Process]:
+    try:
+        found: Sequence[psutil.Process] = psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+    return found
+
+
+def _is_alive(process: subprocess.Popen[bytes] | psutil.Process) -> bool:
+    if isinstance(process, subprocess.Popen):
+        return process.poll() is None
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def _quoted(value: str) -> str:
+    if "\n" in value:
+        raise UserError(f"The node-config value {value!r} has more than one line: give it on one.")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

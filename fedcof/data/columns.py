@@ -106,13 +106,11 @@ def _check_in_test(name: str, role: str, column: str, test: Dataset, holds: Call
 
 
 def _labels_of(name: str, split: Dataset) -> SplitLabels:
-    column = _arrow(split)
+    column, called = _arrow(split), split.split or "given"
     missing = len(missing_rows(column))
     if missing:
-        raise UserError(
-            f"In {name} {missing} rows of the {_called(split)} split have no label: remove or label them."
-        )
-    return labels_in(f"the {_called(split)} split of {name}", column, split.features["label"])
+        raise UserError(f"In {name} {missing} rows of the {called} split have no label: remove or label them.")
+    return labels_in(f"the {called} split of {name}", column, split.features["label"])
 
 
 def _with_ids(split: Dataset, ids: NDArray[np.int64], class_names: tuple[str, ...]) -> Dataset:
@@ -126,7 +124,3 @@ def _with_ids(split: Dataset, ids: NDArray[np.int64], class_names: tuple[str, ..
 
 def _arrow(split: Dataset) -> pa.ChunkedArray:
     return split.select_columns("label").with_format("arrow")[:]["label"]
-
-
-def _called(split: Dataset) -> str:
-    return str(split.split or "given")

@@ -67,7 +67,8 @@ def listed_labels(where: str, class_names: Sequence[str], numbers: NDArray[Any])
         if int(numbers.max()) >= len(class_names):
             raise UserError(
                 f"In {where} the labels go from {numbers.min()} to {numbers.max()}, but with {len(class_names)} "
-                f"classes they must go from 0 to at most {len(class_names) - 1}: name all classes, or mend the labels."
+                f"classes they must go from 0 to at most {len(class_names) - 1}: name all classes, or mend the "
+                "labels."
             )
     return SplitLabels(NAMES, tuple(class_names), numbers.astype(np.int64))
 
@@ -196,8 +197,8 @@ def matched_labels(
         kinds = f" (its labels are {train.kind}, and those of the test split {test.kind})"
         raise UserError(
             f"The test split of {source} has the class {_first_without(test, ids)!r}, which the train split lacks"
-            f"{kinds if train.kind != test.kind else ''}: remove its test samples or add training samples, and write "
-            "the labels of both splits alike."
+            f"{kinds if train.kind != test.kind else ''}: remove its test samples or add training samples, and "
+            "write the labels of both splits alike."
         )
     return train.class_names, train.ids, ids
 

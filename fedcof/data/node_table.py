@@ -5,9 +5,8 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -45,9 +44,9 @@ def files_of_table(path: Path) -> Rows:
     Parameters
     ----------
     path : Path
-        CSV or Parquet with the columns ``path`` (relative to the table) and ``label`` (a class's name). All of a CSV
-        file is text: ``01``, ``true`` and ``NA`` are these names. Numbers and truth values of a Parquet file are
-        named as a dataset's are.
+        CSV or Parquet with the columns ``path`` (relative to the table) and ``label`` (a class's name). All of a
+        CSV file is text: ``01``, ``true`` and ``NA`` are these names. Numbers and truth values of a Parquet file
+        are named as a dataset's are.
 
     Returns
     -------
@@ -91,20 +90,10 @@ def _unreadable(path: Path, reason: str) -> UserError:
 def _read_csv(path: Path) -> Rows:
     text = _text_of(path)
     for separator in SEPARATORS:
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        header = _header_of(lines)
-        if all(header.count(column) == 1 for column in COLUMNS):
-            rows = list(_rows_of_csv(path, lines, header))
+        rows = _rows_of_csv(path, text, separator)
+        if rows is not None:
             return [file for file, _ in rows], [name for _, name in rows]
     raise _unreadable(path, f"its first line is {text.lstrip().partition(chr(10))[0].strip()[:80]!r}")
-
-
-def _header_of(lines: Any) -> list[str]:
-    try:
-        return [name.strip() for name in next((cells for cells in lines if cells), [])]
-    except csv.Error:
-        # With another separator the quotes may stand where they belong.
-        return []
 
 
 def _text_of(path: Path) -> str:
@@ -118,8 +107,16 @@ def _text_of(path: Path) -> str:
         raise UserError(f"The table {path} is not UTF-8 text in line {line}: save it as CSV in UTF-8.") from error
 
 
-def _rows_of_csv(path: Path, lines: Any, header: list[str]) -> Iterator[tuple[str, str]]:
-    places = [header.index(column) for column in COLUMNS]
+def _rows_of_csv(path: Path, text: str, separator: str) -> list[tuple[str, str]] | None:
+    """Read paths and labels; None where the separator is another."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        header = [name.strip() for name in next((cells for cells in lines if cells), [])]
+    except csv.Error:
+        return None
+    if any(header.count(column) != 1 for column in COLUMNS):
+        return None
+    rows = []
     for cells in lines:
         if not any(cells):
             continue
@@ -129,11 +126,12 @@ def _rows_of_csv(path: Path, lines: Any, header: list[str]) -> Iterator[tuple[st
                 f"The table {path} has {len(cells)} cells in line {lines.line_num}, but {len(header)} columns: "
                 "put what holds the separator in double quotes."
             )
-        file, name = (cells[place] for place in places)
-        for column, value in zip(COLUMNS, (file, name), strict=True):
+        row = {column: cells[header.index(column)] for column in COLUMNS}
+        for column, value in row.items():
             if not value:
                 raise _missing(path, f"line {lines.line_num}", column)
-        yield file, name
+        rows.append((row[PATH_COLUMN], row[LABEL_COLUMN]))
+    return rows
 
 
 def _missing(path: Path, where: str, column: str) -> UserError:

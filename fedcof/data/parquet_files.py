@@ -16,9 +16,9 @@ from fedcof.data.arrow_columns import TEXT_TYPES, distinct_values
 from fedcof.errors import UserError, first_line
 
 Files = Mapping[str, Sequence[str]]
-# What the values of a file's columns mean: places in a list of names, which is then given; texts; or numbers.
+# What the values of a file's columns mean: places in a list of names, which is then given; texts; numbers; a type.
 Meanings = dict[str, tuple[str, ...]]
-LIST, TEXT, NUMBER, TRUTH_VALUE = "list", "text", "number", "truth value"
+LIST, TEXT, NUMBER = "list", "text", "number"
 
 
 def load_by_description(
@@ -68,12 +68,13 @@ def _meanings_of(file: str) -> Meanings | None:
 def _meaning(feature: object) -> tuple[str, ...]:
     if isinstance(feature, ClassLabel):
         return LIST, *feature.names
-    dtype = feature.dtype if isinstance(feature, Value) else ""
+    dtype = feature.dtype if isinstance(feature, Value) else "null"
     if dtype in TEXT_TYPES:
         return (TEXT,)
-    if dtype == "bool":
-        return (TRUTH_VALUE,)
-    return (NUMBER,) if dtype.startswith(("int", "uint", "float", "decimal")) else ()
+    if dtype.startswith(("int", "uint", "float", "decimal")):
+        return (NUMBER,)
+    # A column without a value may stand beside any other.
+    return () if dtype == "null" else (dtype,)
 
 
 def _disputed(meanings: Iterable[Meanings]) -> list[str]:
@@ -107,24 +108,22 @@ def _loaded_split(
         return concatenate_datasets([part.select_columns(parts[0].column_names) for part in parts])
     except ValueError as error:
         raise UserError(
-            f"The {split} files of {source} cannot be put together ({first_line(error)}): write all of them with the "
-            "same columns."
+            f"The {split} files of {source} cannot be put together ({first_line(error)}): write all of them with "
+            "the same columns."
         ) from error
 
 
 def _with_one_list(source: str, column: str, parts: list[Dataset]) -> list[Dataset]:
-    """Number the classes of a column by one list: that of the first part, and what the others have besides."""
+    """Write a column by one list of classes: that of the first part, and what the others have besides."""
     named = [_named(source, column, part) for part in parts]
-    together = {
-        name: place for place, name in enumerate(dict.fromkeys(name for names, _ in named for name in names))
-    }
-    feature = ClassLabel(names=list(together))
+    together = list(dict.fromkeys(name for names, _ in named for name in names))
+    place_of = {name: place for place, name in enumerate(together)}
     renumbered = []
     for part, (names, places) in zip(parts, named, strict=True):
         # One more, for the place -1 of what is no class.
-        ids = np.array([*(together[name] for name in names), -1], dtype=np.int64)[places]
+        ids = np.array([*(place_of[name] for name in names), -1], dtype=np.int64)[places]
         rest = part.remove_columns(column) if column in part.column_names else part
-        renumbered.append(rest.add_column(column, ids, feature=feature))
+        renumbered.append(rest.add_column(column, ids, feature=ClassLabel(names=together)))
     return renumbered
 
 
@@ -137,7 +136,7 @@ def _named(source: str, column: str, part: Dataset) -> tuple[list[str], NDArray[
     if meaning[0] not in (LIST, TEXT):
         raise UserError(
             f"Some files of {source} list the names of the classes in the column {column}, and others have "
-            f"{meaning[0]}s in it, of which nobody can say which names they mean: write all files alike."
+            f"values of the type {meaning[0]} in it, of which nobody can say what they mean: write all files alike."
         )
     values = part.select_columns(column).with_format("arrow")[:][column]
     if meaning[0] == TEXT:

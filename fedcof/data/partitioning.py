@@ -234,8 +234,9 @@ def _by_owner(
     known = owners.dtype.kind in "iufbUS" and not (owners.dtype.kind == "f" and np.isnan(owners).any())
     if owners.shape != (num_samples,) or not known:
         raise UserError(
-            f"The natural partition needs one number, text or truth value per sample, but its column holds {owners.dtype} of "
-            f"shape {owners.shape} for {num_samples} samples: set partition-column to one without missing values."
+            "The natural partition needs one number, text or truth value per sample, but its column holds "
+            f"{owners.dtype} of shape {owners.shape} for {num_samples} samples: set partition-column to "
+            "one without missing values."
         )
     _, client_of_sample, sizes = np.unique(owners, return_inverse=True, return_counts=True)
     if num_clients not in (0, len(sizes)):

@@ -126,7 +126,7 @@ def load_features(folder: Path) -> PrecomputedFeatures:
     Returns
     -------
     PrecomputedFeatures
-        Both splits. Without ``classes.txt`` the classes are the labels that occur in the train split, in their order.
+        Both splits. Without ``classes.txt`` the classes are the labels of the train split, in their order.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, Features, NamedSplit, Value, concatenate_datasets
 from numpy.typing import NDArray
 
 from fedcof.data.arrow_columns import TEXT_TYPES, distinct_values
@@ -18,7 +18,7 @@ from fedcof.errors import UserError, first_line
 Files = Mapping[str, Sequence[str]]
 # What the values of a file's columns mean: places in a list of names, which is then given; texts; numbers; a type.
 Meanings = dict[str, tuple[str, ...]]
-LIST, TEXT, NUMBER = "list", "text", "number"
+LIST, TEXT, NUMBER, TRUTH_VALUE = "names of a list", "texts", "numbers", "bool"
 
 
 def load_by_description(
@@ -96,16 +96,18 @@ def _loaded_split(
     disputed = [
         column
         for column in _disputed(meanings[file] for file in files)
-        if any(meanings[file].get(column, ("",))[0] == LIST for file in files)
+        if _must_be_told_apart(source, split, column, [meanings[file].get(column) for file in files])
     ]
     runs = groupby(files, key=lambda file: [meanings[file].get(column) for column in disputed])
     parts = [load({split: list(run)})[split] for _, run in runs]
     if len(parts) == 1:
         return parts[0]
     for column in disputed:
-        parts = _with_one_list(source, column, parts)
+        parts = _with_one_list(column, parts)
     try:
-        return concatenate_datasets([part.select_columns(parts[0].column_names) for part in parts])
+        return concatenate_datasets(
+            [part.select_columns(parts[0].column_names) for part in parts], split=NamedSplit(split)
+        )
     except ValueError as error:
         raise UserError(
             f"The {split} files of {source} cannot be put together ({first_line(error)}): write all of them with "
@@ -113,9 +115,23 @@ def _loaded_split(
         ) from error
 
 
-def _with_one_list(source: str, column: str, parts: list[Dataset]) -> list[Dataset]:
+def _must_be_told_apart(source: str, split: str, column: str, meanings: Sequence[tuple[str, ...] | None]) -> bool:
+    """Whether the library would mix up what a column means; raises UserError where nobody can keep it apart."""
+    kinds = sorted({meaning[0] for meaning in meanings if meaning})
+    # The library writes numbers as texts and back, and stops where it cannot.
+    if not {LIST, TRUTH_VALUE} & set(kinds):
+        return False
+    if set(kinds) - {LIST, TEXT}:
+        raise UserError(
+            f"In the column {column} some {split} files of {source} hold {' and others '.join(kinds)}, of which "
+            "nobody can say which of them mean the same: write all files alike."
+        )
+    return True
+
+
+def _with_one_list(column: str, parts: list[Dataset]) -> list[Dataset]:
     """Write a column by one list of classes: that of the first part, and what the others have besides."""
-    named = [_named(source, column, part) for part in parts]
+    named = [_named(column, part) for part in parts]
     together = list(dict.fromkeys(name for names, _ in named for name in names))
     place_of = {name: place for place, name in enumerate(together)}
     renumbered = []
@@ -127,17 +143,12 @@ def _with_one_list(source: str, column: str, parts: list[Dataset]) -> list[Datas
     return renumbered
 
 
-def _named(source: str, column: str, part: Dataset) -> tuple[list[str], NDArray[np.int64]]:
+def _named(column: str, part: Dataset) -> tuple[list[str], NDArray[np.int64]]:
     """Give the names of a part's classes, and for each row the place of its own; -1 where it has none."""
     feature = part.features.get(column)
     meaning = _meaning(feature)
     if not meaning:
         return [], np.full(len(part), -1, dtype=np.int64)
-    if meaning[0] not in (LIST, TEXT):
-        raise UserError(
-            f"Some files of {source} list the names of the classes in the column {column}, and others have "
-            f"values of the type {meaning[0]} in it, of which nobody can say what they mean: write all files alike."
-        )
     values = part.select_columns(column).with_format("arrow")[:][column]
     if meaning[0] == TEXT:
         texts, places = distinct_values(values.cast(pa.large_string()))

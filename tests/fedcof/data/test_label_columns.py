@@ -173,14 +173,14 @@ def test_files_that_agree_are_read_as_ever_and_a_list_that_grows_goes_on(tmp_pat
 
 
 @pytest.mark.parametrize("numbers_first", [True, False])
-def test_files_of_one_split_with_a_list_and_with_numbers_are_refused(tmp_path, numbers_first):
-    numbers, names = (NUMBER, [0, 1]), (listed("ant", "bee"), [0, 1])
-    first, second = (numbers, names) if numbers_first else (names, numbers)
+@pytest.mark.parametrize("other", [(listed("ant", "bee"), [0, 1]), (Value("bool"), [True, False])])
+def test_files_of_one_split_with_numbers_and_with_what_is_none_are_refused(tmp_path, numbers_first, other):
+    numbers = NUMBER, [0, 1]
+    first, second = (numbers, other) if numbers_first else (other, numbers)
     with pytest.raises(
-        UserError,
-        match="list the names of the classes in the column label, and others have values of the type number",
+        UserError, match="In the column label some train files .* and others .*: write all files alike"
     ):
-        load_image_dataset(write(tmp_path, train_0=first, train_1=second, test=names))
+        load_image_dataset(write(tmp_path, train_0=first, train_1=second, test=other))
 
 
 def test_a_number_beyond_its_own_list_is_not_taken_for_another_files_class(tmp_path):

@@ -194,11 +194,14 @@ def matched_labels(
     places = np.array(places_of(train.class_names, test.class_names), dtype=np.int64)
     ids = places[test.ids]
     if (ids < 0).any():
-        kinds = f" (its labels are {train.kind}, and those of the test split {test.kind})"
-        raise UserError(
+        lacking = (
             f"The test split of {source} has the class {_first_without(test, ids)!r}, which the train split lacks"
-            f"{kinds if train.kind != test.kind else ''}: remove its test samples or add training samples, and "
-            "write the labels of both splits alike."
+        )
+        if train.kind == test.kind or {train.kind, test.kind} == {NAMES, TEXTS}:
+            raise UserError(f"{lacking}: remove its test samples or add training samples.")
+        raise UserError(
+            f"{lacking}, because labels are {train.kind} there and {test.kind} in the test split: write those of "
+            "both splits alike."
         )
     return train.class_names, train.ids, ids
 

@@ -11,7 +11,7 @@ from flwr.app import Context
 from torch import Tensor
 
 from fedcof import UserError
-from fedcof.data.class_list import class_names_of
+from fedcof.data.class_list import listed_names
 from fedcof.data.problem import backbone_of
 from fedcof.data.virtual_clients import client_images, client_samples, held_out_part
 from fedcof.embedding.feature_table import feature_cache_dir
@@ -101,4 +101,5 @@ def _data_of(context: Context) -> str:
 def _node_images(data: str, classes: str) -> datasets.Dataset:
     from fedcof.data.node_data import load_node_images
 
-    return load_node_images(data, class_names_of(classes))
+    # Not from a file, even if they look like the path of one: a server would be told what stands in it.
+    return load_node_images(data, listed_names(classes))

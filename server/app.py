@@ -14,7 +14,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedcof import UserError
-from fedcof.data.class_list import class_names_of
+from fedcof.data.class_list import class_names_of, classes_text
 from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
 from fedcof.run.results import append_result
@@ -73,7 +73,7 @@ def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:
     """
     if base.data.on_nodes:
         # The nodes cannot read the server's files.
-        base = base.replaced(classes="\n".join(class_names_of(base.data.classes)))
+        base = base.replaced(classes=classes_text(class_names_of(base.data.classes)))
     if not base.execution.plan:
         return [("", base)]
     runs = json.loads(Path(base.execution.plan).read_text())["runs"]

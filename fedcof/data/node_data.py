@@ -7,17 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import datasets
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from PIL import Image
 
-from fedcof.data.class_list import class_names_of
+from fedcof.data.class_list import class_names_of, places_of
 from fedcof.data.image_dataset import ImageDataset
+from fedcof.data.node_table import files_of_table, is_table
 from fedcof.errors import UserError
-
-PATH_COLUMN, LABEL_COLUMN = "path", "label"
-TABLES = {".csv": pa.csv.read_csv, ".parquet": pa.parquet.read_table}
 
 
 def load_node_images(data: str, class_names: tuple[str, ...]) -> datasets.Dataset:
@@ -44,20 +39,21 @@ def load_node_images(data: str, class_names: tuple[str, ...]) -> datasets.Datase
     path = Path(data).expanduser()
     if path.is_dir():
         files, names = _files_of_folder(path)
-    elif path.suffix in TABLES and path.is_file():
-        files, names = _files_of_table(path)
+    elif is_table(path):
+        files, names = files_of_table(path)
     else:
         raise UserError(
             f"There are no images at {data}: give a folder with a folder for each class, or a .csv or .parquet "
             "table."
         )
-    for name in sorted(set(names)):
-        if name not in class_names:
+    distinct = sorted(set(names))
+    ids = dict(zip(distinct, places_of(class_names, distinct), strict=True))
+    for name, place in ids.items():
+        if place < 0:
             raise UserError(
                 f"The class {name!r} of {data} is not one of the {len(class_names)} that the federation agreed on "
                 f"({_some(class_names)}): rename or remove it."
             )
-    ids = {name: number for number, name in enumerate(class_names)}
     columns = {"image": files, "label": [ids[name] for name in names]}
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     return datasets.Dataset.from_dict(columns, features=features)
@@ -101,17 +97,6 @@ def _files_of_folder(folder: Path) -> tuple[list[str], list[str]]:
         if file.suffix.lower() in suffixes and file.is_file()
     ]
     return [str(file) for file in files], [file.relative_to(folder).parts[0] for file in files]
-
-
-def _files_of_table(path: Path) -> tuple[list[str], list[str]]:
-    try:
-        table = TABLES[path.suffix](path)
-        files, names = (table.column(column).to_pylist() for column in (PATH_COLUMN, LABEL_COLUMN))
-    except (pa.ArrowException, KeyError) as error:
-        raise UserError(
-            f"The table {path} cannot be read ({error}): it needs the columns {PATH_COLUMN} and {LABEL_COLUMN}."
-        ) from error
-    return [str(path.parent / str(file)) for file in files], [str(name) for name in names]
 
 
 def _some(names: Iterable[str]) -> str:

@@ -62,7 +62,7 @@ def partition_indices(
     seed : int
         Seed; the same one gives the same clients in every process.
     natural_ids : sequence or ndarray, optional
-        Owner of each sample (n,), numbers or text; for ``natural`` only.
+        Owner of each sample (n,), numbers, texts or truth values; for ``natural`` only.
     classes_per_client : int
         Classes on each client; for ``pathological`` only.
 
@@ -231,10 +231,12 @@ def _by_owner(
             "set partition-column to the column that names it, for example user_id."
         )
     owners = np.asarray(natural_ids)
-    if owners.shape != (num_samples,) or owners.dtype.kind not in "iuUS":
+    known = owners.dtype.kind in "iufbUS" and not (owners.dtype.kind == "f" and np.isnan(owners).any())
+    if owners.shape != (num_samples,) or not known:
         raise UserError(
-            f"The natural partition needs one number or text per sample, but its column holds {owners.dtype} of "
-            f"shape {owners.shape} for {num_samples} samples: set partition-column to one without missing values."
+            "The natural partition needs one number, text or truth value per sample, but its column holds "
+            f"{owners.dtype} of shape {owners.shape} for {num_samples} samples: set partition-column to "
+            "one without missing values."
         )
     _, client_of_sample, sizes = np.unique(owners, return_inverse=True, return_counts=True)
     if num_clients not in (0, len(sizes)):

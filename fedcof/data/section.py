@@ -61,7 +61,7 @@ class DataSection(Section):
     )
     classes: str = key(
         "",
-        "Names of the classes in order, separated by commas, or a text file with a name a line.",
+        "Names of the classes in order, separated by commas, as a JSON list, or a text file with a name a line.",
         _BOTH,
         Changes.UPLOAD,
         beside=_ON_NODES,

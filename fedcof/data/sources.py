@@ -17,6 +17,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from fedcof.data.parquet_files import Files, load_by_description
 from fedcof.errors import UserError, first_line
 
 HUB_TIMEOUT_SECONDS = 10.0
@@ -45,7 +46,12 @@ def parquet(place: str) -> Mapping[str, Dataset]:
     for split, found in files.items():
         if not found:
             raise UserError(f"The folder {place} has no {split}*.parquet: put the {split} split's files there.")
-    return _loaded(f"parquet:{place}", "parquet", {split: list(map(glob.escape, files[split])) for split in files})
+
+    def load(some: Files) -> Mapping[str, Dataset]:
+        escaped = {split: list(map(glob.escape, of_split)) for split, of_split in some.items()}
+        return _loaded(f"parquet:{place}", "parquet", escaped)
+
+    return load_by_description(f"parquet:{place}", files, load)
 
 
 def image_folder(place: str) -> Mapping[str, Dataset]:

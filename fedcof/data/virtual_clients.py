@@ -187,9 +187,10 @@ def _owners(dataset_key: tuple[str, str, str], column: str) -> NDArray[Any]:
         if owners is None:
             raise UserError(
                 f"The natural partition needs to know each sample's owner, but {dataset_key[0]} has no "
-                f"{OWNERS_FILE_NAME}: save one number or text per training sample there."
+                f"{OWNERS_FILE_NAME}: save one number, text or truth value per training sample there."
             )
         return owners
+    from fedcof.data.arrow_columns import owners_in
     from fedcof.data.datasets import shared_dataset
 
     train = shared_dataset(*dataset_key).train
@@ -198,4 +199,4 @@ def _owners(dataset_key: tuple[str, str, str], column: str) -> NDArray[Any]:
             f"The natural partition needs a column that names each sample's owner, but {column!r} is none: "
             f"set partition-column to one of {', '.join(train.column_names)}."
         )
-    return np.asarray(train.with_format(None)[column][:])
+    return owners_in(f"the column {column} of {dataset_key[0]}", train, column)

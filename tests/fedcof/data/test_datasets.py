@@ -207,10 +207,9 @@ def test_a_split_without_rows(tmp_path):
 @pytest.mark.parametrize(
     ("train", "test", "sentence"),
     [
-        ([1, 2], [1], "lowest label .* is 1, but labels must be counted from 0"),
-        ([0, -1], [0], "has the label -1"),
-        ([0, 1], [-1], "has the label -1"),
-        ([0, 1], [2], "test split .* has the label 2, but the classes of its train split end at 1"),
+        ([0, -1], [0], "In the train split .* there is the label -1"),
+        ([0, 1], [-1], "In the test split .* there is the label -1"),
+        ([0, 1], [2], "test split .* has the class '2', which the train split lacks"),
         ([0, None], [0], "1 rows of the train split have no label"),
         (["a", "b"], ["c"], "has the class 'c', which the train split lacks"),
     ],

@@ -1,5 +1,6 @@
 """Partitions: every sample on exactly one client, the same ones for a seed, and the shape that each promises."""
 
+import math
 import subprocess
 import sys
 
@@ -50,7 +51,10 @@ def test_every_sample_is_on_exactly_one_client(data, partition, seed):
         assert max(sizes) - min(sizes) <= 1
 
 
-@given(owners=st.lists(st.integers(-5, 5), min_size=1, max_size=60))
+OWNERS = [st.integers(-5, 5), st.sampled_from([-0.5, 0.0, 1e300]), st.booleans(), st.sampled_from("aäb")]
+
+
+@given(owners=st.one_of([st.lists(owner, min_size=1, max_size=60) for owner in OWNERS]))
 def test_natural_puts_each_owner_on_a_client_of_its_own(owners):
     clients = partition_indices(np.zeros(len(owners), dtype=np.int64), 0, "natural", natural_ids=owners)
     assert [[owners[row] for row in client] for client in clients] == [
@@ -158,7 +162,8 @@ def test_describe_partition_counts_as_a_loop_does():
         ({"alpha": 1e-4}, "class probabilities underflow"),
         ({"seed": -1}, "seed is -1"),
         ({"partition": "natural"}, "set partition-column"),
-        ({"partition": "natural", "natural_ids": [1] * 9}, "one number or text per sample"),
+        ({"partition": "natural", "natural_ids": [1] * 9}, "one number, text or truth value per sample"),
+        ({"partition": "natural", "natural_ids": [1.0] * 239 + [math.nan]}, "without missing values"),
         ({"partition": "natural", "natural_ids": [1] * 239 + [None]}, "without missing values"),
         ({"partition": "natural", "natural_ids": list(range(240))}, "240 clients, .* num-clients is 8: set"),
         ({"partition": "natural", "natural_ids": [0, 1] * 120}, "2 clients, .* set num-clients to 2"),

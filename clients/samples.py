@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from logging import getLogger
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,8 @@ from fedcof.run.protocol import DATA
 
 if TYPE_CHECKING:
     import datasets
+
+logger = getLogger("flwr")
 
 
 def features_here(
@@ -50,11 +53,24 @@ def features_here(
     """
     if not config.data.on_nodes:
         return client_samples(config, client, held_out)
+    from fedcof.embedding.images import UndecodableImageError
+
+    data, classes, bad_images = _data_of(context), config.data.classes, config.data.bad_images
+    try:
+        return _node_features(config, client, held_out, _node_images(data, classes, bad_images))
+    except UndecodableImageError:
+        _node_images.cache_clear()
+        images = _node_images(data, classes, bad_images, thorough=True)
+        return _node_features(config, client, held_out, images)
+
+
+def _node_features(
+    config: RunConfig, client: int, held_out: bool, images: datasets.Dataset
+) -> tuple[Tensor, Tensor]:
     from fedcof.embedding.feature_cache import cached_features
     from fedcof.embedding.features import extract_features
     from fedcof.embedding.images import column_values
 
-    images = _node_images(_data_of(context), config.data.classes)
     labels = torch.from_numpy(column_values(images, "label").astype(np.int64))
     mine = held_out_part(np.arange(len(images)), config, client, held_out)
     backbone = backbone_of(config)
@@ -86,7 +102,7 @@ def images_here(
         return client_images(config, client, held_out)
     from fedcof.embedding.images import column_values
 
-    images = _node_images(_data_of(context), config.data.classes)
+    images = _node_images(_data_of(context), config.data.classes, config.data.bad_images)
     mine = images.select(held_out_part(np.arange(len(images)), config, client, held_out))
     return mine, torch.from_numpy(column_values(mine, "label").astype(np.int64))
 
@@ -98,7 +114,22 @@ def _data_of(context: Context) -> str:
 
 
 @lru_cache(maxsize=2)
-def _node_images(data: str, classes: str) -> datasets.Dataset:
-    from fedcof.data.node_data import load_node_images
+def _node_images(data: str, classes: str, bad_images: str, thorough: bool = False) -> datasets.Dataset:
+    """Read the node's images. What it leaves out goes to its own log; the server learns no name of a file."""
+    from fedcof.data.intake import BadImagesError
+    from fedcof.data.node_data import read_node_images
 
-    return load_node_images(data, class_names_of(classes))
+    try:
+        found = read_node_images(data, class_names_of(classes), bad_images, thorough)
+    except BadImagesError as error:
+        logger.error("%s", error)
+        bad = sum(each.is_bad for each in error.left_out)
+        raise UserError(
+            f"{bad} of its images cannot be used: its log names them; it can mend them, or the run can leave them "
+            "out with bad-images set to skip"
+        ) from error
+    for line in found.intake.summary():
+        logger.info("%s", line)
+    for each in found.intake.left_out:
+        logger.info("left out: %s: %s", each.place, each.flaw.reason)
+    return found.images

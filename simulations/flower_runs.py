@@ -12,6 +12,7 @@ from threading import Thread
 
 from rich.progress import Progress
 
+from fedcof.data.intake import bad_images_listed
 from fedcof.data.problem import features_seem_kept, images_to_embed, note_problem, split_features
 from fedcof.data.virtual_clients import client_indices
 from fedcof.errors import UserError
@@ -23,6 +24,7 @@ from fedcof.run.results import load_results
 from server.reporting import CHECKPOINT_FILE_NAME, FAILURE_FILE_NAME, FINISHED, PROGRESS
 from simulations.bundle import stage_app
 from simulations.comparison import unfinished
+from simulations.intakes import Intakes
 from simulations.resources import client_resources
 from simulations.runtime import Connection, Resources
 from simulations.submission import Submission, submit
@@ -91,11 +93,16 @@ class FlowerRuns:
             submitted = None
 
     def _look_up(self) -> None:
+        intakes = Intakes(self._output)
+        intakes.say(self._runs.values())
         for config in self._runs.values():
             client_indices(config)
         for config in self._runs.values():
-            self._embed(config)
+            with bad_images_listed(self._output):
+                self._embed(config)
             note_problem(config, self._notes)
+        # Decoding may have shown more images to be bad.
+        intakes.say(self._runs.values())
 
     def _embed(self, config: RunConfig) -> None:
         """Embed both splits, once, where the clients are to find them."""

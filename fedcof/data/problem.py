@@ -48,11 +48,14 @@ class Problem:
         Dimension d of the features.
     class_names : tuple of str
         What each label stands for.
+    left_out : tuple of (str, str, int)
+        Bad images that were left out: split, class, and how many.
     """
 
     num_classes: int
     feature_dim: int
     class_names: tuple[str, ...]
+    left_out: tuple[tuple[str, str, int], ...] = ()
 
 
 def problem_of(config: Sampled) -> Problem:
@@ -77,9 +80,10 @@ def problem_of(config: Sampled) -> Problem:
         features = shared_features(config.data.dataset)
         return Problem(features.num_classes, features.feature_dim, features.class_names)
     if kept := kept_problem_of(config):
-        return Problem(len(kept.class_names), kept.feature_dim, kept.class_names)
+        return Problem(len(kept.class_names), kept.feature_dim, kept.class_names, kept.left_out)
     dataset = dataset_of(config)
-    return Problem(dataset.num_classes, backbone_of(config).feature_dim, dataset.class_names)
+    left_out = tuple(dataset.intake.bad_by_class())
+    return Problem(dataset.num_classes, backbone_of(config).feature_dim, dataset.class_names, left_out)
 
 
 def labels_of(config: Sampled, split: str) -> NDArray[np.int64]:
@@ -142,14 +146,52 @@ def dataset_of(config: Sampled) -> ImageDataset:
     -------
     ImageDataset
         Its training and test split.
+
+    Raises
+    ------
+    UserError
+        If it cannot be loaded, or images of it cannot be used.
     """
-    if config.data.on_nodes:
+    data = config.data
+    if data.on_nodes:
         from fedcof.data.node_data import shared_node_dataset
 
-        return shared_node_dataset(config.data.classes, config.data.test_data)
+        return shared_node_dataset(data.classes, data.test_data, data.bad_images)
     from fedcof.data.datasets import shared_dataset
 
-    return shared_dataset(config.data.dataset, config.data.image_column, config.data.label_column)
+    return shared_dataset(data.dataset, data.image_column, data.label_column, data.bad_images)
+
+
+def decoded_dataset_of(config: Sampled) -> ImageDataset:
+    """Load a run's dataset anew and decode every image, because one has shown to be damaged.
+
+    What it finds is kept, so that whoever loads the dataset from now on knows of it.
+
+    Parameters
+    ----------
+    config : Sampled
+        The run's sections on data and embedding.
+
+    Returns
+    -------
+    ImageDataset
+        Without the images that cannot be decoded, if bad ones are to be left out.
+
+    Raises
+    ------
+    UserError
+        That names them, if not.
+    """
+    data = config.data
+    if data.on_nodes:
+        from fedcof.data.node_data import shared_node_dataset
+
+        shared_node_dataset.cache_clear()
+        return shared_node_dataset(data.classes, data.test_data, data.bad_images, thorough=True)
+    from fedcof.data.datasets import load_image_dataset, shared_dataset
+
+    shared_dataset.cache_clear()
+    return load_image_dataset(data.dataset, data.image_column, data.label_column, data.bad_images, thorough=True)
 
 
 def backbone_of(config: Sampled) -> Backbone:
@@ -201,9 +243,19 @@ def split_features(config: Sampled, split: str, progress: Progress | None = None
         return shared_features(config.data.dataset).table(split)
     if kept := kept_problem_of(config):
         return kept.table(split)
+    from fedcof.embedding.images import UndecodableImageError
+
+    try:
+        return _cached_features(config, dataset_of(config), split, progress)
+    except UndecodableImageError:
+        return _cached_features(config, decoded_dataset_of(config), split, progress)
+
+
+def _cached_features(
+    config: Sampled, dataset: ImageDataset, split: str, progress: Progress | None
+) -> FeatureTable:
     from fedcof.embedding.feature_cache import cached_features
 
-    dataset = dataset_of(config)
     images = dataset.train if split == "train" else dataset.test
     return cached_features(
         backbone_of(config), images, feature_cache_dir(), config.embedding.batch_size, progress=progress
@@ -228,7 +280,7 @@ def note_problem(config: Sampled, folder: Path) -> None:
         features = split_features(config, split).features
         # The table is mapped from a file of the cache's entry.
         splits.append(KeptSplit(str(Path(features.filename).parent), len(features)))  # type: ignore[attr-defined]
-    kept = KeptProblem(problem.class_names, problem.feature_dim, *splits)
+    kept = KeptProblem(problem.class_names, problem.feature_dim, *splits, problem.left_out)
     leave_note(folder, _source(config), kept)
     leave_note(problem_notes_dir(), _source(config), kept)
 
@@ -267,7 +319,7 @@ def _has_kept_features(config: Sampled) -> bool:
 
 def _source(config: Sampled) -> tuple[str | int, ...]:
     """Name all that decides a run's features and labels."""
-    dataset = config.data.dataset, config.data.image_column, config.data.label_column
+    dataset = config.data.dataset, config.data.image_column, config.data.label_column, config.data.bad_images
     return (
         *dataset,
         config.embedding.backbone,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from logging import getLogger
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from flwr.app import Context
 from torch import Tensor
 
+from clients.policy import NodePolicy
 from fedcof import UserError
 from fedcof.data.class_list import class_names_of
 from fedcof.data.problem import backbone_of
@@ -55,13 +58,11 @@ def features_here(
         return client_samples(config, client, held_out)
     from fedcof.embedding.images import UndecodableImageError
 
-    data, classes, bad_images = _data_of(context), config.data.classes, config.data.bad_images
     try:
-        return _node_features(config, client, held_out, _node_images(data, classes, bad_images))
+        return _node_features(config, client, held_out, _node_images(config, context))
     except UndecodableImageError:
-        _node_images.cache_clear()
-        images = _node_images(data, classes, bad_images, thorough=True)
-        return _node_features(config, client, held_out, images)
+        _images_of.cache_clear()
+        return _node_features(config, client, held_out, _node_images(config, context, thorough=True))
 
 
 def _node_features(
@@ -102,7 +103,7 @@ def images_here(
         return client_images(config, client, held_out)
     from fedcof.embedding.images import column_values
 
-    images = _node_images(_data_of(context), config.data.classes, config.data.bad_images)
+    images = _node_images(config, context)
     mine = images.select(held_out_part(np.arange(len(images)), config, client, held_out))
     return mine, torch.from_numpy(column_values(mine, "label").astype(np.int64))
 
@@ -113,23 +114,31 @@ def _data_of(context: Context) -> str:
     return str(context.node_config[DATA])
 
 
+def _node_images(config: RunConfig, context: Context, thorough: bool = False) -> datasets.Dataset:
+    # In the folder where the node notes its answers, which no message carries away.
+    folder = NodePolicy.of(context.node_config).folder
+    return _images_of(_data_of(context), config.data.classes, config.data.bad_images, folder, thorough)
+
+
 @lru_cache(maxsize=2)
-def _node_images(data: str, classes: str, bad_images: str, thorough: bool = False) -> datasets.Dataset:
-    """Read the node's images. What it leaves out goes to its own log; the server learns no name of a file."""
-    from fedcof.data.intake import BadImagesError
+def _images_of(data: str, classes: str, bad_images: str, folder: Path, thorough: bool) -> datasets.Dataset:
+    """Read a node's images. What is left out of them goes to its own log: the server learns no name of a file."""
+    from fedcof.data.intake import LEFT_OUT_FILE_NAME, BadImagesError, write_left_out
     from fedcof.data.node_data import read_node_images
 
     try:
         found = read_node_images(data, class_names_of(classes), bad_images, thorough)
     except BadImagesError as error:
-        logger.error("%s", error)
+        logger.error("%s All are listed in %s.", error, folder / LEFT_OUT_FILE_NAME)
+        with suppress(OSError):
+            write_left_out(error.left_out, folder)
         bad = sum(each.is_bad for each in error.left_out)
         raise UserError(
-            f"{bad} of its images cannot be used: its log names them; it can mend them, or the run can leave them "
-            "out with bad-images set to skip"
+            f"{bad} of its images cannot be used: its log names them; mend or remove them there, or set bad-images "
+            "to skip for the run"
         ) from error
     for line in found.intake.summary():
         logger.info("%s", line)
-    for each in found.intake.left_out:
-        logger.info("left out: %s: %s", each.place, each.flaw.reason)
+    with suppress(OSError):
+        write_left_out(found.intake.left_out, folder)
     return found.images

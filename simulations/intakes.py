@@ -1,4 +1,4 @@
-"""What the runs of a command take of their datasets' files, said before anything is embedded, and what they do not."""
+"""What a command's runs take of their datasets' files and what they do not, said before anything is embedded."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,9 +79,9 @@ def walk(folder: Path, split: str) -> Walk:
 
 def _walk_below(folder: str, split: str, label: str, found: Walk, seen: set[tuple[int, int]]) -> None:
     """Go through a class's folders, one after another and not by recursion: they may be nested deep."""
-    waiting = [folder]
+    waiting = deque([folder])
     while waiting:
-        here = waiting.pop()
+        here = waiting.popleft()
         identity = _identity(Path(here))
         if identity in seen:
             reason = "it is a link to a folder that is taken already, or back to one above it"
@@ -120,19 +121,21 @@ def _flaw_of_entry(entry: os.DirEntry[str]) -> Flaw | None:
         return Flaw(Kind.HIDDEN, "it is put there by a system, not by a person")
     try:
         entry.path.encode()
+        mode = entry.stat().st_mode
     except UnicodeEncodeError:
         return Flaw(Kind.UNREADABLE, "its name is no text in UTF-8: rename it")
-    try:
-        mode = entry.stat().st_mode
-    except FileNotFoundError:
-        return Flaw(Kind.LINK, "it is a symbolic link to what is not there")
     except OSError as error:
-        looped = entry.is_symlink()
-        reason = "it is a symbolic link that leads to itself" if looped else f"it cannot be read ({error.strerror})"
-        return Flaw(Kind.LINK if looped else Kind.UNREADABLE, reason)
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        return Flaw(Kind.NO_IMAGE, "it is neither a file nor a folder")
-    return None
+        return _flaw_without_state(entry, error)
+    is_either = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    return None if is_either else Flaw(Kind.NO_IMAGE, "it is neither a file nor a folder")
+
+
+def _flaw_without_state(entry: os.DirEntry[str], error: OSError) -> Flaw:
+    if isinstance(error, FileNotFoundError):
+        return Flaw(Kind.LINK, "it is a symbolic link to what is not there")
+    if entry.is_symlink():
+        return Flaw(Kind.LINK, "it is a symbolic link that leads to itself")
+    return Flaw(Kind.UNREADABLE, f"it cannot be read ({error.strerror})")
 
 
 def files_within(path: str) -> int:

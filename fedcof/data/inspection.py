@@ -1,4 +1,4 @@
-"""One pass over images before any is embedded; what it finds is kept, so that the next start need not look again."""
+"""One pass over images before any is embedded; what it finds is kept, so that no later start looks again."""
 
 from __future__ import annotations
 

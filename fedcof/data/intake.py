@@ -167,9 +167,7 @@ def bad_images_listed(folder: Path) -> Iterator[None]:
         yield
     except BadImagesError as error:
         write_left_out(error.left_out, folder)
-        raise UserError(
-            f"{str(error).rstrip('.')}; all are listed in {folder / LEFT_OUT_FILE_NAME}."
-        ) from error
+        raise UserError(f"{str(error).rstrip('.')}; all are listed in {folder / LEFT_OUT_FILE_NAME}.") from error
 
 
 def check_bad_images(name: str, left_out: Sequence[LeftOut], bad_images: str, root: str = "") -> None:

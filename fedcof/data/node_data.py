@@ -171,4 +171,3 @@ def _files_of_table(path: Path) -> tuple[list[str], list[str]]:
             f"The table {path} cannot be read ({error}): it needs the columns {PATH_COLUMN} and {LABEL_COLUMN}."
         ) from error
     return [str(path.parent / str(file)) for file in files], [str(name) for name in names]
-

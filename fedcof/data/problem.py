@@ -251,9 +251,7 @@ def split_features(config: Sampled, split: str, progress: Progress | None = None
         return _cached_features(config, decoded_dataset_of(config), split, progress)
 
 
-def _cached_features(
-    config: Sampled, dataset: ImageDataset, split: str, progress: Progress | None
-) -> FeatureTable:
+def _cached_features(config: Sampled, dataset: ImageDataset, split: str, progress: Progress | None) -> FeatureTable:
     from fedcof.embedding.feature_cache import cached_features
 
     images = dataset.train if split == "train" else dataset.test

@@ -83,9 +83,7 @@ def image_folder(place: str, bad_images: str, thorough: bool) -> tuple[dict[str,
     """
     folder, name = existing_folder("folder", place), f"folder:{place}"
     places = {split: folder / split for split in SPLITS}
-    found = {
-        split: ImageFiles(path, split, by_path, thorough) for split, path in places.items() if path.is_dir()
-    }
+    found = {split: ImageFiles(path, split, by_path, thorough) for split, path in places.items() if path.is_dir()}
     for split in SPLITS:
         if split not in found or not found[split].classes:
             raise UserError(

@@ -86,6 +86,7 @@ _OTHERS = (
     (b"\xff\x0a", Kind.FORMAT, "JPEG XL, which Pillow does not read"),
     (b"\0\0\0\x0cJXL ", Kind.FORMAT, "JPEG XL, which Pillow does not read"),
 )
+_RAW = "it is a camera's raw file, of which Pillow reads only the preview"
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _HEAD, _TAIL = 512, 64
 _DNG_VERSION, _SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330
@@ -159,15 +160,13 @@ def _other_kind(head: bytes) -> Flaw | None:
             return Flaw(kind, f"it is {reason}")
     if head[4:8] == b"ftyp":
         return _in_a_container(head)
-    if head[128:132] == b"DICM":
-        return Flaw(Kind.FORMAT, "it is DICOM, which Pillow does not read: convert it to PNG")
     if head[40:44] == b" EMF":
         return Flaw(Kind.NO_IMAGE, "it is a drawing")
     if head.startswith(b"RIFF") and head[8:12] != b"WEBP" and len(head) >= 12:
         return Flaw(Kind.NO_IMAGE, "it is a film or a sound")
-    if head.startswith(b"II*\0") and head[8:10] == b"CR":
-        return Flaw(Kind.FORMAT, "it is a camera's raw file, of which Pillow reads only the preview")
-    return None
+    if head[128:132] == b"DICM":
+        return Flaw(Kind.FORMAT, "it is DICOM, which Pillow does not read: convert it to PNG")
+    return Flaw(Kind.FORMAT, _RAW) if head.startswith(b"II*\0") and head[8:10] == b"CR" else None
 
 
 def _in_a_container(head: bytes) -> Flaw | None:
@@ -195,7 +194,7 @@ def _flaw_of_image(file: IO[bytes], head: bytes, source: Path | bytes, thorough:
     if min(image.size) < 1:
         return Flaw(Kind.BROKEN, f"it has no pixels ({image.width} x {image.height})")
     if image.format == "TIFF" and _is_raw(image):
-        return Flaw(Kind.FORMAT, "it is a camera's raw file, of which Pillow reads only the preview")
+        return Flaw(Kind.FORMAT, _RAW)
     if known and not thorough and _ends_whole(str(image.format), file, head):
         return None
     reason = why_undecodable(source)

@@ -88,7 +88,9 @@ def _decoded(encoded: Mapping[str, Any] | None, row: int, dataset: Dataset) -> P
     where = f"The image {path or f'row {row} of {len(dataset)}'} of the {dataset.split or 'given'} split"
     source: str | bytes = content if content is not None else path or ""
     if not (source or path):
-        raise UndecodableImageError(f"{where} is missing, but every row needs one: remove the row or give it an image.")
+        raise UndecodableImageError(
+            f"{where} is missing, but every row needs one: remove the row or give it an image."
+        )
     return decode_image(source, where)
 
 
@@ -119,7 +121,9 @@ def decode_image(source: Path | str | bytes, called: str = "") -> PIL.Image.Imag
     """
     try:
         return _as_rgb(Image().decode_example(_encoded(source)))
-    except Exception as error:  # Pillow's decoders raise whatever they trip over: OSError, SyntaxError, struct.error
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise whatever they trip over: OSError, SyntaxError, struct.error
         name = called or ("The image" if isinstance(source, bytes) else f"The image {source}")
         raise UndecodableImageError(
             f"{name} cannot be read ({_reason(error)}): replace it by a whole image file, or leave it out."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ _OTHERS = (
 _RAW = "it is a camera's raw file, of which Pillow reads only the preview"
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _HEAD, _TAIL = 512, 64
+# Where strips and tiles begin, and how long they are.
+_TIFF_PARTS = ((273, 279), (324, 325))
 _DNG_VERSION, _SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330
 
 
@@ -195,7 +198,7 @@ def _flaw_of_image(file: IO[bytes], head: bytes, source: Path | bytes, thorough:
         return Flaw(Kind.BROKEN, f"it has no pixels ({image.width} x {image.height})")
     if image.format == "TIFF" and _is_raw(image):
         return Flaw(Kind.FORMAT, _RAW)
-    if known and not thorough and _ends_whole(str(image.format), file, head):
+    if not thorough and _ends_whole(image, file, head):
         return None
     reason = why_undecodable(source)
     if not reason:
@@ -232,15 +235,32 @@ def _is_raw(image: Any) -> bool:  # noqa: ANN401
     return _DNG_VERSION in tags or (_SUB_IFDS in tags and bool(tags.get(_SUBFILE_TYPE, 0) & 1))
 
 
-def _ends_whole(name: str, file: IO[bytes], head: bytes) -> bool:
+def _ends_whole(image: Any, file: IO[bytes], head: bytes) -> bool:  # noqa: ANN401
     """Whether an image ends as its format says. If not it may still decode: some write things behind it."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(size - _TAIL, 0))
     tail = file.read()
-    if name in ("JPEG", "MPO"):
-        return tail.rstrip(b"\0\r\n ").endswith(b"\xff\xd9")
-    if name == "PNG":
-        return b"IEND\xaeB`\x82" in tail
-    if name == "GIF":
-        return tail.rstrip(b"\0").endswith(b";")
-    return name == "WEBP" and int.from_bytes(head[4:8], "little") + 8 <= size
+    whole = False
+    match image.format:
+        case "JPEG" | "MPO":
+            whole = tail.rstrip(b"\0\r\n ").endswith(b"\xff\xd9")
+        case "PNG":
+            whole = b"IEND\xaeB`\x82" in tail
+        case "GIF":
+            whole = tail.rstrip(b"\0").endswith(b";")
+        case "WEBP":
+            whole = int.from_bytes(head[4:8], "little") + 8 <= size
+        case "BMP":
+            whole = int.from_bytes(head[2:6], "little") == size
+        case "TIFF":
+            # What such grey means is seen from its values alone.
+            whole = image.mode not in ("I", "F") and _last_byte_of_tiff(image) <= size
+    return whole
+
+
+def _last_byte_of_tiff(image: Any) -> float:  # noqa: ANN401
+    for offsets, lengths in _TIFF_PARTS:
+        parts = image.tag_v2.get(offsets, ()), image.tag_v2.get(lengths, ())
+        if parts[0] and len(parts[0]) == len(parts[1]):
+            return max(map(sum, zip(*parts, strict=True)))
+    return math.inf

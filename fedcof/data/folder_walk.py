@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedcof.data.intake import LeftOut
-from fedcof.embedding.image_check import Flaw, Kind
+from fedcof.embedding.flaws import Flaw, Kind
 
 # What systems, cameras and servers put beside images, in lower case; all else that is not hidden may be a class.
 SYSTEM_NAMES = frozenset(

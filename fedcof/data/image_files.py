@@ -11,7 +11,8 @@ import datasets
 from fedcof.data.folder_walk import walk
 from fedcof.data.inspection import Flaws, flaws_of_files, flaws_of_rows
 from fedcof.data.intake import LeftOut
-from fedcof.embedding.image_check import Flaw, Kind, is_called_an_image
+from fedcof.embedding.flaws import Flaw, Kind
+from fedcof.embedding.image_check import is_called_an_image
 
 Order = Callable[[str], object]
 # What can be wrong with a file that was meant as an image; other formats are images that are just not read.

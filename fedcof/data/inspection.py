@@ -14,7 +14,8 @@ from typing import Any
 import datasets
 
 from fedcof.embedding.feature_table import feature_cache_dir
-from fedcof.embedding.image_check import Flaw, Kind, flaw_of, reader
+from fedcof.embedding.flaws import Flaw, Kind
+from fedcof.embedding.image_check import flaw_of, reader
 from fedcof.files import write_whole
 
 # To be raised when the pass itself changes.

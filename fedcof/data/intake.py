@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedcof.data.section import SKIP
-from fedcof.embedding.image_check import Flaw, Kind
+from fedcof.embedding.flaws import Flaw, Kind
 from fedcof.errors import UserError
 from fedcof.files import write_whole
 

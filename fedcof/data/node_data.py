@@ -18,7 +18,7 @@ from fedcof.data.image_dataset import ImageDataset
 from fedcof.data.image_files import ImageFiles, by_parts, without_flawed_files
 from fedcof.data.intake import Intake, check_bad_images, check_no_class_lost, some
 from fedcof.data.section import ERROR
-from fedcof.embedding.image_check import Kind
+from fedcof.embedding.flaws import Kind
 from fedcof.errors import UserError
 
 PATH_COLUMN, LABEL_COLUMN = "path", "label"

@@ -20,7 +20,7 @@ from sklearn.model_selection import train_test_split
 from fedcof.data.folder_walk import files_within
 from fedcof.data.image_files import ImageFiles, by_path
 from fedcof.data.intake import Intake, LeftOut, check_bad_images, check_no_class_lost
-from fedcof.embedding.image_check import Flaw, Kind
+from fedcof.embedding.flaws import Flaw, Kind
 from fedcof.errors import UserError, first_line
 
 HUB_TIMEOUT_SECONDS = 10.0

@@ -7,51 +7,19 @@ import io
 import math
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 import PIL.Image
 
+from fedcof.embedding.flaws import Flaw, Kind
 from fedcof.embedding.images import why_undecodable
 from fedcof.errors import first_line
 
 HEIF = "HEIF"
 with suppress(ImportError):
     importlib.import_module("pillow_heif").register_heif_opener()
-
-
-class Kind(StrEnum):
-    """What kind of flaw it is; the value is what a summary calls those that have it."""
-
-    NO_IMAGE = "no image"
-    EMPTY = "empty"
-    FORMAT = "of a format that is not read"
-    BROKEN = "broken"
-    MISSING = "missing"
-    UNREADABLE = "unreadable"
-    HIDDEN = "hidden"
-    BESIDE = "beside the classes"
-    LINK = "links that lead nowhere"
-    OTHER = "of no split"
-
-
-@dataclass(frozen=True)
-class Flaw:
-    """Why something is not taken for an image.
-
-    Attributes
-    ----------
-    kind : Kind
-        What kind of flaw it is.
-    reason : str
-        A clause that says it.
-    """
-
-    kind: Kind
-    reason: str
 
 
 # Documents, drawings, films and tables that Pillow opens or has a stub for.

@@ -21,7 +21,8 @@ from fedcof.data.datasets import load_image_dataset
 from fedcof.data.intake import BadImagesError, LeftOut, csv_of
 from fedcof.data.node_data import read_node_images
 from fedcof.embedding import image_check
-from fedcof.embedding.image_check import Flaw, Kind, flaw_of
+from fedcof.embedding.flaws import Flaw, Kind
+from fedcof.embedding.image_check import flaw_of
 from fedcof.embedding.images import decode_image
 from tests.fedcof.data.zoo import (
     BAD,

@@ -60,7 +60,8 @@ def load_image_dataset(
     if kind not in (*_SOURCES, "folder") or bool(place) == (kind == "digits"):
         raise unknown_name("dataset", name, DATASETS)
     with _quiet_library():
-        intake = None
+        intake: Intake | None = None
+        splits: Mapping[str, Dataset]
         if kind == "folder":
             splits, intake = image_folder(place, bad_images, thorough)
         else:

@@ -105,12 +105,11 @@ def _entries(folder: Path, split: str, label: str, found: Walk) -> Iterator[os.D
         found.left_out.append(LeftOut(split, str(folder), flaw, label))
         return
     for entry in listed:
-        flaw = _flaw_of_entry(entry)
-        if flaw is None:
-            yield entry
+        if flaw_here := _flaw_of_entry(entry):
+            files = files_within(entry.path) if flaw_here.kind is Kind.HIDDEN else 1
+            found.left_out.append(LeftOut(split, entry.path, flaw_here, label, files=files))
         else:
-            files = files_within(entry.path) if flaw.kind is Kind.HIDDEN else 1
-            found.left_out.append(LeftOut(split, entry.path, flaw, label, files=files))
+            yield entry
 
 
 def _flaw_of_entry(entry: os.DirEntry[str]) -> Flaw | None:

@@ -14,14 +14,14 @@ from fedcof.data.intake import LeftOut
 from fedcof.embedding.flaws import Flaw, Kind
 from fedcof.embedding.image_check import is_called_an_image
 
-Order = Callable[[str], object]
+Order = Callable[[str], tuple[str, ...]]
 # What can be wrong with a file that was meant as an image; other formats are images that are just not read.
 _DAMAGE = (Kind.BROKEN, Kind.EMPTY, Kind.NO_IMAGE, Kind.UNREADABLE, Kind.MISSING)
 
 
-def by_path(file: str) -> str:
+def by_path(file: str) -> tuple[str, ...]:
     """Order files by their whole paths, as the datasets library has always done."""
-    return file
+    return (file,)
 
 
 def by_parts(file: str) -> tuple[str, ...]:

@@ -273,12 +273,12 @@ def note_problem(config: Sampled, folder: Path) -> None:
     if not _has_kept_features(config):
         return
     problem = problem_of(config)
-    splits = []
+    splits = {}
     for split in ("train", "test"):
         features = split_features(config, split).features
         # The table is mapped from a file of the cache's entry.
-        splits.append(KeptSplit(str(Path(features.filename).parent), len(features)))  # type: ignore[attr-defined]
-    kept = KeptProblem(problem.class_names, problem.feature_dim, *splits, problem.left_out)
+        splits[split] = KeptSplit(str(Path(features.filename).parent), len(features))  # type: ignore[attr-defined]
+    kept = KeptProblem(problem.class_names, problem.feature_dim, **splits, left_out=problem.left_out)
     leave_note(folder, _source(config), kept)
     leave_note(problem_notes_dir(), _source(config), kept)
 

@@ -15,6 +15,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcof import UserError
 from fedcof.data.class_list import class_names_of, classes_text
+from fedcof.data.intake import bad_images_listed, write_left_out
+from fedcof.data.problem import dataset_of
 from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
 from fedcof.run.results import append_result
@@ -38,6 +40,8 @@ def main(grid: Grid, context: Context) -> None:
     runs = planned_runs(base)
     federation = None
     try:
+        if base.data.on_nodes:
+            _say_intake(runs[0][1], output)
         for number, (folder, config) in enumerate(runs, start=1):
             _check_driver(base)
             if federation is None or len(federation.get_node_ids()) != config.data.num_clients:
@@ -49,6 +53,16 @@ def main(grid: Grid, context: Context) -> None:
         write_whole(output / FAILURE_FILE_NAME, str(error))
         raise
     logger.info("%s %s", FINISHED, output)
+
+
+def _say_intake(config: RunConfig, output: Path) -> None:
+    """Log what is taken of the server's own test images; what is left out is listed beside the results."""
+    with bad_images_listed(output):
+        intake = dataset_of(config).intake
+    for line in intake.summary():
+        logger.info("%s", line)
+    if intake.left_out:
+        write_left_out(intake.left_out, output)
 
 
 def _federation(grid: Grid, config: RunConfig, folder: Path) -> Federation:

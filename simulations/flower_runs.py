@@ -12,6 +12,7 @@ from threading import Thread
 
 from rich.progress import Progress
 
+from fedcof.data.intake import bad_images_listed
 from fedcof.data.kept_problem import believed
 from fedcof.data.problem import (
     features_seem_kept,
@@ -30,6 +31,7 @@ from fedcof.run.results import load_results
 from server.reporting import CHECKPOINT_FILE_NAME, FAILURE_FILE_NAME, FINISHED, PROGRESS
 from simulations.bundle import stage_app
 from simulations.comparison import unfinished
+from simulations.intakes import Intakes
 from simulations.resources import client_resources
 from simulations.runtime import Connection, Resources
 from simulations.submission import Submission, submit
@@ -98,14 +100,24 @@ class FlowerRuns:
             submitted = None
 
     def _look_up(self) -> None:
-        known = {name for name, config in self._runs.items() if take_earlier_note(config, self._notes)}
+        intakes = Intakes(self._output)
+        unknown = []
+        for config in self._runs.values():
+            kept = take_earlier_note(config, self._notes)
+            if kept:
+                intakes.say_lines(kept.summary)
+            else:
+                unknown.append(config)
+        intakes.say(unknown)
         with believed(self._notes):
             for config in self._runs.values():
                 client_indices(config)
-        for name, config in self._runs.items():
-            if name not in known:
+        for config in unknown:
+            with bad_images_listed(self._output):
                 self._embed(config)
-                note_problem(config, self._notes)
+            note_problem(config, self._notes)
+        # Decoding may have shown more images to be bad.
+        intakes.say(unknown)
 
     def _embed(self, config: RunConfig) -> None:
         """Embed both splits, once, where the clients are to find them."""

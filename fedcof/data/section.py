@@ -10,6 +10,7 @@ from fedcof.keys import ABOVE_0, AT_LEAST_0, AT_LEAST_1, PROBABILITY, Acts, Besi
 
 NODES = "nodes"
 FEATURES = "features:"
+ERROR, SKIP = BAD_IMAGES = ["error", "skip"]
 INNER_DIRICHLET, DIRICHLET, IID, PATHOLOGICAL, SHARD, NATURAL = PARTITIONS = [
     "inner-dirichlet",
     "dirichlet",
@@ -21,6 +22,7 @@ INNER_DIRICHLET, DIRICHLET, IID, PATHOLOGICAL, SHARD, NATURAL = PARTITIONS = [
 
 _BOTH = Acts.CLIENT | Acts.SERVER
 _ON_NODES = Beside("dataset is nodes", lambda run: run.data.on_nodes)
+_OF_IMAGES = Beside("dataset holds images", lambda run: not run.data.is_precomputed)
 _DEALT = Beside("dataset is not nodes", lambda run: not run.data.on_nodes)
 _DIRICHLET = Beside(
     "partition is a Dirichlet", lambda run: _DEALT.holds(run) and run.data.partition in (INNER_DIRICHLET, DIRICHLET)
@@ -58,6 +60,14 @@ class DataSection(Section):
     )
     label_column: str = key(
         "", "Column of the labels, where types and names do not tell.", _BOTH, Changes.UPLOAD, beside=_DEALT
+    )
+    bad_images: str = key(
+        ERROR,
+        "What to do about images that cannot be used: refuse them all by name (error), or leave them out (skip).",
+        _BOTH,
+        Changes.UPLOAD,
+        choices=lambda: BAD_IMAGES,
+        beside=_OF_IMAGES,
     )
     classes: str = key(
         "",
@@ -133,6 +143,12 @@ class DataSection(Section):
     def is_precomputed(self) -> bool:
         """Whether the dataset holds features that were computed elsewhere."""
         return self.dataset.startswith(FEATURES)
+
+    @property
+    def source(self) -> tuple[str, ...]:
+        """All that decides which images there are."""
+        columns = self.image_column, self.label_column
+        return self.dataset, *columns, self.classes, self.test_data, self.bad_images
 
     def check_together(self) -> None:
         """Check that nodes have classes, and nobody else; raises UserError."""

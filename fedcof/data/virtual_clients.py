@@ -137,7 +137,7 @@ def client_indices(config: Sampled) -> list[NDArray[np.int64]]:
         If the dataset cannot be dealt like that.
     """
     return _client_indices(
-        (config.data.dataset, config.data.image_column, config.data.label_column),
+        (config.data.dataset, config.data.image_column, config.data.label_column, config.data.bad_images),
         kept_problem_of(config),
         config.data.num_clients,
         config.data.partition,
@@ -150,7 +150,7 @@ def client_indices(config: Sampled) -> list[NDArray[np.int64]]:
 
 @lru_cache(maxsize=8)
 def _client_indices(
-    dataset_key: tuple[str, str, str],
+    dataset_key: tuple[str, str, str, str],
     kept: KeptProblem | None,
     num_clients: int,
     partition: str,
@@ -180,7 +180,7 @@ def _client_indices(
     return kept_partition(partition_cache_dir(), labels, settings, deal)
 
 
-def _owners(dataset_key: tuple[str, str, str], column: str) -> NDArray[Any]:
+def _owners(dataset_key: tuple[str, str, str, str], column: str) -> NDArray[Any]:
     """Who holds each training sample, for the natural partition."""
     if is_precomputed(dataset_key[0]):
         owners = shared_features(dataset_key[0]).owners

@@ -123,6 +123,8 @@ class RunResult:
         How good the covariance was, where the run was asked to say.
     shrinkage : float or None
         Amount of shrinkage that was used, as it was given or chosen; None where there is none, or it was not kept.
+    left_out : dict
+        Bad images that were left out: for each split that has any, their number by class.
     format : int
         Version of these fields.
     """
@@ -147,6 +149,7 @@ class RunResult:
     nodes: list[NodeResult] = field(default_factory=list)
     covariance: CovarianceDiagnostic | None = None
     shrinkage: float | None = None
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
     format: int = FORMAT
 
     def __post_init__(self) -> None:

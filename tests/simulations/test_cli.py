@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 
 from fedcof import LinearClassifier
 from fedcof.run.results import load_results
+from tests.fedcof.data.zoo import damaged_within
 
 TINY = ("-c", "backbone=test_efficientnet", "-c", "weights=none", "-c", "image-size=32")
 
@@ -94,9 +95,9 @@ def test_the_main_job(fedcof, tmp_path):
 
 @pytest.mark.flower
 def test_a_client_that_fails_is_named_and_below_the_quorum_the_command_fails(fedcof, image_folder, tmp_path):
-    """One unreadable training image: the client that holds it fails, in a real Flower run."""
+    """One training image that only decoding shows to be damaged: the client that holds it fails, in a real run."""
     broken = image_folder / "train" / "dark" / "3.png"
-    broken.write_bytes(b"not an image")
+    broken.write_bytes(damaged_within(broken.read_bytes()))
     settings = ("-c", f"dataset=folder:{image_folder}", "-c", "num-clients=6", "-c", "partition=iid", *TINY)
     settings = (*settings, "-c", "feature-cache=false")
     status, message = fedcof("simulate", *settings, "--output", tmp_path / "most")
@@ -115,3 +116,4 @@ def test_a_client_that_fails_is_named_and_below_the_quorum_the_command_fails(fed
     status, message = fedcof("simulate", *settings, "-c", "feature-cache=true", "--output", tmp_path / "whole")
     assert status == 2
     assert "3.png" in message
+    assert "left_out.csv" in message

@@ -12,12 +12,13 @@ import huggingface_hub
 import numpy as np
 import PIL.Image
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, NamedSplit, Value
 from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
 from fedcof import UserError
 from fedcof.data.datasets import load_image_dataset, shared_dataset
 from fedcof.embedding.images import rgb_images
+from tests.fedcof.data.zoo import PNG, damaged_within
 
 COLOURS = ["red", "green", "blue"]
 
@@ -101,7 +102,7 @@ def test_parquet_keeps_other_columns_and_names_whole_numbers_by_themselves(tmp_p
 
 
 def test_labels_are_read_without_decoding_images(tmp_path):
-    values = {"image": [{"bytes": b"no image", "path": None}] * 3, "label": [0, 1, 0]}
+    values = {"image": [{"bytes": damaged_within(), "path": None}] * 3, "label": [0, 1, 0]}
     name = write_parquet(tmp_path, values, values, image=Image(decode=False))
     assert load_image_dataset(name).labels("train").tolist() == [0, 1, 0]
 
@@ -113,7 +114,7 @@ def test_labels_follow_a_selection_of_rows(tmp_path):
 
 
 def test_parquet_without_the_librarys_metadata_and_in_a_folder_with_a_pattern_in_its_name(tmp_path):
-    raw = [{"bytes": b"", "path": "a.png"}] * 2
+    raw = [{"bytes": PNG, "path": "a.png"}] * 2
     struct = {"bytes": Value("binary"), "path": Value("string")}
     name = write_parquet(
         tmp_path / "a[b]*c", {"img": raw, "label": [0, 1]}, {"img": raw, "label": [1, 0]}, img=struct
@@ -262,9 +263,10 @@ def test_an_unreadable_file_is_named(tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
-def test_an_unreadable_or_missing_image_without_a_file_is_named_by_its_row(tmp_path):
+def test_an_unreadable_or_missing_image_without_a_file_is_named_by_its_row():
     values = {"image": [{"bytes": b"no image", "path": None}, None], "label": [0, 1]}
-    train = load_image_dataset(write_parquet(tmp_path, values, values, image=Image(decode=False))).train
+    features = Features({"image": Image(decode=False), "label": Value("int64")})
+    train = Dataset.from_dict(values, features=features, split=NamedSplit("train"))
     with pytest.raises(UserError, match="row 0 of 2 of the train split cannot be read"):
         rgb_images(train, [0])
     with pytest.raises(UserError, match="row 1 of 2 of the train split is missing"):

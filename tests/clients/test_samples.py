@@ -2,6 +2,7 @@
 
 import pytest
 from flwr.app import Context, RecordDict
+from PIL import Image
 
 from clients.samples import images_here
 from fedcof import UserError
@@ -10,6 +11,7 @@ from fedcof.run.config import RunConfig
 
 def test_a_node_opens_no_file_that_a_server_names(tmp_path):
     (tmp_path / "passwords").write_text("ant\nbee\n")
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
     (tmp_path / "images.csv").write_text("path,label\na.png,bee\n")
     context = Context(0, 0, {"data": str(tmp_path / "images.csv")}, RecordDict(), {})
     config = RunConfig(dataset="nodes", classes="ant,bee")

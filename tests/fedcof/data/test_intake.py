@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image

@@ -10,6 +10,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from fedcof import UserError
 from fedcof.data.node_data import load_node_images
@@ -32,6 +33,11 @@ AS_WRITTEN = [
     "cat ",
     "2024-01-01",
 ]
+
+
+def images(tmp_path, *names):
+    for name in names:
+        Image.new("RGB", (2, 2)).save(tmp_path / name)
 
 
 def csv(tmp_path, text, encoding="utf-8"):
@@ -62,8 +68,9 @@ def test_csv_without_quotes_and_with_an_upper_case_suffix(tmp_path):
     path = tmp_path / "TABLE.CSV"
     path.write_text("label,path\n" + "".join(f"{name},0.png\n" for name in AS_WRITTEN))
     assert files_of_table(path)[1] == AS_WRITTEN
-    images = load_node_images(str(path), tuple(reversed(AS_WRITTEN)))
-    assert images["label"] == list(reversed(range(len(AS_WRITTEN))))
+    images(tmp_path, "0.png")
+    found = load_node_images(str(path), tuple(reversed(AS_WRITTEN)))
+    assert found["label"] == list(reversed(range(len(AS_WRITTEN))))
 
 
 def test_what_spreadsheets_leave_at_the_end(tmp_path):
@@ -163,4 +170,5 @@ def test_any_table_that_is_written_is_read_again(tmp_path_factory, rows):
 
 def test_a_class_is_found_by_how_it_is_composed_too(tmp_path):
     path = csv(tmp_path, "path,label\na.png,cafe\u0301\nb.png,tea\n")
+    images(tmp_path, "a.png", "b.png")
     assert load_node_images(str(path), ("tea", "caf\u00e9"))["label"] == [1, 0]

@@ -105,7 +105,7 @@ class LocalFederation:
         command += ["--auth-supernode-private-key", str(key), "--host", LOOPBACK]
         home = self.connection.home / "nodes" / name
         home.mkdir(parents=True, exist_ok=True)
-        with self.log_of(name).open("a") as log, reserved_port() as port:
+        with self.log_of(name).open("a", encoding="utf-8") as log, reserved_port() as port:
             self.nodes[name] = self.connection.popen(
                 *command,
                 "--port",
@@ -206,7 +206,7 @@ def deploy_local(
         except UserError as error:
             failure = output / FAILURE_FILE_NAME
             if failure.exists():
-                raise UserError(failure.read_text()) from error
+                raise UserError(failure.read_text(encoding="utf-8")) from error
             raise
     return load_results(output)
 
@@ -266,7 +266,7 @@ def write_node_folders(config: RunConfig, num_nodes: int, output: Path) -> list[
     dataset = dataset_of(config)
     parts = client_indices(config)
     output.mkdir(parents=True, exist_ok=True)
-    (output / CLASSES_FILE_NAME).write_text("\n".join(dataset.class_names) + "\n")
+    (output / CLASSES_FILE_NAME).write_text("\n".join(dataset.class_names) + "\n", encoding="utf-8")
     width = len(str(num_nodes - 1))
     folders = [output / "nodes" / f"site-{number:0{width}d}" for number in range(num_nodes)]
     for folder, indices in zip(folders, parts, strict=True):

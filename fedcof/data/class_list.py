@@ -26,7 +26,7 @@ def class_names_of(classes: str) -> tuple[str, ...]:
         If there are fewer than two, or one stands twice.
     """
     path = Path(classes)
-    text = path.read_text() if _is_file(path) else classes
+    text = path.read_text(encoding="utf-8") if _is_file(path) else classes
     lines = text.split("\n" if "\n" in text else ",")
     names = tuple(line.strip() for line in lines if line.strip())
     if len(names) < 2 or len(set(names)) < len(names):

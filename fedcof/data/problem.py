@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -230,7 +231,9 @@ def note_problem(config: Sampled, folder: Path) -> None:
         splits.append(KeptSplit(str(Path(features.filename).parent), len(features)))  # type: ignore[attr-defined]
     kept = KeptProblem(problem.class_names, problem.feature_dim, *splits)
     leave_note(folder, _source(config), kept)
-    leave_note(problem_notes_dir(), _source(config), kept)
+    # Without a note the next command looks it up anew.
+    with suppress(OSError):
+        leave_note(problem_notes_dir(), _source(config), kept)
 
 
 def features_seem_kept(config: Sampled) -> bool:

@@ -1,0 +1,84 @@
+"""The folder of a command's results: new, or claimed, so that no two commands at once write into the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fedcof.errors import UserError
+
+LOCK_FILE_NAME = ".lock"
+RUNS = Path("runs")
+
+
+@contextmanager
+def results_folder(output: Path | None, scenario: str = "") -> Iterator[Path]:
+    """Give a folder that no other command writes into meanwhile; it is made if missing.
+
+    Parameters
+    ----------
+    output : Path or None
+        Its name; None for a new one in ``runs``, named after the scenario and the time.
+    scenario : str
+        What is run there.
+
+    Yields
+    ------
+    Path
+        The folder. If nothing was written into it, it is removed if it is new.
+
+    Raises
+    ------
+    UserError
+        If another command is at work in it, it cannot be made or written to, or is a file.
+    """
+    folder = RUNS if output is None else output
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        if output is None:
+            folder = _new_folder(scenario)
+            new.insert(0, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE_NAME)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise UserError(
+            f"Another fedcof command is at work in {folder}: wait for its end, or name another folder with --output."
+        ) from error
+    except OSError as error:
+        _remove(new)
+        raise UserError(
+            f"No results can be written to {folder} ({error.strerror}): name another folder with --output."
+        ) from error
+    try:
+        yield folder
+    finally:
+        # Removed before it is released: whoever holds a lock on a removed file sees that, and tries again.
+        with suppress(OSError):
+            (folder / LOCK_FILE_NAME).unlink()
+        _remove(new)
+        lock.release()
+
+
+def _new_folder(scenario: str) -> Path:
+    """Make a folder of a name that no other command has, be it started in the same second."""
+    name = f"{Path(scenario).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    RUNS.mkdir(exist_ok=True)
+    for number in count(1):
+        folder = RUNS / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError
+
+
+def _remove(folders: list[Path]) -> None:
+    """Remove folders that were made and have stayed empty, the innermost first."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

@@ -46,10 +46,10 @@ def refused_by_system(error: OSError) -> UserError:
     """
     reason = error.strerror or first_line(error)
     if error.filename is None:
-        return UserError(f"The operating system refused with {reason!r}: see that disks have room and can be written.")
+        return UserError(f"The operating system refused ({reason}): see that disks have room and can be written.")
     return UserError(
-        f"The file or folder {_named(error.filename)} cannot be used ({reason}): see that it is where it should be, "
-        "that it may be read and written, and that its disk has room; or name another."
+        f"The file or folder {_named(error.filename)} cannot be used ({reason}): see that it is where it should "
+        "be, that it may be read and written, and that its disk has room; or name another."
     )
 
 

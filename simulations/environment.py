@@ -1,4 +1,4 @@
-"""The environment that the command was given: what it lacks is made up for, and Flower's processes get what suits."""
+"""The environment that the command was given: what it lacks is made up for, and Flower gets what suits it."""
 
 from __future__ import annotations
 
@@ -116,15 +116,17 @@ def inherited_environment() -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Without Python's development switches, other Rays, colours, and proxies that Flower's library for HTTP refuses
-        to start with; loopback is never reached through a proxy, and paths are absolute.
+        Without Python's development switches, other Rays, colours, and proxies that Flower's library for HTTP
+        refuses to start with; loopback is never reached through a proxy, and paths are absolute.
     """
     left_out = {*DEVELOPMENT_VARIABLES, *_PROXIES_OF_GRPC, "RAY_ADDRESS", "FORCE_COLOR"}
     environment = {
         name: value for name, value in os.environ.items() if name not in left_out and _is_usable(name, value)
     }
     # Relative paths would mean other folders once the processes start elsewhere.
-    environment |= {name: _whole_path(name, environment[name]) for name in FOLDER_VARIABLES if environment.get(name)}
+    environment |= {
+        name: _whole_path(name, environment[name]) for name in FOLDER_VARIABLES if environment.get(name)
+    }
     if "PYTHONPATH" in environment:
         entries = environment["PYTHONPATH"].split(os.pathsep)
         environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in entries)

@@ -48,7 +48,7 @@ def results_folder(output: Path | None, scenario: str = "") -> Iterator[Path]:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise UserError(
-            f"Another fedcof command is at work in {folder}: wait for its end, or name another folder with --output."
+            f"Another fedcof command is at work in {folder}: wait for it, or name another folder with --output."
         ) from error
     except OSError as error:
         _remove(new)

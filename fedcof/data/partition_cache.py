@@ -54,7 +54,9 @@ def kept_partition(
             np.savez(unfinished, samples=np.concatenate(parts), sizes=[len(part) for part in parts])
     except OSError as error:
         # Whoever asks again deals again, and the same.
-        logger.warning("The partition cannot be kept in %s (%s) and will be dealt again.", folder, first_line(error))
+        logger.warning(
+            "The partition cannot be kept in %s (%s) and will be dealt again.", folder, first_line(error)
+        )
     return parts
 
 

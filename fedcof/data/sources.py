@@ -17,6 +17,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from fedcof.data.table_cache import refused_copy, table_cache_dir
 from fedcof.errors import UserError, first_line
 
 HUB_TIMEOUT_SECONDS = 10.0
@@ -88,7 +89,8 @@ def hub(place: str) -> Mapping[str, Dataset]:
         ) from error
     except OfflineModeIsEnabled:
         pass
-    except (OSError, httpx.HTTPError) as error:
+    except (OSError, httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
+        # The last two are what httpx says of a proxy of a kind that it does not know.
         raise _unreachable(place, error) from error
     return _loaded(f"hub:{place}", place, None)
 
@@ -102,11 +104,15 @@ def _unreachable(place: str, error: Exception) -> UserError:
 
 def _loaded(name: str, path: str, data_files: Mapping[str, object] | None) -> Mapping[str, Dataset]:
     """Load by the library, with one sentence for whatever it cannot read."""
+    # What is read from the hub stays where other programs look for it, and where it is found offline.
+    cache = table_cache_dir() if data_files else datasets.config.HF_DATASETS_CACHE
     try:
-        splits: Mapping[str, Dataset] = datasets.load_dataset(path, data_files=data_files)
+        splits: Mapping[str, Dataset] = datasets.load_dataset(path, data_files=data_files, cache_dir=str(cache))
     except ConnectionError as error:
         raise _unreachable(path, error) from error
     except (OSError, ValueError, TypeError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if refused := refused_copy(name, error, Path(cache)):
+            raise refused from error
         reason = first_line(error.__cause__ or error)
         raise UserError(f"The dataset {name} cannot be read ({reason}): check its files.") from error
     return splits

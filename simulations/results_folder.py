@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -38,7 +39,8 @@ def results_folder(output: Path | None, scenario: str = "") -> Iterator[Path]:
         If another command is at work in it, it cannot be made or written to, or is a file.
     """
     folder = RUNS if output is None else output
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    # These say no, where Path's own methods raise: a name may be too long, or the way there barred.
+    new = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     try:
         if output is None:
             folder = _new_folder(scenario)
@@ -52,8 +54,9 @@ def results_folder(output: Path | None, scenario: str = "") -> Iterator[Path]:
         ) from error
     except OSError as error:
         _remove(new)
+        files = (f"{place} is a file" for place in (folder, *folder.parents) if os.path.isfile(place))
         raise UserError(
-            f"No results can be written to {folder} ({error.strerror}): name another folder with --output."
+            f"No results can be written to {folder} ({next(files, error.strerror)}): name another folder with --output."
         ) from error
     try:
         yield folder

@@ -11,6 +11,7 @@ import sys
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
+from traceback import walk_tb
 
 PACKAGES = ("fedcof", "clients", "server", "simulations")
 
@@ -33,11 +34,14 @@ def take_our_packages(folder: Path) -> None:
 def main() -> None:
     """Run the command ``fedcof``."""
     try:
+        from simulations.environment import show_warnings
+
+        show_warnings()
         from simulations.cli import main as command
 
         command()
     except Exception as error:
-        intruder = intruding_file()
+        intruder = intruding_file(error)
         if intruder is None:
             raise
         said = (str(error).splitlines() or [""])[0].rstrip(".")
@@ -47,8 +51,13 @@ def main() -> None:
         )
 
 
-def intruding_file() -> str | None:
+def intruding_file(error: BaseException) -> str | None:
     """Find a module that was imported from PYTHONPATH, or from where the user stands, and hides another.
+
+    Parameters
+    ----------
+    error : BaseException
+        What came of it; a module that raises it while it is imported is among those that are no longer known.
 
     Returns
     -------
@@ -56,17 +65,15 @@ def intruding_file() -> str | None:
         Its file; None where no module hides another.
     """
     named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    theirs = {str(Path(entry).absolute()) for entry in [*named, os.curdir]}
-    others = [entry for entry in sys.path if str(Path(entry).absolute()) not in theirs]
-    for name, module in sorted(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if not file or "." in name or name in PACKAGES:
-            continue
-        folder = Path(file).absolute().parent
-        if str(folder.parent if Path(file).name == "__init__.py" else folder) not in theirs:
-            continue
-        hidden = PathFinder.find_spec(name, others)
-        if hidden and hidden.origin:
+    theirs = {Path(entry).absolute() for entry in [*named, os.curdir]}
+    others = [entry for entry in sys.path if Path(entry).absolute() not in theirs]
+    files = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
+    files += [file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))]
+    for file in files:
+        path = Path(file).absolute()
+        path = path.parent if path.name == "__init__.py" else path
+        hidden = PathFinder.find_spec(path.stem, others) if path.parent in theirs else None
+        if hidden and hidden.origin and path.stem not in PACKAGES:
             return file
     return None
 

@@ -61,7 +61,6 @@ def settle() -> None:
             stream.reconfigure(errors="replace")
     _resolve_folders()
     _name_the_user()
-    _show_warnings()
 
 
 def _open_missing_streams() -> None:
@@ -103,8 +102,8 @@ def _name_the_user() -> None:
             os.environ["HOME"] = str(Path(cache) / "home")
 
 
-def _show_warnings() -> None:
-    """Have warnings shown where they were to be raised: a library's are no failure of a run."""
+def show_warnings() -> None:
+    """Have warnings shown where they were to be raised: a library's are no failure of a run, nor of its import."""
     if any(option.startswith("error") for option in sys.warnoptions):
         warnings.simplefilter("default")
         os.environ["PYTHONWARNINGS"] = "default"

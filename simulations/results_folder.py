@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -39,9 +38,9 @@ def results_folder(output: Path | None, scenario: str = "") -> Iterator[Path]:
         If another command is at work in it, it cannot be made or written to, or is a file.
     """
     folder = RUNS if output is None else output
-    # These say no, where Path's own methods raise: a name may be too long, or the way there barred.
-    new = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
+    new: list[Path] = []
     try:
+        new = [place for place in (folder, *folder.parents) if not place.exists()]
         if output is None:
             folder = _new_folder(scenario)
             new.insert(0, folder)
@@ -54,9 +53,9 @@ def results_folder(output: Path | None, scenario: str = "") -> Iterator[Path]:
         ) from error
     except OSError as error:
         _remove(new)
-        files = (f"{place} is a file" for place in (folder, *folder.parents) if os.path.isfile(place))
+        reason = _file_in_the_way(folder) or error.strerror
         raise UserError(
-            f"No results can be written to {folder} ({next(files, error.strerror)}): name another folder with --output."
+            f"No results can be written to {folder} ({reason}): name another folder with --output."
         ) from error
     try:
         yield folder
@@ -78,6 +77,15 @@ def _new_folder(scenario: str) -> Path:
             folder.mkdir()
             return folder
     raise AssertionError
+
+
+def _file_in_the_way(folder: Path) -> str:
+    for place in (folder, *folder.parents):
+        # The way there may be barred.
+        with suppress(OSError):
+            if place.is_file():
+                return f"{place} is a file"
+    return ""
 
 
 def _remove(folders: list[Path]) -> None:

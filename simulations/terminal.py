@@ -16,6 +16,7 @@ from fedcof.printable import printable
 WIDTH_OF_A_FILE = 160
 # A column of text is wrapped to no less than this, or to its longest text.
 LEAST_OF_A_TEXT = 12
+_NARROWEST = 3
 LEAST_COLUMNS = 20
 # The table's left border; and of each column the blank before and after it, and the border behind it.
 _FRAME, _BETWEEN = 1, 3
@@ -121,7 +122,8 @@ class TextTable(Table):
         room = width - _FRAME - sum(self._widths[place] for place in shown if place not in texts)
         room -= _BETWEEN * len(shown)
         while sum(texts.values()) > room:
-            wide = [place for place in texts if texts[place] > self._least(place)] or list(texts)
+            wide = [place for place in texts if texts[place] > self._least(place)]
+            wide = wide or [place for place in texts if place and texts[place] > _NARROWEST] or list(texts)
             widest = max(wide, key=lambda place: (texts[place], place))
             if texts[widest] == 1:
                 break

@@ -85,7 +85,9 @@ ENVIRONMENTS = {
 }
 
 
-def run_in(surroundings: Surroundings, folder: Path, *arguments: str, cache: Path | None = None) -> tuple[int, str, str]:
+def run_in(
+    surroundings: Surroundings, folder: Path, *arguments: str, cache: Path | None = None
+) -> tuple[int, str, str]:
     """Run the command in an environment.
 
     Parameters
@@ -121,7 +123,7 @@ def accuracies(output: str) -> dict[str, str]:
     rows = [re.split(r"[│|┃?]", line)[1:] for line in output.splitlines()]
     cells = [[cell.strip() for cell in row] for row in rows]
     return {
-        row[0]: next(cell for cell in row if re.fullmatch(r"\d+\.\d\d", cell))
+        row[0]: next((cell for cell in row if re.match(r"\d+\.\d\d", cell)), "")
         for row in cells
         if row and row[0].startswith("fed")
     }

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,8 +85,7 @@ def test_a_federation_that_does_not_fit_leaves_nothing_of_itself(tmp_path, monke
 
 def test_a_model_that_cannot_be_written_leaves_the_older_one(tmp_path, monkeypatch):
     def save(module, folder, **_):
-        with open(f"{folder}/model.safetensors", "w") as file:
-            file.write("half")
+        (Path(folder) / "model.safetensors").write_text("half")
         full()
 
     (tmp_path / "model.safetensors").write_text("whole")
@@ -108,7 +108,9 @@ def test_how_a_run_ended_is_read_beside_any_warnings(ended, tmp_path, monkeypatc
     commands = tmp_path / "commands"
     commands.mkdir()
     answer = f'{{"runs": [{{"status": "{ended}", "status-details": "so"}}]}}'
-    program = f"#!{sys.executable}\nimport sys\nprint('DeprecationWarning: old', file=sys.stderr)\nprint({answer!r})\n"
+    program = (
+        f"#!{sys.executable}\nimport sys\nprint('DeprecationWarning: old', file=sys.stderr)\nprint({answer!r})\n"
+    )
     (commands / "flwr").write_text(program)
     (commands / "flwr").chmod(0o755)
     monkeypatch.setattr(runtime, "_command_path", lambda: f"{commands}{os.pathsep}{os.environ['PATH']}")

@@ -3,12 +3,12 @@
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from fedcof.errors import UserError
 from simulations.results_folder import LOCK_FILE_NAME, results_folder
+from tests.environments import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +40,15 @@ def test_a_named_folder_is_one_commands_at_a_time(tmp_path):
         (folder / "results.json").write_text("[]")
         with pytest.raises(UserError, match="Another fedcof command is at work in .*mine"), results_folder(folder):
             pass
-        code = f"from pathlib import Path; from simulations.results_folder import results_folder as r\nwith r(Path({str(folder)!r})): pass"
-        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+        code = "import sys; from pathlib import Path; from simulations.results_folder import results_folder as r\n"
+        code += "with r(Path(sys.argv[1])): pass"
+        other = subprocess.run(
+            [sys.executable, "-c", code, str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
         assert "Another fedcof command is at work" in other.stderr
     assert [path.name for path in folder.iterdir()] == ["results.json"]
     with results_folder(folder) as again:

@@ -74,7 +74,7 @@ def main(grid, context):
     ask(grid, nodes)
     started = time.perf_counter()
     replies = ask(grid, [nodes[i % len(nodes)] for i in range(config["messages"])])
-    Path(config["output"]).write_text(json.dumps({"seconds": time.perf_counter() - started, "replies": replies}), encoding="utf-8")
+    Path(config["output"]).write_text(json.dumps({"seconds": time.perf_counter() - started, "replies": replies}))
 """
 
 

@@ -59,7 +59,7 @@ def test_long_values_are_wrapped_and_the_method_is_not(width):
     text = drawn(comparison_table(runs, ["dataset", "alpha"]), width)
     assert accuracies(text) == {"fedcof": "88.33 ± 0.00"}
     assert all(len(line) <= width for line in text.splitlines())
-    assert "x" * 12 in text
+    assert text.count("x") >= 2 * 60
     assert "…" not in text
 
 

@@ -105,13 +105,14 @@ def _unreachable(place: str, error: Exception) -> UserError:
 def _loaded(name: str, path: str, data_files: Mapping[str, object] | None) -> Mapping[str, Dataset]:
     """Load by the library, with one sentence for whatever it cannot read."""
     # What is read from the hub stays where other programs look for it, and where it is found offline.
-    cache = table_cache_dir() if data_files else datasets.config.HF_DATASETS_CACHE
+    cache = table_cache_dir() if data_files else Path(datasets.config.HF_DATASETS_CACHE)
+    place = {"cache_dir": str(cache)} if data_files else {}
     try:
-        splits: Mapping[str, Dataset] = datasets.load_dataset(path, data_files=data_files, cache_dir=str(cache))
+        splits: Mapping[str, Dataset] = datasets.load_dataset(path, data_files=data_files, **place)
     except ConnectionError as error:
         raise _unreachable(path, error) from error
     except (OSError, ValueError, TypeError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        if refused := refused_copy(name, error, Path(cache)):
+        if refused := refused_copy(name, error, cache):
             raise refused from error
         reason = first_line(error.__cause__ or error)
         raise UserError(f"The dataset {name} cannot be read ({reason}): check its files.") from error

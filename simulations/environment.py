@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import sys
 import warnings
 from importlib.util import find_spec
@@ -43,6 +43,8 @@ DEVELOPMENT_VARIABLES = {
 }
 # gRPC alone reads these, and with its own list of exceptions it would not look at the others'.
 _PROXIES_OF_GRPC = {"grpc_proxy", "no_grpc_proxy"}
+# Where Python looks before it looks into the list of users.
+_NAMES_OF_THE_USER = ("LOGNAME", "USER", "LNAME", "USERNAME")
 _LOOPBACK = ["127.0.0.1", "localhost"]
 
 
@@ -90,10 +92,11 @@ def _whole_path(name: str, value: str) -> str:
 
 def _name_the_user() -> None:
     """Name a user who is a number without an entry among the users, as in many containers, and give him a home."""
-    try:
-        getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        os.environ["LOGNAME"] = f"user-{os.getuid()}"
+    if not any(os.environ.get(name) for name in _NAMES_OF_THE_USER):
+        try:
+            pwd.getpwuid(os.getuid())
+        except KeyError:
+            os.environ["LOGNAME"] = f"user-{os.getuid()}"
     try:
         Path.home()
     except RuntimeError:

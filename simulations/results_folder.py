@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from fedcof.errors import UserError
 
@@ -45,9 +45,8 @@ def results_folder(output: Path | None, scenario: str = "") -> Iterator[Path]:
             folder = _new_folder(scenario)
             new.insert(0, folder)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE_NAME)
-        lock.acquire(blocking=False)
-    except Timeout as error:
+        lock = _locked(folder / LOCK_FILE_NAME)
+    except BlockingIOError as error:
         raise UserError(
             f"Another fedcof command is at work in {folder}: wait for it, or name another folder with --output."
         ) from error
@@ -60,11 +59,11 @@ def results_folder(output: Path | None, scenario: str = "") -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # Removed before it is released: whoever holds a lock on a removed file sees that, and tries again.
+        # Removed before it is let go: whoever gets a lock on a removed file sees that, and tries again.
         with suppress(OSError):
             (folder / LOCK_FILE_NAME).unlink()
         _remove(new)
-        lock.release()
+        os.close(lock)
 
 
 def _new_folder(scenario: str) -> Path:
@@ -77,6 +76,23 @@ def _new_folder(scenario: str) -> Path:
             folder.mkdir()
             return folder
     raise AssertionError
+
+
+def _locked(path: Path) -> int:
+    """Lock a file and give its descriptor; a killed command lets go of it too. Raises BlockingIOError."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise
+        except OSError:
+            # A disk without locks, as of some clusters, is used without.
+            return descriptor
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)
 
 
 def _file_in_the_way(folder: Path) -> str:

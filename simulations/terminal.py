@@ -18,6 +18,7 @@ WIDTH_OF_A_FILE = 160
 LEAST_OF_A_TEXT = 12
 _NARROWEST = 3
 LEAST_COLUMNS = 20
+_LEAST_FOR_BARS = 60
 # The table's left border; and of each column the blank before and after it, and the border behind it.
 _FRAME, _BETWEEN = 1, 3
 
@@ -46,13 +47,11 @@ def say(text: str, style: str = "") -> None:
 
 
 def progress_bars() -> Progress:
-    """Make the bars: what is counted, how far, for how long."""
+    """Make the bars: what is counted, how far, for how long; on a narrow terminal without the bar itself."""
+    wide = console.width >= _LEAST_FOR_BARS
+    said = TextColumn("{task.description:<24}" if wide else "{task.description}", markup=False)
     return Progress(
-        TextColumn("{task.description:<24}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
+        said, *([BarColumn()] if wide else []), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fedcof.run.config import RunConfig
 from fedcof.run.results import RunResult
+from simulations import terminal
 from simulations.display import comparison_table, results_table
 from simulations.terminal import TextTable
 from tests.environments import ROOT, accuracies
@@ -67,6 +68,20 @@ def test_a_table_is_drawn_the_same_again():
     table = results_table([result()], [])
     assert drawn(table, 40) == drawn(table, 40)
     assert "time s" in drawn(table, 200)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_how_far_it_is_is_whole_at_any_width(width, monkeypatch):
+    file = io.StringIO()
+    monkeypatch.setattr(
+        terminal, "console", Console(file=file, width=width, force_terminal=True, color_system=None)
+    )
+    with terminal.progress_bars() as bars:
+        bars.update(bars.add_task("Embed train images", total=1437), advance=700)
+    assert "Embed train images" in file.getvalue()
+    assert "700/1437" in file.getvalue()
+    assert "0:00:0" in file.getvalue()
+    assert "…" not in file.getvalue()
 
 
 def test_wide_letters_take_their_room():

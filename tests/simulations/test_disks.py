@@ -14,7 +14,7 @@ from fedcof.errors import UserError, refused_by_system
 from fedcof.run.config import RunConfig
 from simulations import deployment, export, runtime, submission
 from simulations.runtime import Connection
-from tests.environments import ENVIRONMENTS, TINY, Surroundings, run_in
+from tests.environments import ENVIRONMENTS, ROOT, TINY, Surroundings, run_in
 
 
 def full(*_, **__):
@@ -95,6 +95,21 @@ def test_a_model_that_cannot_be_written_leaves_the_older_one(tmp_path, monkeypat
         export._write_timm(export.Exported(module, (3, 8, 8), {}, ("a",)), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
     assert (tmp_path / "model.safetensors").read_text() == "whole"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a limit on the size of files")
+def test_a_classifier_that_does_not_fit_is_named(tmp_path):
+    code = (
+        "import resource, signal, torch; from fedcof import LinearClassifier\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "classifier = LinearClassifier(torch.zeros(9, 99), torch.zeros(9), torch.ones(9, dtype=torch.bool))\n"
+        "try:\n    classifier.save('head.safetensors')\nexcept OSError as error:\n    print(error.filename)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "head.safetensors\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_system_says_without_a_file_is_a_sentence_too():

@@ -139,7 +139,7 @@ class NodePolicy:
         file = self.folder / "answers.json"
         with FileLock(file.with_suffix(".lock")):
             now = time.time()
-            noted = json.loads(file.read_text()) if file.exists() else []
+            noted = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
             recent = [moment for moment in noted if now - SECONDS_A_DAY < moment]
             if len(recent) >= self.answers_per_day:
                 raise self._refusal("another upload", f"{self.answers_per_day} within 24 hours")

@@ -47,6 +47,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     try:
         yield unfinished
         put_in_place(unfinished, path)
+    except OSError as error:
+        # What a full disk refuses has no name, and the unfinished file's says nothing to anybody.
+        if error.filename in (None, str(unfinished)):
+            error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -6,9 +6,11 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from logging import getLogger
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -17,6 +19,7 @@ from fedcof import UserError
 from fedcof.data.class_list import class_names_of, classes_text
 from fedcof.data.intake import bad_images_listed, write_left_out
 from fedcof.data.problem import dataset_of
+from fedcof.errors import refused_by_system
 from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
 from fedcof.run.results import append_result
@@ -49,9 +52,12 @@ def main(grid: Grid, context: Context) -> None:
             _await_command(base)
             watch = _progress_log(number, len(runs), config.num_replies)
             append_result(output, execute(federation, config, output, folder, watch))
-    except UserError as error:
-        write_whole(output / FAILURE_FILE_NAME, str(error))
-        raise
+    except (UserError, OSError) as error:
+        sentence = refused_by_system(error) if isinstance(error, OSError) else error
+        # A full disk has no room for the sentence either; Flower passes it on, with words of its own around it.
+        with suppress(OSError):
+            write_whole(output / FAILURE_FILE_NAME, str(sentence))
+        raise sentence from error
     logger.info("%s %s", FINISHED, output)
 
 
@@ -90,13 +96,17 @@ def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:
         base = base.replaced(classes=classes_text(class_names_of(base.data.classes)))
     if not base.execution.plan:
         return [("", base)]
-    runs = json.loads(Path(base.execution.plan).read_text())["runs"]
-    return [(run["folder"], RunConfig.from_mapping(run["config"])) for run in runs]
+    return [(run["folder"], RunConfig.from_mapping(run["config"])) for run in _plan(base)["runs"]]
+
+
+def _plan(base: RunConfig) -> dict[str, Any]:
+    plan: dict[str, Any] = json.loads(Path(base.execution.plan).read_text(encoding="utf-8"))
+    return plan
 
 
 def _await_command(base: RunConfig) -> None:
     """Wait for the command that made the plan, which may still be looking up what the runs need."""
-    while base.execution.plan and not json.loads(Path(base.execution.plan).read_text()).get("ready", True):
+    while base.execution.plan and not _plan(base).get("ready", True):
         _check_driver(base)
         time.sleep(POLL_SECONDS)
 
@@ -106,7 +116,7 @@ def _check_driver(base: RunConfig) -> None:
     if not base.execution.plan:
         return
     try:
-        os.kill(json.loads(Path(base.execution.plan).read_text())["driver"], 0)
+        os.kill(_plan(base)["driver"], 0)
     except ProcessLookupError as error:
         raise UserError("The command that planned these runs was killed: start it again to go on.") from error
 

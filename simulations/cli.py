@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedcof.errors import UserError
+from fedcof.errors import UserError, refused_by_system
 from fedcof.printable import printable
+from simulations.environment import settle
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -82,15 +82,18 @@ def simulate(
 ) -> None:
     """Run one federation on Flower and Ray, and write its classifier."""
     from simulations import commands
+    from simulations.results_folder import results_folder
     from simulations.scenario import DEFAULT_SCENARIO
 
     if resume:
         if output:
             raise UserError("A run goes on in its own folder: give --resume or --output, and not both.")
-        commands.resume(resume, scenario, settings or [])
+        with results_folder(resume) as folder:
+            commands.resume(folder, scenario, settings or [])
     else:
         scenario = scenario or DEFAULT_SCENARIO
-        commands.simulate(scenario, settings or [], output or _new_folder(scenario))
+        with results_folder(output, scenario) as folder:
+            commands.simulate(scenario, settings or [], folder)
 
 
 @app.command()
@@ -103,9 +106,10 @@ def compare(
 ) -> None:
     """Compare methods, seeds and lists of values (-c alpha=[0.1,1.0]); with --output an interrupted one goes on."""
     from simulations import commands
+    from simulations.results_folder import results_folder
 
-    folder = output or _new_folder(scenario)
-    commands.compare(scenario, settings or [], _items(methods), _items(seeds), folder)
+    with results_folder(output, scenario) as folder:
+        commands.compare(scenario, settings or [], _items(methods), _items(seeds), folder)
 
 
 @app.command()
@@ -128,8 +132,10 @@ def deploy_local(
 ) -> None:
     """Try a real federation on this machine: TLS, node authentication, nodes with folders of their own."""
     from simulations import commands
+    from simulations.results_folder import results_folder
 
-    commands.deploy_local(scenario, settings or [], nodes, output or _new_folder(scenario))
+    with results_folder(output, scenario) as folder:
+        commands.deploy_local(scenario, settings or [], nodes, folder)
 
 
 @app.command()
@@ -139,8 +145,10 @@ def solve(
 ) -> None:
     """Solve again from the uploads that a run on nodes has kept; no node is asked."""
     from simulations import commands
+    from simulations.results_folder import results_folder
 
-    commands.solve(folder, settings or [])
+    with results_folder(folder) as claimed:
+        commands.solve(claimed, settings or [])
 
 
 @app.command()
@@ -218,7 +226,16 @@ def main() -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     try:
-        app()
+        try:
+            settle()
+            app()
+        except OSError as error:
+            raise refused_by_system(error) from error
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"The text {error.object!r} has bytes that are no UTF-8, and files and messages are written in it: "
+                "rename that file or folder, or set LC_ALL=C.UTF-8."
+            ) from error
     except UserError as error:
         print(f"fedcof: {printable(error)}", file=sys.stderr)
         sys.exit(2)
@@ -226,7 +243,3 @@ def main() -> None:
 
 def _items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
-
-
-def _new_folder(scenario: str) -> Path:
-    return Path("runs") / f"{Path(scenario).stem}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -138,7 +139,7 @@ class LocalFederation:
         command += ["--auth-supernode-private-key", str(key), "--host", LOOPBACK]
         home = self.connection.home / "nodes" / name
         home.mkdir(parents=True, exist_ok=True)
-        with self.log_of(name).open("a") as log, reserved_port() as port:
+        with self.log_of(name).open("a", encoding="utf-8") as log, reserved_port() as port:
             self.nodes[name] = self.connection.popen(
                 *command,
                 "--port",
@@ -228,7 +229,8 @@ def deploy_local(
         If something does not start, or the run fails.
     """
     output = output.absolute()
-    folders = write_node_folders(config, num_nodes, output)
+    with _whole_federation(output):
+        folders = write_node_folders(config, num_nodes, output)
     values = nodes_run_config(config, num_nodes, output)
     with TemporaryDirectory(prefix="fedcof-") as scratch, local_federation(Path(scratch)) as federation:
         app = stage_app(Path(scratch) / "app")
@@ -240,9 +242,21 @@ def deploy_local(
         except UserError as error:
             failure = output / FAILURE_FILE_NAME
             if failure.exists():
-                raise UserError(failure.read_text()) from error
+                raise UserError(failure.read_text(encoding="utf-8")) from error
             raise
     return load_results(output)
+
+
+@contextmanager
+def _whole_federation(output: Path) -> Iterator[None]:
+    """Leave nothing of a federation that could not be written whole: its folder would be taken for one."""
+    places = [output / name for name in ("nodes", "test") if not (output / name).exists()]
+    try:
+        yield
+    except BaseException:
+        for place in places:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def nodes_run_config(config: RunConfig, num_nodes: int, output: Path) -> dict[str, Scalar]:

@@ -13,6 +13,9 @@ from simulations.terminal import TextTable
 
 UNKNOWN = "-"
 _METHOD, _SEED = MethodSection.key_of("name").name, DataSection.key_of("seed").name
+_COSTS, _KEPT = ["uplink MB", "downlink MB"], ["rows", "withheld"]
+# What a narrow terminal does without, the least important first.
+_EXPENDABLE = ["time s", "clients", "downlink MB", "seeds", _SEED, "uplink MB"]
 
 
 def results_table(results: list[RunResult], keys: list[str]) -> Table:
@@ -30,7 +33,7 @@ def results_table(results: list[RunResult], keys: list[str]) -> Table:
     Table
         Accuracy in per cent, bytes in MB (10^6).
     """
-    table = TextTable([_METHOD, *keys, _SEED], ["accuracy %", "uplink MB", "downlink MB", "clients", "time s"])
+    table = TextTable([_METHOD, *keys, _SEED], ["accuracy %", *_COSTS, "clients", "time s"], _EXPENDABLE)
     for run in results:
         unused, config = unused_keys(run.config), {**default_config(), **run.config}
         table.add_texts(
@@ -59,7 +62,7 @@ def nodes_table(nodes: list[NodeResult]) -> Table:
     Table
         What became of each.
     """
-    table = TextTable(["node", "what became of it"], ["samples", "rows", "withheld"])
+    table = TextTable(["node", "what became of it"], ["samples", *_KEPT], list(reversed(_KEPT)))
     for node in nodes:
         table.add_texts(node.name, node.outcome, node.samples, node.rows, node.withheld)
     return table
@@ -80,7 +83,7 @@ def comparison_table(results: list[RunResult], keys: list[str]) -> Table:
     Table
         Mean and sample standard deviation of the accuracy in per cent; mean bytes in MB (10^6).
     """
-    table = TextTable([_METHOD, *keys, "seeds"], ["accuracy %", "uplink MB", "downlink MB", "time s"])
+    table = TextTable([_METHOD, *keys, "seeds"], ["accuracy %", *_COSTS, "time s"], _EXPENDABLE)
     for average in averages_over_seeds(results):
         deviation = average.accuracy_deviation
         table.add_texts(

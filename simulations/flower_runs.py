@@ -147,7 +147,7 @@ class FlowerRuns:
         self, submission: Submission, runs: dict[str, RunConfig], follow: Callable[[str], None], is_last: bool
     ) -> None:
         """Follow a Flower run, keep its log, and put the app's own sentence before Flower's where it failed."""
-        with (self._output / LOG_FILE_NAME).open("a") as log:
+        with (self._output / LOG_FILE_NAME).open("a", encoding="utf-8") as log:
 
             def on_line(line: str) -> None:
                 log.write(line.rstrip("\n") + "\n")

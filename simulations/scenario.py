@@ -39,7 +39,7 @@ def load_scenario(scenario: str) -> dict[str, object]:
     if not path.is_file():
         raise unknown_name("scenario", scenario, [*scenario_names(), "the path of a .toml file"])
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"The scenario {path} is not a TOML file ({error}): mend that line.") from error
 

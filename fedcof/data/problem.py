@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -287,7 +288,9 @@ def note_problem(config: Sampled, folder: Path) -> None:
     leave_note(folder, _source(config), kept)
     # What is left out is listed beside the results of every run, so it has to be looked up for each.
     stamp = "" if intake.left_out else stamp_of(config)
-    leave_note(problem_notes_dir(), _source(config), kept, stamp)
+    # Without a note the next command looks it up anew.
+    with suppress(OSError):
+        leave_note(problem_notes_dir(), _source(config), kept, stamp)
 
 
 def take_earlier_note(config: Sampled, folder: Path) -> KeptProblem | None:

@@ -21,6 +21,7 @@ from fedcof.data.folder_walk import files_within
 from fedcof.data.image_files import ImageFiles, by_path
 from fedcof.data.intake import Intake, LeftOut, check_bad_images, check_no_class_lost
 from fedcof.data.parquet_files import Files, load_by_description
+from fedcof.data.table_cache import refused_copy, table_cache_dir
 from fedcof.embedding.flaws import Flaw, Kind
 from fedcof.errors import UserError, first_line
 
@@ -167,7 +168,8 @@ def hub(place: str) -> Mapping[str, Dataset]:
         ) from error
     except OfflineModeIsEnabled:
         pass
-    except (OSError, httpx.HTTPError) as error:
+    except (OSError, httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
+        # The last two are what httpx says of a proxy of a kind that it does not know.
         raise _unreachable(place, error) from error
     return _loaded(f"hub:{place}", place, None)
 
@@ -181,11 +183,16 @@ def _unreachable(place: str, error: Exception) -> UserError:
 
 def _loaded(name: str, path: str, data_files: Mapping[str, object] | None) -> Mapping[str, Dataset]:
     """Load by the library, with one sentence for whatever it cannot read."""
+    # What is read from the hub stays where other programs look for it, and where it is found offline.
+    cache = table_cache_dir() if data_files else Path(datasets.config.HF_DATASETS_CACHE)
+    place = {"cache_dir": str(cache)} if data_files else {}
     try:
-        splits: Mapping[str, Dataset] = datasets.load_dataset(path, data_files=data_files)
+        splits: Mapping[str, Dataset] = datasets.load_dataset(path, data_files=data_files, **place)
     except ConnectionError as error:
         raise _unreachable(path, error) from error
     except (OSError, ValueError, TypeError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if refused := refused_copy(name, error, cache):
+            raise refused from error
         reason = first_line(error.__cause__ or error)
         raise UserError(f"The dataset {name} cannot be read ({reason}): check its files.") from error
     return splits

@@ -300,7 +300,7 @@ def _entries(cache_dir: Path) -> list[Path]:
 def _describe(entry: Path) -> CacheEntry:
     key, size = entry.name.removesuffix(UNFINISHED), _size(entry)
     try:
-        description = json.loads((entry / DESCRIPTION).read_text())
+        description = json.loads((entry / DESCRIPTION).read_text(encoding="utf-8"))
         num_images, feature_dim = description["shape"]
         backbone, complete = description["backbone"], entry.name == key
     except (ValueError, KeyError, TypeError, OSError):

@@ -183,14 +183,14 @@ def load_results(folder: Path) -> list[RunResult]:
     if not path.exists():
         return []
     try:
-        runs = json.loads(path.read_text())
+        runs = json.loads(path.read_text(encoding="utf-8"))
         if any(run["format"] != FORMAT for run in runs):
             raise UserError(
                 f"The file {path} was written by another version of fedcof: "
                 "name a new output folder, or run its runs again."
             )
         return [_run_result(run) for run in runs]
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"The file {path} is not a results file of fedcof: name another output folder.") from error
 
 

@@ -117,22 +117,26 @@ def _files_of(place: Path) -> Iterator[tuple[Path, bool, str]]:
     else:
         yield place, True, ""
         return
+    visited: set[tuple[int, int]] = set()
     for match in matches:
-        for path, reason in _files_below(match) if match.is_dir() else [(match, "")]:
+        for path, reason in _files_below(match, visited) if match.is_dir() else [(match, "")]:
             yield path, False, reason
 
 
-def _files_below(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Give all files below a folder, behind symbolic links too, and what is not looked into, with the reason."""
+def _files_below(folder: Path, visited: set[tuple[int, int]]) -> Iterator[tuple[Path, str]]:
+    """Give all files below a folder, behind symbolic links too, and what is not looked into, with the reason.
+
+    Folders that were visited are not visited again; those that are visited here are added to them.
+    """
     unreadable: list[OSError] = []
-    visited = set()
     for name, folders, files in os.walk(folder, onerror=unreadable.append, followlinks=True):
         parent = Path(name)
         state = parent.stat()
         if (state.st_dev, state.st_ino) in visited:
             # A link to a folder above would be followed without an end.
             folders.clear()
-            yield parent, TWICE
+            if parent != folder:
+                yield parent, TWICE
             continue
         visited.add((state.st_dev, state.st_ino))
         yield from ((parent / hidden, HIDDEN) for hidden in sorted(folders) if hidden.startswith("."))

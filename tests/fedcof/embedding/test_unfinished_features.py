@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fedcof.embedding import unfinished_features
 from fedcof.embedding.feature_cache import cached_features, clear_cache, list_cache
@@ -56,6 +57,7 @@ def interrupt_after(images, cache_dir, backbone=None, error=KeyboardInterrupt):
 
 
 def embed_and_hang(cache_dir, most, told):
+    torch.set_num_threads(1)  # With more the last bits may be others.
     seen = 0
 
     def hang(number):

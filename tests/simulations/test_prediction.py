@@ -86,9 +86,10 @@ def test_the_backbone_sees_in_prediction_what_it_sees_in_training(tmp_path, monk
     seeing = Seeing(backbone.module)
     monkeypatch.setattr(prediction, "backbone_of_run", lambda *_: replace(backbone, module=seeing))
     list(predict(tmp_path, run, paths))
-    (predicted,) = seeing.seen
+    predicted = torch.cat(seeing.seen)
+    seeing.seen.clear()
     extract_features(replace(backbone, module=seeing), table_of(paths), precision="float32", device="cpu")
-    assert torch.equal(predicted, seeing.seen[1])
+    assert torch.equal(predicted, seeing.seen[0])
     photo, upright = predicted[:2]
     assert not torch.equal(photo, upright)
 
@@ -133,7 +134,7 @@ def test_no_more_than_a_batch_is_in_memory(tmp_path, monkeypatch):
     next(predictions)
     assert len(decoded) == BATCH_SIZE < len(paths) / 2
     assert [found.image for found in predictions] == paths[1:]
-    assert [len(batch) for batch in seeing.seen] == [16, 15, 13]
+    assert [len(batch) for batch in seeing.seen] == [8, 8, 7, 8, 8, 5]
     for found in predict(tmp_path, run, paths[:20] + paths[21:]):
         (alone,) = predict(tmp_path, run, [found.image])
         assert dict(found.classes) == pytest.approx(dict(alone.classes), rel=1e-4)

@@ -17,9 +17,10 @@ def show_cache() -> None:
     """Print what the cache holds."""
     table = TextTable(["backbone", "images", "dimension", "MB", "complete"], [])
     for entry in list_cache(feature_cache_dir()):
+        images = entry.num_images if entry.complete else f"{entry.num_kept} of {entry.num_images}"
         complete = "yes" if entry.complete else "no"
         size = f"{entry.num_bytes / 1e6:.1f}"
-        table.add_texts(entry.backbone, entry.num_images, entry.feature_dim, size, complete)
+        table.add_texts(entry.backbone, images, entry.feature_dim, size, complete)
     console.print(table)
     copies, folder = list_tables(table_cache_dir()), feature_cache_dir().parent
     for copy in copies:

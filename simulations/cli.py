@@ -115,12 +115,20 @@ def compare(
 @app.command()
 def predict(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...", help="Image files, folders of them, and patterns such as 'DIR/**/*.png'."
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File for the predictions, .csv or .json.")
+    ] = None,
 ) -> None:
     """Classify image files with a saved run (the most accurate of its folder)."""
-    from simulations import commands
+    from simulations import predict_command
 
-    commands.show_predictions(folder, images)
+    predict_command.show_predictions(folder, images, output)
 
 
 @app.command("deploy-local")

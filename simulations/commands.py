@@ -200,31 +200,6 @@ def export_model(folder: Path, file_format: str, target: Path | None) -> None:
         say(f'Load it with timm.create_model("local-dir:{written.absolute()}", pretrained=True)')
 
 
-def show_predictions(folder: Path, images: list[Path]) -> None:
-    """Print the likeliest classes of each image.
-
-    Parameters
-    ----------
-    folder : Path
-        Output folder of a run.
-    images : list of Path
-        Image files.
-
-    Raises
-    ------
-    UserError
-        If there is no run, or a file is not an image.
-    """
-    from simulations.prediction import best_run, predict
-
-    run = best_run(folder)
-    known = "its accuracy unknown" if run.accuracy is None else f"{run.accuracy:.2%} accurate on its test split"
-    say(f"With {run.method}, seed {run.seed}, {known}:")
-    for prediction in predict(folder, run, images):
-        classes = ", ".join(f"{name} ({score:.3f})" for name, score in prediction.classes)
-        say(f"{prediction.image}: {classes}")
-
-
 def _start_early(flower: Flower, values: dict[str, object], output: Path) -> None:
     """Start Flower while its runs are checked, which imports torch; not where Ray is somebody else's."""
     if ExecutionSection.key_of("ray_address").name not in values:

@@ -25,8 +25,7 @@ def class_names_of(classes: str) -> tuple[str, ...]:
     UserError
         If there are fewer than two, or one stands twice.
     """
-    path = Path(classes)
-    text = path.read_text() if _is_file(path) else classes
+    text = Path(classes).read_text() if is_file(classes) else classes
     lines = text.split("\n" if "\n" in text else ",")
     names = tuple(line.strip() for line in lines if line.strip())
     if len(names) < 2 or len(set(names)) < len(names):
@@ -37,9 +36,21 @@ def class_names_of(classes: str) -> tuple[str, ...]:
     return names
 
 
-def _is_file(path: Path) -> bool:
+def is_file(classes: str) -> bool:
+    """Say whether a text is the path of a file, seen from the working directory, and no names.
+
+    Parameters
+    ----------
+    classes : str
+        As for :func:`class_names_of`.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+    """
     try:
-        return path.is_file()
-    except OSError:
-        # Many names make a text longer than a path may be.
+        return Path(classes).is_file()
+    except (OSError, ValueError):
+        # Many names make a text longer than a path may be, and a name may have what no path may.
         return False

@@ -54,6 +54,7 @@ def with_label_column(name: str, train: Dataset, test: Dataset, wanted: str) -> 
         train, test = _with_numbered_classes(name, train, test)
     loaded = ImageDataset(name, train, test, _class_names(train))
     _check_labels(loaded)
+    _check_two_classes(loaded)
     return loaded
 
 
@@ -138,4 +139,13 @@ def _check_labels(loaded: ImageDataset) -> None:
         raise UserError(
             f"The test split of {loaded.name} has the label {test.max()}, but the classes of its train split end "
             f"at {loaded.num_classes - 1}: remove those test images or add training images."
+        )
+
+
+def _check_two_classes(loaded: ImageDataset) -> None:
+    numbers = np.unique(loaded.labels("train"))
+    if len(numbers) == 1:
+        raise UserError(
+            f"All training images of {loaded.name} are of one class, {loaded.class_names[numbers[0]]!r}, but a "
+            "classifier needs two: add images of another class, or set label-column to another column."
         )

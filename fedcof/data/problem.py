@@ -229,8 +229,8 @@ def note_problem(config: Sampled, folder: Path) -> None:
         # The table is mapped from a file of the cache's entry.
         splits.append(KeptSplit(str(Path(features.filename).parent), len(features)))  # type: ignore[attr-defined]
     kept = KeptProblem(problem.class_names, problem.feature_dim, *splits)
-    leave_note(folder, _source(config), kept)
-    leave_note(problem_notes_dir(), _source(config), kept)
+    leave_note(folder, source_of(config), kept)
+    leave_note(problem_notes_dir(), source_of(config), kept)
 
 
 def features_seem_kept(config: Sampled) -> bool:
@@ -248,7 +248,7 @@ def features_seem_kept(config: Sampled) -> bool:
     """
     if config.data.is_precomputed:
         return True
-    return _has_kept_features(config) and has_note(problem_notes_dir(), _source(config))
+    return _has_kept_features(config) and has_note(problem_notes_dir(), source_of(config))
 
 
 def problem_notes_dir() -> Path:
@@ -258,14 +258,14 @@ def problem_notes_dir() -> Path:
 
 def kept_problem_of(config: Sampled) -> KeptProblem | None:
     """Give what another process has looked up for this one; None where it has to be looked up here."""
-    return noted_problem(_source(config)) if _has_kept_features(config) else None
+    return noted_problem(source_of(config)) if _has_kept_features(config) else None
 
 
 def _has_kept_features(config: Sampled) -> bool:
     return config.embedding.feature_cache and not config.data.on_nodes and not config.data.is_precomputed
 
 
-def _source(config: Sampled) -> tuple[str | int, ...]:
+def source_of(config: Sampled) -> tuple[str | int, ...]:
     """Name all that decides a run's features and labels."""
     dataset = config.data.dataset, config.data.image_column, config.data.label_column
     return (

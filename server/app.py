@@ -99,7 +99,7 @@ def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:
 
 
 def _plan(base: RunConfig) -> dict[str, Any]:
-    """Read the plan as it is now: who made it, whether it is ready, its runs, and what a failed one does to them."""
+    """Read the plan as it is now: who made it, whether it is ready, its runs, and whether they go on past one."""
     if not base.execution.plan:
         return {}
     plan: dict[str, Any] = json.loads(Path(base.execution.plan).read_text())

@@ -32,8 +32,8 @@ class Continuation(Strategy):
     """Runs another strategy so that its rounds come out the same each time, from whichever round on.
 
     Clients are drawn by the seed and the round's number; an upload that is not of the network's shapes, or not
-    finite, is left out; a client without a sample has not failed, and counts for no quorum; the aggregate keeps the arrays' types, where Flower's adaptive strategies turn float32 into
-    float64 and so send twice the bytes.
+    finite, is left out; a client without a sample has not failed, and counts for no quorum; the aggregate keeps
+    the arrays' types, where Flower's adaptive strategies turn float32 into float64 and so send twice the bytes.
 
     Parameters
     ----------

@@ -62,9 +62,7 @@ def _at_home(path: Path | None) -> Path | None:
     return at_home(path)
 
 
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder for the results.", callback=_at_home)
-]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.", callback=_at_home)]
 
 
 def _show_version(asked: bool) -> None:

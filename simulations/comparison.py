@@ -55,9 +55,7 @@ def comparison_runs(values: dict[str, object], methods: list[str], seeds: list[s
     return runs
 
 
-def laid_out(
-    values: dict[str, object], methods: list[str], seeds: list[str]
-) -> tuple[Runs, list[RunFailure]]:
+def laid_out(values: dict[str, object], methods: list[str], seeds: list[str]) -> tuple[Runs, list[RunFailure]]:
     """Lay a comparison out as runs, each with a folder of its own.
 
     A key that would change nothing for a method, or beside other values, keeps its default there, and runs that

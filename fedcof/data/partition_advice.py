@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-
-from fedcof.errors import UserError
 
 # Dealing takes some 30 microseconds a sample, and nobody waits minutes for a sentence.
 MOST_SAMPLES_TRIED = 100_000
@@ -97,15 +94,12 @@ def alpha_advice(can_be_dealt: Callable[[float], bool], alpha: float, num_sample
 
 
 def _towards_1(alpha: float) -> Iterator[float]:
-    """Give powers of ten from a number towards 1, with it, ever wider apart."""
-    first = math.ceil(math.log10(alpha)) if alpha < 1 else math.floor(math.log10(alpha))
-    exponents = list(range(first, 1) if first < 0 else range(first, -1, -1))
-    step = 1
-    while exponents and step < 2**MOST_TRIES:
+    """Give powers of ten from a number towards 1, with it, the farther from 1 the wider apart."""
+    exponent = math.log10(alpha)
+    exponents = range(math.floor(exponent) + 1, 1) if exponent < 0 else range(math.ceil(exponent) - 1, -1, -1)
+    while exponents:
         yield float(f"1e{exponents[0]}")
-        # Far from 1 a power of ten more or less makes no difference.
-        exponents = exponents[1 if len(exponents) < 8 else len(exponents) // 4 :]
-        step *= 2
+        exponents = exponents[max(1, len(exponents) // 4 if len(exponents) > 8 else 1) :]
 
 
 def _nearest_clients(sizes: IntArray, num_clients: int, classes_per_client: int, seed: int) -> int | None:

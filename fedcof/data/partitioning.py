@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcof.data.partition_advice import alpha_advice, pathological_advice
-from fedcof.data.section import DIRICHLET, INNER_DIRICHLET, PATHOLOGICAL, PARTITIONS
+from fedcof.data.section import DIRICHLET, INNER_DIRICHLET, PARTITIONS, PATHOLOGICAL
 from fedcof.errors import UserError, unknown_name
 
 if TYPE_CHECKING:

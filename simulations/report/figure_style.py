@@ -50,8 +50,9 @@ def plain_label(text: str, width: int) -> str:
     Returns
     -------
     str
-        One line, of composed characters, as fonts have them. Dollar signs are escaped, because two of them begin a formula; and a text that begins with an
-        underscore, which matplotlib takes for one that is to be hidden, gets a character of no width before it.
+        One line, of composed characters, as fonts have them. Dollar signs are escaped, because two of them begin
+        a formula; and a text that begins with an underscore, which matplotlib takes for one that is to be hidden,
+        gets a character of no width before it.
     """
     line = " ".join(unicodedata.normalize("NFC", printable(text)).split())
     shown = line if len(line) <= width else line[: width - 1].rstrip() + "…"

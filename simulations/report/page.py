@@ -26,8 +26,9 @@ from simulations.report.sentences import reading
 
 DASH = "\N{EN DASH}"
 MOST_NAMED_CLIENTS = 10
-# More keys than this stand together in one column, so that all columns fit on a page of 1,200 pixels.
-MOST_KEY_COLUMNS = 6
+# What a window of 1,200 pixels leaves to the columns of keys, and what they take; keys that need more share one.
+ROOM_FOR_KEYS, PIXELS_OF_A_CHARACTER, PIXELS_BETWEEN_COLUMNS = 430, 8, 15
+MOST_CHARACTERS_OF_A_LINE = 24
 
 _BACKBONE = EmbeddingSection.key_of("backbone").name
 
@@ -68,7 +69,7 @@ def page_of(
         .render(
             head=_common(results),
             keys=keys,
-            own_columns=len(keys) <= MOST_KEY_COLUMNS,
+            own_columns=_fit_side_by_side(averages, keys),
             failed=[(s.label, s.seeds, text_without_folders(s.reason)) for s in failed],
             averages=averages,
             embeds=any(_BACKBONE not in unused_keys(run.config) for run in results),
@@ -108,6 +109,17 @@ def _finalize(value: object) -> object:
 def _whole_command(command: str) -> Markup:
     """Keep the line ends of a command, which are part of quoted values, and make the rest printable."""
     return Markup("\n").join(escape(printable(line)) for line in command.split("\n"))
+
+
+def _fit_side_by_side(averages: Sequence[SeedAverage], keys: Sequence[str]) -> bool:
+    """Whether there is room for a column a key, of which headings are broken behind their hyphens."""
+    pixels = 0
+    for key in keys:
+        values = [str(average.values.get(key, DASH)) for average in averages]
+        longest = max(map(len, [*key.replace("-", "- ").split(), *values]))
+        characters = min(longest, MOST_CHARACTERS_OF_A_LINE)
+        pixels += characters * PIXELS_OF_A_CHARACTER + PIXELS_BETWEEN_COLUMNS
+    return pixels <= ROOM_FOR_KEYS
 
 
 def _number(value: float | None, form: str = ".2f", scale: float = 1) -> str:

@@ -177,7 +177,7 @@ def test_what_cannot_be_dealt_is_one_sentence(options, sentence):
     assert str(error.value).endswith(".")
 
 
-ADVICE = re.compile(r"(num-clients|classes-per-client|alpha) to (?:at most )?([\d.e+-]+\d)")
+ADVICE = re.compile(r"(num-clients|classes-per-client|alpha) to (?:at most )?([\d.e+-]*\d)")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,6 @@ ADVICE = re.compile(r"(num-clients|classes-per-client|alpha) to (?:at most )?([\
         {"partition": "inner-dirichlet", "alpha": 1e-3, "num_clients": 30},
         {"partition": "inner-dirichlet", "alpha": 1e-100},
         {"partition": "inner-dirichlet", "alpha": 1e308},
-        {"partition": "dirichlet", "alpha": 1e308},
         {"partition": "iid", "num_clients": 241},
     ],
 )

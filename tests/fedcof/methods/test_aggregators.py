@@ -146,7 +146,7 @@ FLAT = np.eye(4)[0]
         (
             [(0, 2, np.ones(4)), (1, 2, np.zeros(4))],
             0.0,
-            r"shrinkage 0, because .* at most 0 of 4 .*each of the classes 0, 1, .* one row.*set shrinkage to a larger",
+            r"shrinkage 0, because .* at most 0 of 4 .*each of the classes 0, 1, .*set shrinkage to a larger",
         ),
         (
             [(0, 2, FLAT), (0, 2, 2 * FLAT), (0, 1, -FLAT), (2, 3, FLAT)],
@@ -161,7 +161,7 @@ FLAT = np.eye(4)[0]
         (
             [(0, 1, FLAT), (0, 1, FLAT), (0, 2, FLAT), (1, 2, -FLAT)],
             "leave-one-out",
-            r"all rows are the same \(class 1, .*leave-one-out finds no scatter.*set shrinkage to a number above 0, or",
+            r"all rows are the same \(class 1, .* finds no scatter.*set shrinkage to a number above 0, or",
         ),
         ([(0, 1, np.ones(4)), (1, 1, np.zeros(4))], 0.5, "No class has more than one sample"),
         (

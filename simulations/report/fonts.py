@@ -18,6 +18,8 @@ from matplotlib.ft2font import FT2Font
 # From this version on matplotlib joins and orders letters as their script wants them.
 SHAPES_TEXT = tuple(map(int, matplotlib.__version__.split(".")[:2])) >= (3, 11)
 
+# It has a box for every character that there is, and matplotlib takes it where nothing else is left.
+_LAST_RESORT = "last resort"
 _PLAIN = ("normal", "regular", "book", "medium", 400, 500)
 _RIGHT_TO_LEFT = ("R", "AL", "AN")
 
@@ -78,7 +80,8 @@ def _families() -> list[tuple[str, str]]:
     """List the installed families with the file of their plain face, those without serifs first."""
     faces: dict[str, str] = {}
     for entry in font_manager.fontManager.ttflist:
-        if entry.style == "normal" and entry.weight in _PLAIN and entry.size == "scalable":
+        is_plain = entry.style == "normal" and entry.weight in _PLAIN and entry.size == "scalable"
+        if is_plain and _LAST_RESORT not in entry.name.lower():
             faces.setdefault(entry.name, entry.fname)
     return sorted(faces.items(), key=lambda face: ("sans" not in face[0].lower(), face[0]))
 

@@ -24,11 +24,16 @@ SCRIPTS = ["cat", "猫", "кошка", "γάτα", "고양이", "कुत्त
 
 @pytest.fixture
 def no_font_but_the_usual(monkeypatch):
+    """Only those that come with matplotlib, in which Chinese is boxes."""
     for cached in (fonts._family_with, fonts._families):
         cached.cache_clear()
-    monkeypatch.setattr(fonts, "_families", list)
+    manager = fonts.font_manager.fontManager
+    own = [entry for entry in manager.ttflist if entry.fname.startswith(matplotlib.get_data_path())]
+    assert own
+    monkeypatch.setattr(manager, "ttflist", own)
     yield
-    fonts._family_with.cache_clear()
+    for cached in (fonts._family_with, fonts._families):
+        cached.cache_clear()
 
 
 def texts_of(figure):

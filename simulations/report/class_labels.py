@@ -40,4 +40,4 @@ def names_behind(labels: Sequence[str], names: Sequence[str], shown: Collection[
         A sentence with a blank before it; empty where all names are drawn.
     """
     others = [f"{labels[number]} is {names[number]}" for number in sorted(shown) if labels[number] != names[number]]
-    return f" No font here can draw some names: {', '.join(others)}." if others else ""
+    return f" Names that no font could draw: {', '.join(others)}." if others else ""

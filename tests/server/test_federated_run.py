@@ -121,7 +121,8 @@ def test_clients_evaluate_on_what_they_hold_out(dataset, tmp_path):
 
 def test_a_client_without_samples_keeps_no_round_from_its_quorum(dataset, tmp_path):
     """A Dirichlet of few classes leaves most clients without any."""
-    config = config_of(dataset, partition="dirichlet", alpha=0.01, quorum=1.0, continue_fraction=1.0)
+    dealt = {"partition": "dirichlet", "alpha": 0.01}
+    config = config_of(dataset, method="fedncm", quorum=1.0, continue_fraction=1.0, **dealt)
     sizes = [len(indices) for indices in client_indices(config)]
     assert 0 < sizes.count(0) < CLIENTS
     probe, _ = run(config, tmp_path)

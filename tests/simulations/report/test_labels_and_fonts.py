@@ -56,7 +56,7 @@ def test_a_name_that_no_font_can_draw_is_a_number_in_the_picture_and_itself_on_t
         assert "class 1 is 猫" in caption
         assert "class 6 is 🐈" in caption
         assert "кошка" not in caption
-    assert "No font here" not in captions[0]
+    assert "no font could draw" not in captions[0]
     drawn = texts_of(class_accuracy(averages_over_seeds([result]), class_labels(names)))
     assert {"cat", "class 1", "кошка", "γάτα", "class 6", "été", "dog"} <= drawn
 
@@ -67,7 +67,7 @@ def test_of_many_classes_only_those_in_the_picture_are_explained(no_font_but_the
     shown = named_classes(averages, names)
     assert shown == {1, 99}
     assert names_behind(class_labels(names), names, shown) == (
-        " No font here can draw some names: class 1 is 猫1, class 99 is 猫99."
+        " Names that no font could draw: class 1 is 猫1, class 99 is 猫99."
     )
     (legend,) = class_accuracy(averages, class_labels(names)).legends
     assert "best class 99 90 %, worst class 1 10 %" in legend.get_texts()[0].get_text()

@@ -254,7 +254,7 @@ def _import_report() -> None:
 
 
 def _show(results: list[RunResult], output: Path, failures: Sequence[RunFailure] = ()) -> None:
-    made = [*results, *failures]
+    made: list[RunResult | RunFailure] = [*results, *failures]
     say(_headline(RunConfig.loosely(made[0].config)))
     keys = varying_keys(made)
     several = len({run.seed for run in made}) > 1

@@ -44,6 +44,15 @@ def test_wrong_input_is_one_sentence_and_a_status(fedcof, arguments, sentence, t
     assert "Traceback" not in message
 
 
+def test_a_tilde_behind_an_equal_sign_is_ones_home(fedcof, tmp_path, monkeypatch):
+    """Shells leave it to the command."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "results.json").write_text(json.dumps([{"format": 99}]))
+    status, message = fedcof("compare", "--output=~")
+    assert status == 2
+    assert f"{tmp_path / 'results.json'} was written by another version" in message
+
+
 def test_what_a_sentence_quotes_is_not_obeyed_by_the_terminal(fedcof):
     status, message = fedcof("predict", "\x1b[2J[red]\rnowhere", "image.png")
     assert status == 2

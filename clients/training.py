@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fedcof import UserError
 from fedcof.heads.trainable import Network
+from fedcof.run.protocol import NO_SAMPLE
 from fedcof.run.training import ADAMW, COSINE, TrainingSection
 
 logger = getLogger(__name__)
@@ -121,7 +122,8 @@ def train(
         If there is no sample, the loss is not finite, or one sample alone does not fit into the device's memory.
     """
     if not len(labels):
-        raise UserError("it has no sample to train on")
+        # An error and no reply of another kind, because Flower's own strategies take a reply for a network.
+        raise UserError(NO_SAMPLE)
     step = _Step(network, settings, device or torch.device("cpu"), dtype)
     network.to(step.device).train()
     loss = 0.0

@@ -22,6 +22,7 @@ from fedcof.data.problem import dataset_of
 from fedcof.errors import refused_by_system
 from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
+from fedcof.run.failures import RunFailure, note_failure
 from fedcof.run.results import append_result
 from server.federation import Federation
 from server.reporting import FAILURE_FILE_NAME, FINISHED, PROGRESS
@@ -40,18 +41,8 @@ def main(grid: Grid, context: Context) -> None:
     """Run what the run-config asks for: one run, or those that its plan lists."""
     base = RunConfig.from_mapping(context.run_config)
     output = Path(base.execution.output or Path.home() / ".fedcof" / "runs" / str(context.run_id))
-    runs = planned_runs(base)
-    federation = None
     try:
-        if base.data.on_nodes:
-            _say_intake(runs[0][1], output)
-        for number, (folder, config) in enumerate(runs, start=1):
-            _check_driver(base)
-            if federation is None or len(federation.get_node_ids()) != config.data.num_clients:
-                federation = _federation(grid, config, output / folder)
-            _await_command(base)
-            watch = _progress_log(number, len(runs), config.num_replies)
-            append_result(output, execute(federation, config, output, folder, watch))
+        _run_all(grid, base, output)
     except (UserError, OSError) as error:
         sentence = refused_by_system(error) if isinstance(error, OSError) else error
         # A full disk has no room for the sentence either; Flower passes it on, with words of its own around it.
@@ -69,6 +60,33 @@ def _say_intake(config: RunConfig, output: Path) -> None:
         logger.info("%s", line)
     if intake.left_out:
         write_left_out(intake.left_out, output)
+
+
+def _run_all(grid: Grid, base: RunConfig, output: Path) -> None:
+    runs = planned_runs(base)
+    federation, num_clients = None, 0
+    if runs:
+        # The nodes join while the command that made the plan may still be looking up what the runs need.
+        folder, first = runs[0]
+        if base.data.on_nodes:
+            _say_intake(first, output)
+        _check_driver(base)
+        federation, num_clients = _federation(grid, first, output / folder), first.data.num_clients
+        _await_command(base)
+        # A run for which there turned out not to be what it needs is no longer planned.
+        runs = planned_runs(base)
+    for number, (folder, config) in enumerate(runs, start=1):
+        _check_driver(base)
+        if federation is None or num_clients != config.data.num_clients:
+            federation, num_clients = _federation(grid, config, output / folder), config.data.num_clients
+        watch = _progress_log(number, len(runs), config.num_replies)
+        try:
+            append_result(output, execute(federation, config, output, folder, watch))
+        except UserError as error:
+            if not _plan(base).get("goes_on"):
+                raise
+            note_failure(output, RunFailure.of(config, error))
+            logger.warning("%s, seed %d failed: %s", config.method.name, config.data.seed, error)
 
 
 def _federation(grid: Grid, config: RunConfig, folder: Path) -> Federation:
@@ -100,13 +118,16 @@ def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:
 
 
 def _plan(base: RunConfig) -> dict[str, Any]:
+    """Read the plan as it is now: who made it, whether it is ready, its runs, and whether they go on past one."""
+    if not base.execution.plan:
+        return {}
     plan: dict[str, Any] = json.loads(Path(base.execution.plan).read_text(encoding="utf-8"))
     return plan
 
 
 def _await_command(base: RunConfig) -> None:
     """Wait for the command that made the plan, which may still be looking up what the runs need."""
-    while base.execution.plan and not _plan(base).get("ready", True):
+    while not _plan(base).get("ready", True):
         _check_driver(base)
         time.sleep(POLL_SECONDS)
 

@@ -51,7 +51,18 @@ Settings = Annotated[
         autocompletion=_complete_setting,
     ),
 ]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.")]
+
+
+def _at_home(path: Path | None) -> Path | None:
+    """Take a tilde for the user's home: no shell does behind an equal sign."""
+    if path is None or not str(path).startswith("~"):
+        return path
+    from simulations.scenario import at_home
+
+    return at_home(path)
+
+
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.", callback=_at_home)]
 
 
 def _show_version(asked: bool) -> None:
@@ -104,12 +115,17 @@ def compare(
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     output: Output = None,
 ) -> None:
-    """Compare methods, seeds and lists of values (-c alpha=[0.1,1.0]); with --output an interrupted one goes on."""
+    """Compare methods, seeds and lists of values (-c alpha=[0.1,1.0]); with --output an interrupted one goes on.
+
+    A run that cannot be made is listed with the reason, the others are made, and the exit status is 1.
+    """
     from simulations import commands
     from simulations.results_folder import results_folder
 
     with results_folder(output, scenario) as folder:
-        commands.compare(scenario, settings or [], _items(methods), _items(seeds), folder)
+        failed = commands.compare(scenario, settings or [], _items(methods), _items(seeds), folder)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 
 from fedcof.data.intake import LEFT_OUT_FILE_NAME, LeftOut, bad_images_listed, write_left_out
@@ -23,6 +23,7 @@ class Intakes:
     def __init__(self, output: Path) -> None:
         self._output = output
         self._said: set[str] = set()
+        self._left_out: dict[Hashable, tuple[LeftOut, ...]] = {}
 
     def say(self, configs: Iterable[RunConfig], thorough: bool = False) -> None:
         """Say in a line for each split what is taken of it and what is not, and list the latter.
@@ -39,13 +40,13 @@ class Intakes:
         UserError
             If a dataset cannot be loaded, or images of it cannot be used.
         """
-        left_out: list[LeftOut] = []
         with bad_images_listed(self._output):
             by_source = {config.data.source: config for config in configs if not config.data.is_precomputed}
-            for config in by_source.values():
+            for source, config in by_source.items():
                 intake = (decoded_dataset_of if thorough else dataset_of)(config).intake
-                left_out += intake.left_out
+                self._left_out[source] = intake.left_out
                 self.say_lines(intake.summary())
+        left_out = [each for of_source in self._left_out.values() for each in of_source]
         write_left_out(left_out, self._output)
         if left_out and LEFT_OUT_FILE_NAME not in self._said:
             say(f"What is left out is listed in {self._output / LEFT_OUT_FILE_NAME}")

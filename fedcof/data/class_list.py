@@ -29,7 +29,7 @@ def class_names_of(classes: str) -> tuple[str, ...]:
         If there are fewer than two, or one stands twice; or the file is no text.
     """
     path = Path(classes)
-    return listed_names(text_of_file(path) if _is_file(path) else classes)
+    return listed_names(text_of_file(path) if is_file(classes) else classes)
 
 
 def listed_names(text: str) -> tuple[str, ...]:
@@ -159,9 +159,21 @@ def _names_in(text: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _is_file(path: Path) -> bool:
+def is_file(classes: str) -> bool:
+    """Say whether a text is the path of a file, seen from the working directory, and no names.
+
+    Parameters
+    ----------
+    classes : str
+        As for :func:`class_names_of`.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+    """
     try:
-        return path.is_file()
+        return Path(classes).is_file()
     except (OSError, ValueError):
-        # Many names make a text longer than a path may be, and a name may hold what no path does.
+        # Many names make a text longer than a path may be, and a name may have what no path may.
         return False

@@ -52,6 +52,7 @@ def with_label_column(name: str, train: Dataset, test: Dataset, wanted: str) -> 
     train, test = (_renamed(split, column, "label") for split in (train, test))
     labels = [_labels_of(name, split) for split in (train, test)]
     class_names, *ids = matched_labels(name, *labels)
+    _check_two_classes(name, ids[0], class_names)
     train, test = (_with_ids(split, of, class_names) for split, of in zip((train, test), ids, strict=True))
     return ImageDataset(name, train, test, class_names)
 
@@ -111,6 +112,14 @@ def _labels_of(name: str, split: Dataset) -> SplitLabels:
     if missing:
         raise UserError(f"In {name} {missing} rows of the {called} split have no label: remove or label them.")
     return labels_in(f"the {called} split of {name}", column, split.features["label"])
+
+
+def _check_two_classes(name: str, ids: NDArray[np.int64], class_names: tuple[str, ...]) -> None:
+    if (ids == ids[0]).all():
+        raise UserError(
+            f"All training images of {name} are of one class, {class_names[ids[0]]!r}, but a classifier needs two: "
+            "add images of another class, or set label-column to another column."
+        )
 
 
 def _with_ids(split: Dataset, ids: NDArray[np.int64], class_names: tuple[str, ...]) -> Dataset:

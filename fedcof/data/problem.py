@@ -285,12 +285,12 @@ def note_problem(config: Sampled, folder: Path) -> None:
     kept = KeptProblem(
         problem.class_names, problem.feature_dim, **splits, left_out=problem.left_out, summary=summary
     )
-    leave_note(folder, _source(config), kept)
+    leave_note(folder, source_of(config), kept)
     # What is left out is listed beside the results of every run, so it has to be looked up for each.
     stamp = "" if intake.left_out else stamp_of(config)
     # Without a note the next command looks it up anew.
     with suppress(OSError):
-        leave_note(problem_notes_dir(), _source(config), kept, stamp)
+        leave_note(problem_notes_dir(), source_of(config), kept, stamp)
 
 
 def take_earlier_note(config: Sampled, folder: Path) -> KeptProblem | None:
@@ -309,9 +309,9 @@ def take_earlier_note(config: Sampled, folder: Path) -> KeptProblem | None:
         What that found; None if there is no such note, and the run has to be looked up.
     """
     stamp = stamp_of(config) if _has_kept_features(config) else ""
-    kept = read_note(problem_notes_dir(), _source(config), stamp) if stamp else None
+    kept = read_note(problem_notes_dir(), source_of(config), stamp) if stamp else None
     if kept is not None:
-        leave_note(folder, _source(config), kept)
+        leave_note(folder, source_of(config), kept)
     return kept
 
 
@@ -330,7 +330,7 @@ def features_seem_kept(config: Sampled) -> bool:
     """
     if config.data.is_precomputed:
         return True
-    return _has_kept_features(config) and read_note(problem_notes_dir(), _source(config)) is not None
+    return _has_kept_features(config) and read_note(problem_notes_dir(), source_of(config)) is not None
 
 
 def problem_notes_dir() -> Path:
@@ -340,14 +340,14 @@ def problem_notes_dir() -> Path:
 
 def kept_problem_of(config: Sampled) -> KeptProblem | None:
     """Give what another process has looked up for this one; None where it has to be looked up here."""
-    return noted_problem(_source(config)) if _has_kept_features(config) else None
+    return noted_problem(source_of(config)) if _has_kept_features(config) else None
 
 
 def _has_kept_features(config: Sampled) -> bool:
     return config.embedding.feature_cache and not config.data.on_nodes and not config.data.is_precomputed
 
 
-def _source(config: Sampled) -> tuple[str | int, ...]:
+def source_of(config: Sampled) -> tuple[str | int, ...]:
     """Name all that decides a run's features and labels."""
     dataset = config.data.dataset, config.data.image_column, config.data.label_column, config.data.bad_images
     return (

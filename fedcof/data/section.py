@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedcof.data.class_list import is_file
 from fedcof.errors import UserError
 from fedcof.keys import ABOVE_0, AT_LEAST_0, AT_LEAST_1, PROBABILITY, Acts, Beside, Changes, Section, Shown, key
 
@@ -37,8 +38,8 @@ def _place_of_dataset(name: str) -> str:
 
 
 def _place_of_classes(classes: str) -> str:
-    # Names that look like a path would have to begin like one.
-    return classes if classes.startswith(("/", "~", "./", "../")) else ""
+    # Names that look like a path would have to begin like one, or be called as a file is that lies here.
+    return classes if classes.startswith(("/", "~", "./", "../")) or is_file(classes) else ""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ TINY = ("-c", "backbone=test_efficientnet", "-c", "weights=none", "-c", "image-s
         (["simulate", "-c", "method=fedsgd"], "Unknown method 'fedsgd': choose one of fedncm, fedcof"),
         (["compare", "--methods", "fedncm,fedsgd"], "Unknown method 'fedsgd': choose one of fedncm, fedcof"),
         (["compare", "--seeds", "0,one"], "The key seed is 'one', but it takes a whole number"),
+        (["compare", "--seeds", ""], "The option --seeds names no seed"),
+        (["compare", "--seeds", " , "], "The option --seeds names no seed"),
+        (["compare", "--methods", ","], "The option --methods names no method"),
         (["simulate", "-c", "backbone=resnet5"], "Unknown backbone 'resnet5'"),
         (["simulate", "-c", "colour=red"], "Unknown key 'colour'"),
         (["simulate", "-c", "alpha"], "The setting 'alpha' has no value: write it as key=value"),
@@ -40,6 +43,15 @@ def test_wrong_input_is_one_sentence_and_a_status(fedcof, arguments, sentence, t
     assert sentence in message
     assert message.strip().count("\n") == 0
     assert "Traceback" not in message
+
+
+def test_a_tilde_behind_an_equal_sign_is_ones_home(fedcof, tmp_path, monkeypatch):
+    """Shells leave it to the command."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "results.json").write_text(json.dumps([{"format": 99}]))
+    status, message = fedcof("compare", "--output=~")
+    assert status == 2
+    assert f"{tmp_path / 'results.json'} was written by another version" in message
 
 
 def test_what_a_sentence_quotes_is_not_obeyed_by_the_terminal(fedcof):

@@ -332,3 +332,17 @@ def test_cifar_100_has_its_fine_classes():
     assert cifar.class_names[:2] == ("apple", "aquarium_fish")
     assert (np.bincount(cifar.labels("train")) == 500).all()
     assert rgb_images(cifar.test, [0])[0].size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ([0, 0, 0], Value("int64")),
+        ([0, 0, 0], ClassLabel(names=["cat", "dog"])),
+        (["cat", "cat", "cat"], Value("string")),
+    ],
+)
+def test_a_table_of_one_class_is_said_to_be_one(tmp_path, labels, kind):
+    name = write_parquet(tmp_path / "tables", columns(labels), columns(labels[:1]), image=Image(), label=kind)
+    called = "0" if kind == Value("int64") else "cat"
+    assert f"are of one class, {called!r}, but a classifier needs two" in sentence_of(name)

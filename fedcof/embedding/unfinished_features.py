@@ -34,7 +34,7 @@ logger = getLogger(__name__)
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive rows that are whole and synced.
+    """Consecutive rows that are whole.
 
     Attributes
     ----------
@@ -74,10 +74,11 @@ class Kept:
 class UnfinishedFeatures:
     """The features of a split while it is embedded; the caller keeps other processes from the folder.
 
-    Rows are written where they belong in ``features.npy``. A chunk of them counts once it is synced and a line
-    beside it says so, with its digest. Entering the context takes what an earlier process has left and is still
-    what was written; all else is embedded again, with a warning in the log if it is damaged. Nothing is mapped: to
-    write to a mapped file on a full disk would kill the process.
+    Rows are written where they belong in ``features.npy``. A chunk of them counts once a line beside it says so,
+    with its digest, which is what a kill of the process leaves. A crash of the machine may take what was not yet
+    synced, of which there is only that of some seconds; the digests find out. Entering the context takes what an
+    earlier process has left and is still what was written; all else is embedded again, with a warning in the log if
+    it is damaged. Nothing is mapped: to write to a mapped file on a full disk would kill the process.
 
     Parameters
     ----------
@@ -95,6 +96,7 @@ class UnfinishedFeatures:
         self._header = _header_of(shape)
         self._rows_of_a_chunk = min(shape[0] // CHUNKS_OF_A_SPLIT, MOST_ROWS)
         self._chunks: list[Chunk] = []
+        self._synced = time.monotonic()
         self._begin(0)
 
     def __enter__(self) -> Self:
@@ -132,7 +134,7 @@ class UnfinishedFeatures:
 
     @property
     def num_kept(self) -> int:
-        """Number of rows that are whole and synced."""
+        """Number of rows that are whole."""
         return sum(chunk.stop - chunk.start for chunk in self._chunks)
 
     @property
@@ -185,9 +187,11 @@ class UnfinishedFeatures:
 
     def _end_chunk(self) -> None:
         if self._stop > self._start:
-            sync_written(self._file)
+            # More often it would hold up a fast backbone, on a busy disk for longer than the embedding takes.
+            if time.monotonic() - self._synced >= MOST_SECONDS:
+                sync_written(self._file)
+                self._synced = time.monotonic()
             chunk = Chunk(self._start, self._stop, self._digest.hexdigest())
-            # Not synced: a line that a crash of the machine takes costs its chunk and nothing else.
             write_all(self._list, (json.dumps(asdict(chunk)) + "\n").encode())
             insort(self._chunks, chunk, key=attrgetter("start"))
         self._begin(self._stop)

@@ -301,18 +301,24 @@ def test_a_kill_costs_little_of_a_large_split_or_of_a_slow_one(tmp_path, monkeyp
         assert features.bytes_missing == (6400 - 350) * 8
 
 
-def test_a_chunk_is_synced_before_its_line_is_written(tmp_path, monkeypatch):
-    events = []
+def test_a_chunk_is_synced_before_its_line_is_written_every_few_seconds(tmp_path, monkeypatch):
+    events, now = [], 0.0
     sync, write = unfinished_features.sync_written, unfinished_features.write_all
 
     def note_write(file, content):
         events.append(Path(file.name).name)
         write(file, content)
 
+    monkeypatch.setattr(unfinished_features.time, "monotonic", lambda: now)
     monkeypatch.setattr(unfinished_features, "sync_written", lambda file: (events.append("sync"), sync(file)))
     monkeypatch.setattr(unfinished_features, "write_all", note_write)
-    with UnfinishedFeatures(tmp_path / "features", "name", (4, 1)) as features:
+    rows = np.ones((2, 1), np.float32)
+    with UnfinishedFeatures(tmp_path / "features", "name", (6, 1)) as features:
         events.clear()
-        features.add(0, np.ones((2, 1), np.float32))
-        features.add(2, np.ones((2, 1), np.float32))
-    assert events == ["features.npy", "sync", "chunks.jsonl"] * 2
+        features.add(0, rows)
+        assert events == ["features.npy", "chunks.jsonl"]
+        now = unfinished_features.MOST_SECONDS
+        features.add(2, rows)
+        assert events[2:] == ["features.npy", "sync", "chunks.jsonl"]
+        features.add(4, rows)
+        assert events[5:] == ["features.npy", "chunks.jsonl"]

@@ -73,7 +73,7 @@ def intruding_file(error: BaseException) -> str | None:
         path = Path(file).absolute()
         path = path.parent if path.name == "__init__.py" else path
         hidden = PathFinder.find_spec(path.stem, others) if path.parent in theirs else None
-        if hidden and hidden.origin and path.stem not in PACKAGES:
+        if hidden and hidden.origin and path.stem not in (*PACKAGES, Path(__file__).stem):
             return file
     return None
 

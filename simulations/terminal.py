@@ -17,7 +17,7 @@ WIDTH_OF_A_FILE = 160
 # A column of text is wrapped to no less than this, or to its longest text.
 LEAST_OF_A_TEXT = 12
 _NARROWEST = 3
-LEAST_COLUMNS = 20
+LEAST_COLUMNS, USUAL_WIDTH = 20, 80
 _LEAST_FOR_BARS = 60
 # The table's left border; and of each column the blank before and after it, and the border behind it.
 _FRAME, _BETWEEN = 1, 3
@@ -25,12 +25,13 @@ _FRAME, _BETWEEN = 1, 3
 # Names, paths, reasons and values are text and no markup, whoever prints them.
 console = Console(markup=False, emoji=False)
 _columns = os.environ.get("COLUMNS", "")
-if not console.is_terminal and not _columns.isdecimal():
+# Some terminals say 0 or 1 where they do not know.
+_known = console.width >= LEAST_COLUMNS
+if not console.is_terminal and not (_columns.isdecimal() and _known):
     # Written to a file or a pipe, a table has no need to be cut.
     console.width = WIDTH_OF_A_FILE
-elif console.width < LEAST_COLUMNS:
-    # Some terminals say 0 or 1 where they do not know.
-    console.width = LEAST_COLUMNS
+elif not _known:
+    console.width = USUAL_WIDTH
 
 
 def say(text: str, style: str = "") -> None:

@@ -112,6 +112,11 @@ def _entries(folder: Path, split: str, label: str, found: Walk) -> Iterator[os.D
             yield entry
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name was not put there by a person, or is not to be seen."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
 def _flaw_of_entry(entry: os.DirEntry[str]) -> Flaw | None:
     """Say why an entry is not looked at, judging by all but its content; None if it is."""
     if entry.name.startswith("."):

@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import PIL.Image
-
+from fedcof.data.folder_walk import is_hidden
+from fedcof.embedding.flaws import Kind
+from fedcof.embedding.image_check import flaw_of
 from fedcof.errors import UserError, first_line
 
-NO_IMAGE, HIDDEN, TWICE = "no image", "hidden", "linked to twice"
+TWICE = "linked to twice"
 NAMES_SHOWN = 3
 
 # What is left out, by the reason.
@@ -139,31 +140,19 @@ def _files_below(folder: Path, visited: set[tuple[int, int]]) -> Iterator[tuple[
                 yield parent, TWICE
             continue
         visited.add((state.st_dev, state.st_ino))
-        yield from ((parent / hidden, HIDDEN) for hidden in sorted(folders) if hidden.startswith("."))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from ((parent / name, HIDDEN if name.startswith(".") else "") for name in sorted(files))
+        yield from ((parent / hidden, Kind.HIDDEN) for hidden in sorted(folders) if is_hidden(hidden))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from ((parent / name, Kind.HIDDEN if is_hidden(name) else "") for name in sorted(files))
     yield from ((Path(error.filename), _unreadable(error)) for error in unreadable)
 
 
 def _reason_against(path: Path) -> str:
-    """Say why what was found is not taken; empty if it is."""
-    try:
+    """Say why what was found is not taken; empty if it is an image, be it a damaged one."""
+    if not path.is_file():
         # A pipe would be waited for.
-        return "" if path.is_file() and _is_image(path) else NO_IMAGE
-    except OSError as error:
-        return _unreadable(error)
-
-
-def _is_image(path: Path) -> bool:
-    """Decide by its content whether a file is an image, whole or not; raises OSError if it cannot be read."""
-    with path.open("rb") as file:
-        try:
-            PIL.Image.open(file).close()
-        except PIL.UnidentifiedImageError:
-            return False
-        except Exception:  # What begins as an image and trips Pillow up is said to be damaged when it is read.
-            return True
-    return True
+        return Kind.NO_IMAGE
+    flaw = flaw_of(path)
+    return "" if flaw is None or flaw.kind is Kind.BROKEN else flaw.kind
 
 
 def _unreadable(error: OSError) -> str:

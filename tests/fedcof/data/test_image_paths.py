@@ -1,6 +1,7 @@
 """Files, folders and patterns: every image once, and all that is left out is said."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest

@@ -8,7 +8,7 @@ from flwr.app import Context, RecordDict
 
 from clients.policy import Act, NodePolicy
 from clients.refusal import Refusal
-from fedcof.data.class_list import names_in
+from fedcof.data.class_list import classes_text, listed_names
 from fedcof.data.section import NODES
 from fedcof.embedding.section import place_of_weights
 from fedcof.run.config import RunConfig
@@ -79,6 +79,6 @@ def _with_own_places(config: RunConfig, node_config: Mapping[str, object]) -> Ru
         weights = str(node_config[WEIGHTS])
     elif place_of_weights(weights):
         raise Refusal(f"weights from a file were asked for, but its node-config names no {WEIGHTS}")
-    # With line ends between them nobody takes the names for a file's.
-    classes = "\n".join(names_in(config.data.classes))
+    # Read as names here, so that nobody takes them for a file's.
+    classes = classes_text(listed_names(config.data.classes))
     return config.replaced(classes=classes, weights=weights, test_data="")

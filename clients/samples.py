@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +20,10 @@ from torch import Tensor
 
 from clients.asked import policy_of
 from clients.cells import NOT_SENT, cells_of
+from clients.node_state import state_of
 from clients.policy import NodePolicy, refused
-from fedcof.data.class_list import class_names_of
+from clients.refusal import Refusal
+from fedcof.data.class_list import listed_names
 from fedcof.data.problem import backbone_of
 from fedcof.data.virtual_clients import client_images, client_samples
 from fedcof.embedding.feature_table import feature_cache_dir
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     import datasets
 
 IMAGES_AT_ONCE = 256
+logger = getLogger("flwr")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +89,19 @@ def held_here(config: RunConfig, client: int, context: Context, held_out: bool =
     policy = policy_of(context)
     if policy is None:
         return Held(*client_samples(config, client, held_out))
+    from fedcof.embedding.images import UndecodableImageError
+
+    try:
+        return _held_on_node(config, policy, held_out, _node_images(config, context))
+    except UndecodableImageError:
+        _images_of.cache_clear()
+        return _held_on_node(config, policy, held_out, _node_images(config, context, thorough=True))
+
+
+def _held_on_node(config: RunConfig, policy: NodePolicy, held_out: bool, images: datasets.Dataset) -> Held:
     from fedcof.embedding.feature_cache import cached_features
     from fedcof.embedding.features import extract_features
 
-    images = _node_images(_data_of(context), config.data.classes)
     mine = _sendable(config, images, policy, held_out)
     backbone, progress = backbone_of(config), _deadline(policy)
     if not len(images):
@@ -122,7 +136,7 @@ def images_here(
     policy = policy_of(context)
     if policy is None:
         return client_images(config, client, held_out)
-    images = _node_images(_data_of(context), config.data.classes)
+    images = _node_images(config, context)
     mine = _sendable(config, images, policy, held_out)
     return images.select(mine.places), torch.from_numpy(mine.labels)
 
@@ -142,7 +156,7 @@ def _sendable(config: RunConfig, images: datasets.Dataset, policy: NodePolicy, h
     from fedcof.embedding.images import column_values
 
     labels = column_values(images, "label").astype(np.int64)
-    names = class_names_of(config.data.classes)
+    names = listed_names(config.data.classes)
     digests = _digests(images)
     classes = [names[label] for label in labels]
     if config.privacy.epsilon:
@@ -191,12 +205,33 @@ def _deadline(policy: NodePolicy) -> Callable[[int], None]:
     return on_batch
 
 
-def _data_of(context: Context) -> str:
-    return str(context.node_config[DATA])
+def _node_images(config: RunConfig, context: Context, thorough: bool = False) -> datasets.Dataset:
+    # In the folder where the node notes its answers, which no message carries away.
+    folder = state_of(context.node_config).folder
+    data = str(context.node_config[DATA])
+    return _images_of(data, config.data.classes, config.data.bad_images, folder, thorough)
 
 
 @lru_cache(maxsize=2)
-def _node_images(data: str, classes: str) -> datasets.Dataset:
-    from fedcof.data.node_data import load_node_images
+def _images_of(data: str, classes: str, bad_images: str, folder: Path, thorough: bool) -> datasets.Dataset:
+    """Read a node's images. What is left out of them goes to its own log: the server learns no name of a file."""
+    from fedcof.data.intake import LEFT_OUT_FILE_NAME, BadImagesError, write_left_out
+    from fedcof.data.node_data import read_node_images
 
-    return load_node_images(data, class_names_of(classes))
+    try:
+        # Names not from a file, even if they look like its path: a server would be told what stands in it.
+        found = read_node_images(data, listed_names(classes), bad_images, thorough)
+    except BadImagesError as error:
+        logger.error("%s All are listed in %s.", error, folder / LEFT_OUT_FILE_NAME)
+        with suppress(OSError):
+            write_left_out(error.left_out, folder)
+        bad = sum(each.is_bad for each in error.left_out)
+        raise Refusal(
+            f"{bad} of its images cannot be used: its log names them; mend or remove them there, or set bad-images "
+            "to skip for the run"
+        ) from error
+    for line in found.intake.summary():
+        logger.info("%s", line)
+    with suppress(OSError):
+        write_left_out(found.intake.left_out, folder)
+    return found.images

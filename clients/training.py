@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from clients.refusal import Refusal
 from fedcof import UserError
 from fedcof.heads.trainable import Network
+from fedcof.run.protocol import NO_SAMPLE
 from fedcof.run.training import ADAMW, COSINE, TrainingSection
 
 logger = getLogger(__name__)
@@ -121,7 +123,8 @@ def train(
         If there is no sample, the loss is not finite, or one sample alone does not fit into the device's memory.
     """
     if not len(labels):
-        raise UserError("it has no sample to train on")
+        # An error and no reply of another kind, because Flower's own strategies take a reply for a network.
+        raise Refusal(NO_SAMPLE)
     step = _Step(network, settings, device or torch.device("cpu"), dtype)
     network.to(step.device).train()
     loss = 0.0

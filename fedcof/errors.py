@@ -1,5 +1,7 @@
 """The one exception that a user is meant to read."""
 
+import os
+
 
 class UserError(Exception):
     """Something the user can mend.
@@ -27,6 +29,32 @@ def unknown_name(kind: str, name: object, known: list[str]) -> UserError:
         To be raised by the caller.
     """
     return UserError(f"Unknown {kind} {name!r}: choose one of {', '.join(known)}.")
+
+
+def refused_by_system(error: OSError) -> UserError:
+    """Make the error for what the operating system refuses: a full or read-only disk, a file in a folder's place.
+
+    Parameters
+    ----------
+    error : OSError
+        What it said.
+
+    Returns
+    -------
+    UserError
+        To be raised by the caller.
+    """
+    reason = error.strerror or first_line(error)
+    if error.filename is None:
+        return UserError(f"The operating system refused ({reason}): see that disks have room and can be written.")
+    return UserError(
+        f"The file or folder {_named(error.filename)} cannot be used ({reason}): see that it is where it should "
+        "be, that it may be read and written, and that its disk has room; or name another."
+    )
+
+
+def _named(filename: object) -> str:
+    return os.fsdecode(filename) if isinstance(filename, bytes) else str(filename)
 
 
 def first_line(error: BaseException) -> str:

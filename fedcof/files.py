@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 from collections.abc import Iterator
@@ -47,6 +48,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     try:
         yield unfinished
         put_in_place(unfinished, path)
+    except OSError as error:
+        # What a full disk refuses has no name, and the unfinished file's says nothing to anybody.
+        if error.filename in (None, str(unfinished)):
+            error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -69,6 +75,32 @@ def put_in_place(unfinished: Path, path: Path) -> None:
         _sync(unfinished)
     unfinished.replace(path)
     _sync_folder(path.parent)
+
+
+def write_all(file: io.FileIO, content: bytes) -> None:
+    """Write at a file's position, all or with an OSError: a full disk may take a part without one.
+
+    Parameters
+    ----------
+    file : io.FileIO
+        A file opened without a buffer.
+    content : bytes
+        What to write.
+    """
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def sync_written(file: io.FileIO) -> None:
+    """Wait until what was written to an open file is on disk.
+
+    Parameters
+    ----------
+    file : io.FileIO
+        A file opened without a buffer.
+    """
+    os.fsync(file.fileno())
 
 
 def _sync(path: Path) -> None:

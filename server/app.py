@@ -6,17 +6,23 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from logging import getLogger
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedcof import UserError
-from fedcof.data.class_list import class_names_of
+from fedcof.data.class_list import class_names_of, classes_text
+from fedcof.data.intake import bad_images_listed, write_left_out
+from fedcof.data.problem import dataset_of
+from fedcof.errors import refused_by_system
 from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
+from fedcof.run.failures import RunFailure, note_failure
 from fedcof.run.results import append_result
 from server.federation import Federation
 from server.name_book import NameBook
@@ -36,20 +42,52 @@ def main(grid: Grid, context: Context) -> None:
     """Run what the run-config asks for: one run, or those that its plan lists."""
     base = RunConfig.from_mapping(context.run_config)
     output = Path(base.execution.output or Path.home() / ".fedcof" / "runs" / str(context.run_id))
-    runs = planned_runs(base)
-    federation = None
     try:
-        for number, (folder, config) in enumerate(runs, start=1):
-            _check_driver(base)
-            if federation is None or len(federation.get_node_ids()) != config.data.num_clients:
-                federation = _federation(grid, config, output / folder)
-            _await_command(base)
-            watch = _progress_log(number, len(runs), config.num_replies)
-            append_result(output, execute(federation, config, output, folder, watch))
-    except UserError as error:
-        write_whole(output / FAILURE_FILE_NAME, str(error))
-        raise
+        _run_all(grid, base, output)
+    except (UserError, OSError) as error:
+        sentence = refused_by_system(error) if isinstance(error, OSError) else error
+        # A full disk has no room for the sentence either; Flower passes it on, with words of its own around it.
+        with suppress(OSError):
+            write_whole(output / FAILURE_FILE_NAME, str(sentence))
+        raise sentence from error
     logger.info("%s %s", FINISHED, output)
+
+
+def _say_intake(config: RunConfig, output: Path) -> None:
+    """Log what is taken of the server's own test images; what is left out is listed beside the results."""
+    with bad_images_listed(output):
+        intake = dataset_of(config).intake
+    for line in intake.summary():
+        logger.info("%s", line)
+    if intake.left_out:
+        write_left_out(intake.left_out, output)
+
+
+def _run_all(grid: Grid, base: RunConfig, output: Path) -> None:
+    runs = planned_runs(base)
+    federation, num_clients = None, 0
+    if runs:
+        # The nodes join while the command that made the plan may still be looking up what the runs need.
+        folder, first = runs[0]
+        if base.data.on_nodes:
+            _say_intake(first, output)
+        _check_driver(base)
+        federation, num_clients = _federation(grid, first, output / folder), first.data.num_clients
+        _await_command(base)
+        # A run for which there turned out not to be what it needs is no longer planned.
+        runs = planned_runs(base)
+    for number, (folder, config) in enumerate(runs, start=1):
+        _check_driver(base)
+        if federation is None or num_clients != config.data.num_clients:
+            federation, num_clients = _federation(grid, config, output / folder), config.data.num_clients
+        watch = _progress_log(number, len(runs), config.num_replies)
+        try:
+            append_result(output, execute(federation, config, output, folder, watch))
+        except UserError as error:
+            if not _plan(base).get("goes_on"):
+                raise
+            note_failure(output, RunFailure.of(config, error))
+            logger.warning("%s, seed %d failed: %s", config.method.name, config.data.seed, error)
 
 
 def _federation(grid: Grid, config: RunConfig, folder: Path) -> Federation:
@@ -76,16 +114,23 @@ def planned_runs(base: RunConfig) -> list[tuple[str, RunConfig]]:
     """
     if base.data.on_nodes:
         # The nodes cannot read the server's files.
-        base = base.replaced(classes="\n".join(class_names_of(base.data.classes)))
+        base = base.replaced(classes=classes_text(class_names_of(base.data.classes)))
     if not base.execution.plan:
         return [("", base)]
-    runs = json.loads(Path(base.execution.plan).read_text())["runs"]
-    return [(run["folder"], RunConfig.from_mapping(run["config"])) for run in runs]
+    return [(run["folder"], RunConfig.from_mapping(run["config"])) for run in _plan(base)["runs"]]
+
+
+def _plan(base: RunConfig) -> dict[str, Any]:
+    """Read the plan as it is now: who made it, whether it is ready, its runs, and whether they go on past one."""
+    if not base.execution.plan:
+        return {}
+    plan: dict[str, Any] = json.loads(Path(base.execution.plan).read_text(encoding="utf-8"))
+    return plan
 
 
 def _await_command(base: RunConfig) -> None:
     """Wait for the command that made the plan, which may still be looking up what the runs need."""
-    while base.execution.plan and not json.loads(Path(base.execution.plan).read_text()).get("ready", True):
+    while not _plan(base).get("ready", True):
         _check_driver(base)
         time.sleep(POLL_SECONDS)
 
@@ -95,7 +140,7 @@ def _check_driver(base: RunConfig) -> None:
     if not base.execution.plan:
         return
     try:
-        os.kill(json.loads(Path(base.execution.plan).read_text())["driver"], 0)
+        os.kill(_plan(base)["driver"], 0)
     except ProcessLookupError as error:
         raise UserError("The command that planned these runs was killed: start it again to go on.") from error
 

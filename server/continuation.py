@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, 
 from fedcof import UserError
 from fedcof.heads.trainable import check_shapes
 from fedcof.run.config import RunConfig
-from fedcof.run.protocol import ARRAYS, METRICS, NUM_EXAMPLES
+from fedcof.run.protocol import ARRAYS, METRICS, NO_SAMPLE, NUM_EXAMPLES
 from fedcof.run.training import FEDADAM, FEDAVG, FEDAVGM, FEDPROX, FEDYOGI
 from server.metrics import ACCURACY, LOSS, metrics_of
 from server.reasons import bounded
@@ -34,8 +34,8 @@ class Continuation(Strategy):
     """Runs another strategy so that its rounds come out the same each time, from whichever round on.
 
     Clients are drawn by the seed and the round's number; an upload that is not of the network's shapes, or not
-    finite, is left out; the aggregate keeps the arrays' types, where Flower's adaptive strategies turn float32 into
-    float64 and so send twice the bytes.
+    finite, is left out; a client without a sample has not failed, and counts for no quorum; the aggregate keeps
+    the arrays' types, where Flower's adaptive strategies turn float32 into float64 and so send twice the bytes.
 
     Parameters
     ----------
@@ -110,10 +110,12 @@ class Continuation(Strategy):
         UserError
             If that came from fewer clients than the quorum.
         """
-        usable, reasons = [], []
+        usable, reasons, empty = [], [], 0
         for reply in replies:
             reason = self._reason_against(reply)
-            if reason:
+            if _has_no_sample(reply):
+                empty += 1
+            elif reason:
                 logger.warning("Client %d is left out of this round: %s", reply.metadata.src_node_id, reason)
                 reasons.append(f"client {reply.metadata.src_node_id}: {reason.rstrip('.')}")
             else:
@@ -122,11 +124,16 @@ class Continuation(Strategy):
         # Sums are then the same whichever node answered first.
         usable.sort(key=lambda reply: reply.metadata.src_node_id)
         self.num_accepted = len(usable)
-        number = self.rounds_done + server_round
-        if not usable or len(usable) < self.quorum * self._num_asked:
+        number, with_samples = self.rounds_done + server_round, self._num_asked - empty
+        if empty and not with_samples:
+            raise UserError(
+                f"None of the {empty} clients asked in round {number} has a sample to train on: ask more of them "
+                "with continue-fraction, or deal the samples to fewer with num-clients."
+            )
+        if not usable or len(usable) < self.quorum * with_samples:
             example = next(iter(reasons), "none was asked")
             raise UserError(
-                f"Only {len(usable)} of {self._num_asked} clients trained in round {number}, fewer than the quorum "
+                f"Only {len(usable)} of {with_samples} clients trained in round {number}, fewer than the quorum "
                 f"of {self.quorum:g}: mend the clients or lower the quorum ({example})."
             )
         self.accepted_bytes = len(usable) * sum(array.nbytes for array in self._sent.values())
@@ -258,6 +265,11 @@ def _says(reply: Message, metric: str) -> bool:
         return False
     reply.content.metric_records[METRICS] = metrics
     return True
+
+
+def _has_no_sample(reply: Message) -> bool:
+    """Whether a client says that there is nothing that it could train on."""
+    return reply.has_error() and NO_SAMPLE in (reply.error.reason or "")
 
 
 def _by_client(messages: list[Message]) -> list[Message]:

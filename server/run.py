@@ -126,6 +126,9 @@ def result_of(config: RunConfig, right: Tensor) -> RunResult:
     """
     problem = problem_of(config)
     labels = torch.tensor(labels_of(config, "test"))
+    left_out: dict[str, dict[str, int]] = {}
+    for split, label, count in problem.left_out:
+        left_out.setdefault(split, {})[label] = count
     return RunResult(
         method=config.method.name,
         seed=config.data.seed,
@@ -138,6 +141,7 @@ def result_of(config: RunConfig, right: Tensor) -> RunResult:
         config=config.to_mapping(),
         class_names=list(problem.class_names),
         class_accuracy=accuracy_by_class(right, labels, problem.num_classes),
+        left_out=left_out,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fedcof.data.class_list import class_names_of
+from fedcof.data.class_list import class_names_of, classes_text
 from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
 from fedcof.wire.codec import Sent
@@ -144,11 +144,11 @@ def kept_configs(folder: Path) -> list[RunConfig]:
 
 def _kept_folders(folder: Path) -> list[tuple[Path, RunConfig]]:
     files = sorted((folder / FOLDER_NAME).glob(f"*/{CONFIG_FILE_NAME}"))
-    return [(file.parent, RunConfig.from_mapping(json.loads(file.read_text()))) for file in files]
+    return [(file.parent, RunConfig.from_mapping(json.loads(file.read_text(encoding="utf-8")))) for file in files]
 
 
 def _asked_for(config: RunConfig) -> list[object]:
     """List what an upload depends on: its kind, and the values of the keys that change it."""
     if config.data.classes:
-        config = config.replaced(classes="\n".join(class_names_of(config.data.classes)))
+        config = config.replaced(classes=classes_text(class_names_of(config.data.classes)))
     return [config.method.chosen.kind, config.upload_values()]

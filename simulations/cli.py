@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedcof.errors import UserError
+from fedcof.errors import UserError, refused_by_system
 from fedcof.printable import printable
+from simulations.environment import settle
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,7 +51,18 @@ Settings = Annotated[
         autocompletion=_complete_setting,
     ),
 ]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.")]
+
+
+def _at_home(path: Path | None) -> Path | None:
+    """Take a tilde for the user's home: no shell does behind an equal sign."""
+    if path is None or not str(path).startswith("~"):
+        return path
+    from simulations.scenario import at_home
+
+    return at_home(path)
+
+
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.", callback=_at_home)]
 
 
 def _show_version(asked: bool) -> None:
@@ -82,15 +93,18 @@ def simulate(
 ) -> None:
     """Run one federation on Flower and Ray, and write its classifier."""
     from simulations import commands
+    from simulations.results_folder import results_folder
     from simulations.scenario import DEFAULT_SCENARIO
 
     if resume:
         if output:
             raise UserError("A run goes on in its own folder: give --resume or --output, and not both.")
-        commands.resume(resume, scenario, settings or [])
+        with results_folder(resume) as folder:
+            commands.resume(folder, scenario, settings or [])
     else:
         scenario = scenario or DEFAULT_SCENARIO
-        commands.simulate(scenario, settings or [], output or _new_folder(scenario))
+        with results_folder(output, scenario) as folder:
+            commands.simulate(scenario, settings or [], folder)
 
 
 @app.command()
@@ -101,22 +115,36 @@ def compare(
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     output: Output = None,
 ) -> None:
-    """Compare methods, seeds and lists of values (-c alpha=[0.1,1.0]); with --output an interrupted one goes on."""
-    from simulations import commands
+    """Compare methods, seeds and lists of values (-c alpha=[0.1,1.0]); with --output an interrupted one goes on.
 
-    folder = output or _new_folder(scenario)
-    commands.compare(scenario, settings or [], _items(methods), _items(seeds), folder)
+    A run that cannot be made is listed with the reason, the others are made, and the exit status is 1.
+    """
+    from simulations import commands
+    from simulations.results_folder import results_folder
+
+    with results_folder(output, scenario) as folder:
+        failed = commands.compare(scenario, settings or [], _items(methods), _items(seeds), folder)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
 def predict(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...", help="Image files, folders of them, and patterns such as 'DIR/**/*.png'."
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File for the predictions, .csv or .json.")
+    ] = None,
 ) -> None:
     """Classify image files with a saved run (the most accurate of its folder)."""
-    from simulations import commands
+    from simulations import predict_command
 
-    commands.show_predictions(folder, images)
+    predict_command.show_predictions(folder, images, output)
 
 
 @app.command("deploy-local")
@@ -128,8 +156,10 @@ def deploy_local(
 ) -> None:
     """Try a real federation on this machine: TLS, node authentication, nodes with folders of their own."""
     from simulations import commands
+    from simulations.results_folder import results_folder
 
-    commands.deploy_local(scenario, settings or [], nodes, output or _new_folder(scenario))
+    with results_folder(output, scenario) as folder:
+        commands.deploy_local(scenario, settings or [], nodes, folder)
 
 
 @app.command()
@@ -139,8 +169,10 @@ def solve(
 ) -> None:
     """Solve again from the uploads that a run on nodes has kept; no node is asked."""
     from simulations import commands
+    from simulations.results_folder import results_folder
 
-    commands.solve(folder, settings or [])
+    with results_folder(folder) as claimed:
+        commands.solve(claimed, settings or [])
 
 
 @app.command()
@@ -264,7 +296,16 @@ def main() -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     try:
-        app()
+        try:
+            settle()
+            app()
+        except OSError as error:
+            raise refused_by_system(error) from error
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"The text {error.object!r} has bytes that are no UTF-8, and files and messages are written in it: "
+                "rename that file or folder, or set LC_ALL=C.UTF-8."
+            ) from error
     except UserError as error:
         print(f"fedcof: {printable(error)}", file=sys.stderr)
         sys.exit(2)
@@ -272,7 +313,3 @@ def main() -> None:
 
 def _items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
-
-
-def _new_folder(scenario: str) -> Path:
-    return Path("runs") / f"{Path(scenario).stem}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import starmap
 from pathlib import Path
 
+from fedcof.embedding.section import EmbeddingSection
 from fedcof.errors import UserError
+from fedcof.run.config import RunConfig
 from fedcof.run.execution import ExecutionSection
+from fedcof.run.failures import FILE_NAME as FAILURES_FILE_NAME
+from fedcof.run.failures import RunFailure, load_failures, note_failure
 from fedcof.run.results import FILE_NAME, RunResult, append_result, load_results
-from simulations.comparison import comparison_runs, unfinished, varying_keys
+from simulations.comparison import laid_out, unfinished, varying_keys
 from simulations.display import comparison_table, nodes_table, results_table
 from simulations.runner import Flower, execute_runs
 from simulations.scenario import (
@@ -20,6 +25,8 @@ from simulations.scenario import (
     scenario_values,
 )
 from simulations.terminal import console, progress_bars, say
+
+MOST_NAMED_SETTINGS = 3
 
 
 def simulate(scenario: str, settings: list[str], output: Path) -> None:
@@ -73,8 +80,10 @@ def resume(folder: Path, scenario: str | None, settings: list[str]) -> None:
     _show(execute_runs({"": config}, folder), folder)
 
 
-def compare(scenario: str, settings: list[str], methods: list[str], seeds: list[str], output: Path) -> None:
+def compare(scenario: str, settings: list[str], methods: list[str], seeds: list[str], output: Path) -> int:
     """Run methods, seeds and lists of values, leaving out what the folder holds already, and show all of it.
+
+    A run that cannot be made is noted beside the results, and tried again the next time; the others are made.
 
     Parameters
     ----------
@@ -85,25 +94,36 @@ def compare(scenario: str, settings: list[str], methods: list[str], seeds: list[
     output : Path
         Folder for the results.
 
+    Returns
+    -------
+    int
+        How many of the runs failed.
+
     Raises
     ------
     UserError
-        If something cannot be run as asked.
+        If nothing can be run as asked, or Flower itself fails.
     """
     values, finished = scenario_values(scenario, settings), load_results(output)
     with Flower() as flower:
         if not finished:
             _start_early(flower, values, output)
-        runs = comparison_runs(values, methods, seeds)
-        missing = unfinished(runs, finished)
+        runs, impossible = laid_out(values, methods, seeds)
+        missing = unfinished(runs, finished, load_failures(output))
+        for failure in impossible:
+            note_failure(output, failure)
         if len(missing) < len(runs):
             say(f"{len(runs) - len(missing)} of {len(runs)} runs are in {output} already.")
         if missing:
-            execute_runs(missing, output, meanwhile=_import_report, flower=flower)
-    _show(load_results(output), output)
-    from simulations.report.writing import write_report
+            execute_runs(missing, output, meanwhile=_import_report, flower=flower, goes_on=True)
+    results, failures = load_results(output), load_failures(output)
+    _show(results, output, failures)
+    if results:
+        from simulations.report.writing import write_report
 
-    say(f"The report is {write_report(output)}")
+        say(f"The report is {write_report(output)}")
+    asked = [*(config.to_mapping() for config in runs.values()), *(failure.config for failure in impossible)]
+    return sum(failure.config in asked for failure in failures)
 
 
 def report(folder: Path) -> None:
@@ -143,8 +163,11 @@ def deploy_local(scenario: str, settings: list[str], num_nodes: int, output: Pat
     """
     from simulations import deployment
     from simulations.flower_runs import progress_of_replies
+    from simulations.intakes import Intakes
 
     config = configure(scenario, settings).replaced(num_clients=num_nodes)
+    # The images are decoded anyway, to be dealt: all that are damaged are to be known before.
+    Intakes(output).say([config], thorough=True)
     with progress_bars() as bars:
         follow = progress_of_replies(bars, config.num_replies)
         results = deployment.deploy_local(config, num_nodes, output, follow)
@@ -197,31 +220,6 @@ def export_model(folder: Path, file_format: str, target: Path | None) -> None:
         say(f'Load it with timm.create_model("local-dir:{written.absolute()}", pretrained=True)')
 
 
-def show_predictions(folder: Path, images: list[Path]) -> None:
-    """Print the likeliest classes of each image.
-
-    Parameters
-    ----------
-    folder : Path
-        Output folder of a run.
-    images : list of Path
-        Image files.
-
-    Raises
-    ------
-    UserError
-        If there is no run, or a file is not an image.
-    """
-    from simulations.prediction import best_run, predict
-
-    run = best_run(folder)
-    known = "its accuracy unknown" if run.accuracy is None else f"{run.accuracy:.2%} accurate on its test split"
-    say(f"With {run.method}, seed {run.seed}, {known}:")
-    for prediction in predict(folder, run, images):
-        classes = ", ".join(f"{name} ({score:.3f})" for name, score in prediction.classes)
-        say(f"{prediction.image}: {classes}")
-
-
 def _start_early(flower: Flower, values: dict[str, object], output: Path) -> None:
     """Start Flower while its runs are checked, which imports torch; not where Ray is somebody else's."""
     if ExecutionSection.key_of("ray_address").name not in values:
@@ -233,20 +231,42 @@ def _import_report() -> None:
     import simulations.report.writing  # noqa: F401
 
 
-def _show(results: list[RunResult], output: Path) -> None:
-    config = results[0].run_config()
-    data, embedding = config.data, config.embedding
-    dealt = "" if data.on_nodes else f"{data.partition}, "
-    say(
-        f"{data.dataset.rpartition('/')[2]} on {data.num_clients} clients, {dealt}"
-        f"{embedding.backbone} at {embedding.image_size} px"
-    )
-    keys = varying_keys(results)
-    several = len({result.seed for result in results}) > 1
-    console.print(comparison_table(results, keys) if several else results_table(results, keys))
+def _show(results: list[RunResult], output: Path, failures: Sequence[RunFailure] = ()) -> None:
+    made: list[RunResult | RunFailure] = [*results, *failures]
+    say(_headline(RunConfig.loosely(made[0].config)))
+    keys = varying_keys(made)
+    several = len({run.seed for run in made}) > 1
+    table = comparison_table if several else results_table
+    console.print(table(results, keys, failures))
     for result in results:
         if result.rejected:
             client, reason = next(iter(result.rejected.items()))
             others = f" and {len(result.rejected) - 1} others" if len(result.rejected) > 1 else ""
             say(f"{result.method}, seed {result.seed}: client {client}{others} left out: {reason}", "yellow")
-    say(f"Written to {output / FILE_NAME}")
+    if failures:
+        _show_failures(results, output, failures)
+    if results:
+        say(f"Written to {output / FILE_NAME}")
+
+
+def _show_failures(results: list[RunResult], output: Path, failures: Sequence[RunFailure]) -> None:
+    """Say why runs failed, each reason once."""
+    from simulations.report.failed_runs import failed_settings
+
+    settings_of: dict[str, list[str]] = {}
+    for setting in failed_settings(failures, results):
+        settings_of.setdefault(setting.reason, []).append(setting.whole_label)
+    for reason, labels in settings_of.items():
+        others = len(labels) - MOST_NAMED_SETTINGS
+        named = "; ".join(labels[:MOST_NAMED_SETTINGS]) + (f"; and {others} others" if others > 0 else "")
+        say(f"Failed: {named}: {reason}", "red")
+    say(f"The runs that failed are in {output / FAILURES_FILE_NAME}, and are tried again the next time.", "red")
+
+
+def _headline(config: RunConfig) -> str:
+    """Say what was classified, by how many clients, and what made the features."""
+    data, embedding = config.data, config.embedding
+    dealt = "" if data.on_nodes else f"{data.partition}, "
+    embeds = EmbeddingSection.key_of("backbone").has_effect(config)
+    features = f"{embedding.backbone} at {embedding.image_size} px" if embeds else "features computed elsewhere"
+    return f"{data.dataset.rpartition('/')[2]} on {data.num_clients} clients, {dealt}{features}"

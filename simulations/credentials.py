@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedcof.errors import UserError
 
@@ -26,6 +26,18 @@ AUTHORITY, AUTHORITY_KEY = "ca.crt", "ca.key"
 SERVER, SERVER_KEY = "server.crt", "server.key"
 YEARS_OF_AUTHORITY, DAYS_OF_SERVER = 10, 365
 OWNER_ONLY = 0o600
+
+_USES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
 
 
 def write_certificates(folder: Path, names: Sequence[str]) -> None:
@@ -50,10 +62,14 @@ def write_certificates(folder: Path, names: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     authority, authority_key = _authority(folder)
     key = ec.generate_private_key(ec.SECP384R1())
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     certificate = (
         _builder(names[0], authority.subject, key, timedelta(days=DAYS_OF_SERVER))
         .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(issuer, critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     _write_secret(folder / SERVER_KEY, _private_bytes(key))
@@ -94,21 +110,10 @@ def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
         return _read_authority(folder)
     key = ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedcof federation")])
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=True,
-        crl_sign=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
     certificate = (
         _builder("fedcof federation", name, key, timedelta(days=365 * YEARS_OF_AUTHORITY))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
+        .add_extension(_usage(digital_signature=True, key_cert_sign=True, crl_sign=True), critical=True)
         .sign(key, hashes.SHA256())
     )
     _write_secret(folder / AUTHORITY_KEY, _private_bytes(key))
@@ -137,7 +142,15 @@ def _builder(
         # Clocks differ.
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + lifetime)
+        # RFC 5280 asks for it, and Python checks that from 3.13 on.
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+
+
+def _usage(**allowed: bool) -> x509.KeyUsage:
+    """Say what a key is for; nothing else is allowed."""
+    none = dict.fromkeys(_USES, False)
+    return x509.KeyUsage(**{**none, **allowed})
 
 
 def _general_name(name: str) -> x509.GeneralName:

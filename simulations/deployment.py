@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +15,15 @@ from tempfile import TemporaryDirectory
 import datasets
 
 from clients.own_app import write_commands
+from fedcof.data.class_list import classes_text
 from fedcof.data.image_dataset import ImageDataset
+from fedcof.data.node_table import write_table
 from fedcof.data.problem import dataset_of
 from fedcof.data.section import NODES
 from fedcof.data.virtual_clients import client_indices
 from fedcof.embedding.images import rgb_images
 from fedcof.errors import UserError
+from fedcof.files import write_whole
 from fedcof.keys import Scalar
 from fedcof.run.config import RunConfig
 from fedcof.run.results import RunResult, load_results
@@ -33,6 +37,8 @@ from simulations.submission import run_app
 CONNECTION_NAME = "federation"
 LOOPBACK = "127.0.0.1"
 CLASSES_FILE_NAME = "classes.txt"
+TABLE_FILE_NAME = "images.parquet"
+IMAGES_FOLDER_NAME = "images"
 IMAGES_AT_ONCE = 256
 
 # The command flwr takes one key at a time, and seconds to import for each.
@@ -139,7 +145,7 @@ class LocalFederation:
         command += ["--auth-supernode-private-key", str(key), "--host", LOOPBACK]
         home = self.connection.home / "nodes" / name
         home.mkdir(parents=True, exist_ok=True)
-        with self.log_of(name).open("a") as log, reserved_port() as port:
+        with self.log_of(name).open("a", encoding="utf-8") as log, reserved_port() as port:
             self.nodes[name] = self.connection.popen(
                 *command,
                 "--port",
@@ -235,21 +241,34 @@ def deploy_local(
         If something does not start, or the run fails.
     """
     output = output.absolute()
-    folders = write_node_folders(config, num_nodes, output)
+    with _whole_federation(output):
+        folders = write_node_folders(config, num_nodes, output)
     values = nodes_run_config(config, num_nodes, output)
     with TemporaryDirectory(prefix="fedcof-") as scratch, local_federation(Path(scratch)) as federation:
         app = stage_app(Path(scratch) / "app")
         keys = federation.new_keys([folder.name for folder in folders])
         for folder, key in zip(folders, keys, strict=True):
-            federation.start_node(folder.name, key, {"data": str(folder)})
+            federation.start_node(folder.name, key, {"data": str(folder / TABLE_FILE_NAME)})
         try:
             run_app(federation.connection, app, values, None, on_line)
         except UserError as error:
             failure = output / FAILURE_FILE_NAME
             if failure.exists():
-                raise UserError(failure.read_text()) from error
+                raise UserError(failure.read_text(encoding="utf-8")) from error
             raise
     return load_results(output)
+
+
+@contextmanager
+def _whole_federation(output: Path) -> Iterator[None]:
+    """Leave nothing of a federation that could not be written whole: its folder would be taken for one."""
+    places = [output / name for name in ("nodes", "test") if not (output / name).exists()]
+    try:
+        yield
+    except BaseException:
+        for place in places:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def nodes_run_config(config: RunConfig, num_nodes: int, output: Path) -> dict[str, Scalar]:
@@ -272,7 +291,7 @@ def nodes_run_config(config: RunConfig, num_nodes: int, output: Path) -> dict[st
     values = config.replaced(
         dataset=NODES,
         classes=str(output / CLASSES_FILE_NAME),
-        test_data=str(output / "test"),
+        test_data=str(output / "test" / TABLE_FILE_NAME),
         num_clients=num_nodes,
         output=str(output),
     ).to_mapping()
@@ -290,7 +309,8 @@ def write_node_folders(config: RunConfig, num_nodes: int, output: Path) -> list[
     num_nodes : int
         How many folders.
     output : Path
-        Gets ``nodes/site-N/CLASS/IMAGE.png``, ``test/CLASS/IMAGE.png`` and ``classes.txt``.
+        Gets ``nodes/site-N`` and ``test``, each with a table ``images.parquet`` of its files ``images/NUMBER.png``
+        and their classes; and ``classes.txt``.
 
     Returns
     -------
@@ -307,7 +327,7 @@ def write_node_folders(config: RunConfig, num_nodes: int, output: Path) -> list[
     dataset = dataset_of(config)
     parts = client_indices(config)
     output.mkdir(parents=True, exist_ok=True)
-    (output / CLASSES_FILE_NAME).write_text("\n".join(dataset.class_names) + "\n")
+    write_whole(output / CLASSES_FILE_NAME, classes_text(dataset.class_names) + "\n")
     width = len(str(num_nodes - 1))
     folders = [output / "nodes" / f"site-{number:0{width}d}" for number in range(num_nodes)]
     for folder, indices in zip(folders, parts, strict=True):
@@ -320,13 +340,17 @@ def _write_images(
     dataset: ImageDataset, images: datasets.Dataset, split: str, indices: Sequence[int], folder: Path
 ) -> None:
     labels = dataset.labels(split)
-    folder.mkdir(parents=True)
-    for start in range(0, len(indices), IMAGES_AT_ONCE):
-        block = list(indices[start : start + IMAGES_AT_ONCE])
-        for index, image in zip(block, rgb_images(images, block), strict=True):
-            path = folder / dataset.class_names[int(labels[index])] / f"{index:07d}.png"
-            path.parent.mkdir(exist_ok=True)
-            image.save(path)
+    # In the order of folders of classes, on which depends who keeps what for evaluation.
+    ordered = sorted(indices, key=lambda index: (dataset.class_names[int(labels[index])], index))
+    files = [f"{IMAGES_FOLDER_NAME}/{index:07d}.png" for index in ordered]
+    (folder / IMAGES_FOLDER_NAME).mkdir(parents=True)
+    for start in range(0, len(ordered), IMAGES_AT_ONCE):
+        images_now = rgb_images(images, ordered[start : start + IMAGES_AT_ONCE])
+        for file, image in zip(files[start : start + IMAGES_AT_ONCE], images_now, strict=True):
+            image.save(folder / file)
+    # Names of classes are no names of folders: they may hold a slash, or nothing.
+    names = [dataset.class_names[int(labels[index])] for index in ordered]
+    write_table(folder / TABLE_FILE_NAME, files, names)
 
 
 def _quoted(value: Scalar) -> str:

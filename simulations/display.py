@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
 from fedcof.data.section import DataSection
 from fedcof.methods.section import MethodSection
+from fedcof.run.failures import RunFailure
 from fedcof.run.results import NodeResult, RunResult
 from simulations.report.methods_and_keys import default_config, unused_keys
 from simulations.report.seed_averages import averages_over_seeds
 from simulations.terminal import TextTable
 
 UNKNOWN = "-"
+FAILED = "failed"
 _METHOD, _SEED = MethodSection.key_of("name").name, DataSection.key_of("seed").name
+_COSTS, _KEPT = ["uplink MB", "downlink MB"], ["rows", "withheld"]
+# What a narrow terminal does without, the least important first.
+_EXPENDABLE = ["time s", "clients", "downlink MB", "seeds", _SEED, "uplink MB"]
 
 
-def results_table(results: list[RunResult], keys: list[str]) -> Table:
+def results_table(results: list[RunResult], keys: list[str], failures: Sequence[RunFailure] = ()) -> Table:
     """Make the table of single runs.
 
     Parameters
@@ -24,18 +31,19 @@ def results_table(results: list[RunResult], keys: list[str]) -> Table:
         One row each.
     keys : list of str
         Run-config keys in which they differ.
+    failures : sequence of RunFailure
+        Runs that could not be made, one row each behind the others.
 
     Returns
     -------
     Table
         Accuracy in per cent, bytes in MB (10^6).
     """
-    table = TextTable([_METHOD, *keys, _SEED], ["accuracy %", "uplink MB", "downlink MB", "clients", "time s"])
+    table = TextTable([_METHOD, *keys, _SEED], ["accuracy %", *_COSTS, "clients", "time s"], _EXPENDABLE)
     for run in results:
-        unused, config = unused_keys(run.config), {**default_config(), **run.config}
         table.add_texts(
             run.method,
-            *(UNKNOWN if key in unused else config.get(key, UNKNOWN) for key in keys),
+            *_values(run, keys),
             run.seed,
             percent(run.accuracy),
             f"{run.uplink_bytes / 1e6:.2f}",
@@ -43,6 +51,8 @@ def results_table(results: list[RunResult], keys: list[str]) -> Table:
             f"{run.clients} of {run.clients + run.clients_rejected}" if run.clients_rejected else run.clients,
             f"{run.seconds:.1f}",
         )
+    for failure in failures:
+        table.add_texts(failure.method, *_values(failure, keys), failure.seed, FAILED, *[UNKNOWN] * 4)
     return table
 
 
@@ -59,13 +69,13 @@ def nodes_table(nodes: list[NodeResult]) -> Table:
     Table
         What became of each.
     """
-    table = TextTable(["node", "what became of it"], ["samples", "rows", "withheld"])
+    table = TextTable(["node", "what became of it"], ["samples", *_KEPT], list(reversed(_KEPT)))
     for node in nodes:
         table.add_texts(node.name, node.outcome, node.samples, node.rows, node.withheld)
     return table
 
 
-def comparison_table(results: list[RunResult], keys: list[str]) -> Table:
+def comparison_table(results: list[RunResult], keys: list[str], failures: Sequence[RunFailure] = ()) -> Table:
     """Make the table of settings, each over its seeds.
 
     Parameters
@@ -74,25 +84,40 @@ def comparison_table(results: list[RunResult], keys: list[str]) -> Table:
         All runs.
     keys : list of str
         Run-config keys in which they differ, apart from the seed.
+    failures : sequence of RunFailure
+        Runs that could not be made: a setting without any other is a row behind the others, and the seeds of one
+        with some are counted out of all.
 
     Returns
     -------
     Table
         Mean and sample standard deviation of the accuracy in per cent; mean bytes in MB (10^6).
     """
-    table = TextTable([_METHOD, *keys, "seeds"], ["accuracy %", "uplink MB", "downlink MB", "time s"])
-    for average in averages_over_seeds(results):
+    table = TextTable([_METHOD, *keys, "seeds"], ["accuracy %", *_COSTS, "time s"], _EXPENDABLE)
+    failed: dict[tuple[str, ...], int] = {}
+    for failure in failures:
+        setting = tuple(map(str, (failure.method, *_values(failure, keys))))
+        failed[setting] = failed.get(setting, 0) + 1
+    for average in averages_over_seeds(results, keys):
         deviation = average.accuracy_deviation
+        setting = average.method, *(str(average.values.get(key, UNKNOWN)) for key in keys)
+        without = failed.pop(setting, 0)
         table.add_texts(
-            average.method,
-            *(average.values.get(key, UNKNOWN) for key in keys),
-            len(average.runs),
+            *setting,
+            f"{len(average.runs)} of {len(average.runs) + without}" if without else len(average.runs),
             percent(average.accuracy) + ("" if deviation is None else f" ± {deviation * 100:.2f}"),
             f"{average.average_of('uplink_bytes') / 1e6:.2f}",
             f"{average.average_of('downlink_bytes') / 1e6:.2f}",
             f"{average.average_of('seconds'):.1f}",
         )
+    for setting, number in failed.items():
+        table.add_texts(*setting, f"0 of {number}", FAILED, *[UNKNOWN] * 3)
     return table
+
+
+def _values(run: RunResult | RunFailure, keys: list[str]) -> list[object]:
+    unused, config = unused_keys(run.config), {**default_config(), **run.config}
+    return [UNKNOWN if key in unused else config.get(key, UNKNOWN) for key in keys]
 
 
 def percent(share: float | None) -> str:

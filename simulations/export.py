@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from fedcof.embedding.backbones import Backbone
 from fedcof.embedding.images import DECODING
 from fedcof.errors import UserError, unknown_name
+from fedcof.files import put_in_place, whole_file
 from fedcof.heads.linear import LinearClassifier
 from fedcof.run.results import RunResult
 from simulations.prediction import backbone_of_run, best_run
@@ -139,12 +141,15 @@ def _write_timm(model: Exported, target: Path) -> Path:
     config = {"pretrained_cfg": settings, "label_names": list(model.class_names), "decoding": DECODING}
     # A convolution that is laid out channels last is written as files have it.
     module = model.module.to(memory_format=torch.contiguous_format)
-    save_for_hf(module, str(target), model_config=config, safe_serialization=True)
+    target.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".unfinished-", dir=target) as unfinished:
+        save_for_hf(module, unfinished, model_config=config, safe_serialization=True)
+        for file in Path(unfinished).iterdir():
+            put_in_place(file, target / file.name)
     return target
 
 
 def _write_onnx(model: Exported, target: Path, onnx: ModuleType) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
     example = torch.zeros(2, *model.input_size)
     program = torch.onnx.export(
         model.module,
@@ -159,5 +164,6 @@ def _write_onnx(model: Exported, target: Path, onnx: ModuleType) -> Path:
     proto = program.model_proto
     described = {**model.preprocessing, "class_names": model.class_names, "decoding": DECODING}
     onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in described.items()})
-    onnx.save(proto, target)
+    with whole_file(target) as unfinished:
+        onnx.save(proto, unfinished)
     return target

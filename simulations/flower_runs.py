@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Hashable
 from itertools import groupby
 from pathlib import Path
 from threading import Thread
 
 from rich.progress import Progress
 
+from fedcof.data.intake import bad_images_listed
 from fedcof.data.kept_problem import believed
 from fedcof.data.problem import (
     features_seem_kept,
     images_to_embed,
+    labels_of,
     note_problem,
+    source_of,
     split_features,
     take_earlier_note,
 )
@@ -26,10 +29,12 @@ from fedcof.files import write_whole
 from fedcof.keys import Scalar
 from fedcof.run.config import RunConfig
 from fedcof.run.execution import ExecutionSection
+from fedcof.run.failures import RunFailure, forget_failures, load_failures, note_failure
 from fedcof.run.results import load_results
 from server.reporting import CHECKPOINT_FILE_NAME, FAILURE_FILE_NAME, FINISHED, PROGRESS
 from simulations.bundle import stage_app
 from simulations.comparison import unfinished
+from simulations.intakes import Intakes
 from simulations.resources import client_resources
 from simulations.runtime import Connection, Resources
 from simulations.submission import Submission, submit
@@ -55,12 +60,21 @@ class FlowerRuns:
         Folder in which Flower's processes look for what was looked up here.
     bars : Progress
         Where to show how far the runs are.
+    goes_on : bool
+        Whether a run that cannot be made is noted, and the others are made; otherwise its error is raised.
     """
 
     def __init__(
-        self, runs: dict[str, RunConfig], output: Path, connection: Connection, notes: Path, bars: Progress
+        self,
+        runs: dict[str, RunConfig],
+        output: Path,
+        connection: Connection,
+        notes: Path,
+        bars: Progress,
+        goes_on: bool = False,
     ) -> None:
-        self._runs, self._output, self._connection, self._notes, self._bars = runs, output, connection, notes, bars
+        self._runs, self._output, self._goes_on = dict(runs), output, goes_on
+        self._connection, self._notes, self._bars = connection, notes, bars
         self._app = Path()
 
     def execute(self, meanwhile: Callable[[], object]) -> None:
@@ -74,38 +88,98 @@ class FlowerRuns:
         Raises
         ------
         UserError
-            If a run cannot be made as asked, or fails.
+            If a run cannot be made as asked, or fails; if the others are to go on, only where Flower itself fails.
         """
-        for name, config in self._runs.items():
-            _check_checkpoint(self._output / name, config)
         self._output.mkdir(parents=True, exist_ok=True)
         (self._output / FAILURE_FILE_NAME).unlink(missing_ok=True)
+        forget_failures(self._output, self._runs.values())
+        plans = self._plans()
         self._app = stage_app(self._connection.working_directory / "app")
-        groups = groupby(sorted(self._runs.items(), key=_resources), key=_resources)
-        plans = [(resources, dict(group)) for resources, group in groups]
         # Ray and the nodes start while the features are looked up; the ServerApp waits for that.
         submitted = None
-        if all(map(features_seem_kept, self._runs.values())):
-            submitted = self._submit(*plans[0], ready=False)
+        if plans and all(map(features_seem_kept, self._runs.values())):
+            resources, names = plans[0]
+            submitted = self._submit(resources, self._left_of(names), ready=False)
         self._look_up()
+        if not self._runs:
+            return
         Thread(target=meanwhile, daemon=True).start()
         follow = progress_of_replies(self._bars, sum(config.num_replies for config in self._runs.values()))
-        for resources, runs in plans:
+        last = [names for _, names in plans if self._left_of(names)][-1]
+        for resources, names in plans:
+            runs = self._left_of(names)
             if submitted:
                 self._write_plan(runs, ready=True)
-            is_last = runs is plans[-1][1]
-            self._follow(submitted or self._submit(resources, runs, ready=True), runs, follow, is_last)
+            elif not runs:
+                continue
+            self._follow(submitted or self._submit(resources, runs, ready=True), runs, follow, names is last)
             submitted = None
 
+    def _plans(self) -> list[tuple[Resources, list[str]]]:
+        """Put together the runs that get the same of the machine."""
+        found: dict[str, Resources] = {}
+
+        def look(name: str, config: RunConfig) -> None:
+            _check_checkpoint(self._output / name, config)
+            found[name] = client_resources(config, _num_nodes(config))
+
+        self._for_each(look)
+        groups = groupby(sorted(self._runs, key=found.__getitem__), key=found.__getitem__)
+        return [(resources, list(names)) for resources, names in groups]
+
+    def _left_of(self, names: list[str]) -> dict[str, RunConfig]:
+        return {name: self._runs[name] for name in names if name in self._runs}
+
     def _look_up(self) -> None:
-        known = {name for name, config in self._runs.items() if take_earlier_note(config, self._notes)}
-        with believed(self._notes):
-            for config in self._runs.values():
-                client_indices(config)
+        intakes = Intakes(self._output)
+        unknown = set(self._runs)
         for name, config in self._runs.items():
-            if name not in known:
+            if kept := take_earlier_note(config, self._notes):
+                unknown.remove(name)
+                intakes.say_lines(kept.summary)
+
+        def read(_: str, config: RunConfig) -> None:
+            intakes.say([config])
+            labels_of(config, "train")
+
+        def embed(_: str, config: RunConfig) -> None:
+            with bad_images_listed(self._output):
                 self._embed(config)
-                note_problem(config, self._notes)
+            note_problem(config, self._notes)
+            # Decoding may have shown more images to be bad.
+            intakes.say([config])
+
+        self._for_each(read, lambda config: config.data.source, unknown)
+        with believed(self._notes):
+            self._for_each(lambda _, config: client_indices(config))
+        self._for_each(embed, lambda config: (source_of(config), config.embedding.feature_cache), unknown)
+
+    def _for_each(
+        self,
+        step: Callable[[str, RunConfig], object],
+        subject: Callable[[RunConfig], Hashable] | None = None,
+        among: Collection[str] | None = None,
+    ) -> None:
+        """Take a step for every run that is still to be made, and where it fails leave the run out, or raise.
+
+        Runs of one subject share the step: what takes long to be found missing is looked for once.
+        """
+        ended: dict[Hashable, UserError | None] = {}
+        for name, config in list(self._runs.items()):
+            if among is not None and name not in among:
+                continue
+            shared = subject(config) if subject else name
+            if shared not in ended:
+                try:
+                    step(name, config)
+                    ended[shared] = None
+                except UserError as error:
+                    if not self._goes_on:
+                        raise
+                    ended[shared] = error
+            if (reason := ended[shared]) is not None:
+                note_failure(self._output, RunFailure.of(config, reason))
+                del self._runs[name]
 
     def _embed(self, config: RunConfig) -> None:
         """Embed both splits, once, where the clients are to find them."""
@@ -128,14 +202,15 @@ class FlowerRuns:
     def _write_plan(self, runs: dict[str, RunConfig], ready: bool) -> Path:
         plan = self._connection.working_directory / "plan.json"
         entries = [{"folder": name, "config": config.to_mapping()} for name, config in runs.items()]
-        write_whole(plan, json.dumps({"driver": os.getpid(), "ready": ready, "runs": entries}))
+        state = {"driver": os.getpid(), "ready": ready, "goes_on": self._goes_on}
+        write_whole(plan, json.dumps({**state, "runs": entries}))
         return plan
 
     def _follow(
         self, submission: Submission, runs: dict[str, RunConfig], follow: Callable[[str], None], is_last: bool
     ) -> None:
         """Follow a Flower run, keep its log, and put the app's own sentence before Flower's where it failed."""
-        with (self._output / LOG_FILE_NAME).open("a") as log:
+        with (self._output / LOG_FILE_NAME).open("a", encoding="utf-8") as log:
 
             def on_line(line: str) -> None:
                 log.write(line.rstrip("\n") + "\n")
@@ -143,7 +218,9 @@ class FlowerRuns:
                 follow(line)
 
             def is_done() -> bool:
-                return not unfinished(runs, load_results(self._output))
+                failed = [failure.config for failure in load_failures(self._output)]
+                open_runs = unfinished(runs, load_results(self._output)).values()
+                return all(config.to_mapping() in failed for config in open_runs)
 
             # A Ray of one's own ends with the SuperLink; a cluster is to be left as it was found.
             ends_with_us = is_last and not any(config.execution.ray_address for config in runs.values())
@@ -161,11 +238,6 @@ def _check_checkpoint(folder: Path, config: RunConfig) -> None:
         from server.checkpoint import load_checkpoint
 
         load_checkpoint(folder, config)
-
-
-def _resources(run: tuple[str, RunConfig]) -> Resources:
-    """Decide what a run's SuperNodes get."""
-    return client_resources(run[1], _num_nodes(run[1]))
 
 
 def _num_nodes(config: RunConfig) -> int:
@@ -191,16 +263,18 @@ def progress_of_replies(bars: Progress, num_replies: int) -> Callable[[str], Non
         To be called with every line of Flower's log.
     """
     task = bars.add_task("Flower starts", total=num_replies)
-    finished = 0
+    finished, now, replies = 0, (0, 0), 0
 
     def on_line(line: str) -> None:
-        nonlocal finished
+        nonlocal finished, now, replies
         found = _PROGRESS_LINE.search(line)
         if found:
-            run, num_runs, reply, replies = map(int, found.groups())
+            run, num_runs, reply, asked = map(int, found.groups())
+            if run != now[0] or reply <= now[1]:
+                # Another run began; the one before may have failed before its last reply.
+                finished, replies = finished + replies, asked
+            now = run, reply
             name = f"Run {run} of {num_runs}" if num_runs > 1 else "Clients"
             bars.update(task, description=name, completed=finished + reply)
-            if reply == replies:
-                finished += replies
 
     return on_line

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fedcof.data.problem import backbone_of
 from fedcof.embedding.backbones import Backbone
@@ -14,6 +16,10 @@ from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
 from fedcof.run.config import RunConfig
 from fedcof.run.results import BACKBONE_FILE_NAME, RunResult, load_results
+
+# Larger batches are hardly faster on a CPU, and at 224 px take 20 MB of memory for each image more.
+BATCH_SIZE = 8
+MOST_CLASSES = 5
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,16 @@ class Prediction:
     image : Path
         The image file.
     classes : list of (str, float)
-        The likeliest classes and their scores, best first. A score is the classifier's own (for FedNCM and FedCOF a
-        projection on a unit vector), not a probability.
+        The five likeliest classes, or all if there are fewer, and their scores, best first. A score is the
+        classifier's own (for FedNCM and FedCOF a projection on a unit vector), not a probability. Empty where the
+        image cannot be read.
+    problem : str
+        Why it cannot be read, in a sentence; empty if it can.
     """
 
     image: Path
     classes: list[tuple[str, float]]
+    problem: str = ""
 
 
 def best_run(folder: Path) -> RunResult:
@@ -73,8 +83,8 @@ def _runs_within(folder: Path) -> list[RunResult]:
     return [replace(run, head=Path(run.head).name) for run in runs]
 
 
-def predict(folder: Path, run: RunResult, images: list[Path], num_classes: int = 5) -> list[Prediction]:
-    """Classify image files with a run's backbone and classifier.
+def predict(folder: Path, run: RunResult, images: Sequence[Path]) -> Iterator[Prediction]:
+    """Classify image files with a run's backbone and classifier, with one batch of them in memory at a time.
 
     Parameters
     ----------
@@ -82,32 +92,49 @@ def predict(folder: Path, run: RunResult, images: list[Path], num_classes: int =
         The run's folder.
     run : RunResult
         One of its runs.
-    images : list of Path
-        Image files.
-    num_classes : int
-        How many classes to name for each.
+    images : sequence of Path
+        Image files, however many.
 
-    Returns
-    -------
-    list of Prediction
-        In the order of the files.
+    Yields
+    ------
+    Prediction
+        One for each file, in their order; where it is missing or not an image, with the problem.
 
     Raises
     ------
     UserError
-        If a file is missing or not an image.
+        If the run has no classifier or no backbone.
     """
     classifier = LinearClassifier.load(folder / run.head)
     backbone = backbone_of_run(folder, run)
-    inputs = torch.stack([backbone.transform(decode_image(path)) for path in images])
+    for start in range(0, len(images), BATCH_SIZE):
+        paths = images[start : start + BATCH_SIZE]
+        inputs = [_input_of(backbone, path) for path in paths]
+        readable = [image for image in inputs if isinstance(image, Tensor)]
+        classes = iter(_likeliest(classifier, backbone, torch.stack(readable)) if readable else ())
+        for path, image in zip(paths, inputs, strict=True):
+            if isinstance(image, UserError):
+                yield Prediction(path, [], str(image))
+            else:
+                yield Prediction(path, next(classes))
+
+
+def _likeliest(classifier: LinearClassifier, backbone: Backbone, inputs: Tensor) -> list[list[tuple[str, float]]]:
     with torch.inference_mode():
         scores = classifier.scores(backbone.module(inputs))
-    best = scores.topk(min(num_classes, int(classifier.present.sum())), dim=1)
+    best = scores.topk(min(MOST_CLASSES, int(classifier.present.sum())), dim=1)
     names = classifier.class_names or tuple(map(str, range(classifier.num_classes)))
     return [
-        Prediction(image, [(names[index], float(score)) for score, index in zip(values, indices, strict=True)])
-        for image, values, indices in zip(images, best.values, best.indices.tolist(), strict=True)
+        [(names[index], score) for score, index in zip(values, indices, strict=True)]
+        for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]
+
+
+def _input_of(backbone: Backbone, path: Path) -> Tensor | UserError:
+    try:
+        return backbone.transform(decode_image(path))
+    except UserError as error:
+        return error
 
 
 def backbone_of_run(folder: Path, run: RunResult) -> Backbone:

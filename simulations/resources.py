@@ -42,7 +42,9 @@ def client_resources(config: RunConfig, num_nodes: int, measure: Measure | None 
         num_gpus = 0.0
         if _clients_embed(config):
             if measure is None:
-                from simulations.gpu_measuring import measured_gpu_memory as measure
+                from simulations.gpu_measuring import measured_gpu_memory
+
+                measure = measured_gpu_memory
             memory = measure(
                 config.embedding.backbone,
                 config.embedding.image_size,

@@ -70,6 +70,7 @@ def execute_runs(
     output: Path,
     meanwhile: Callable[[], object] = lambda: None,
     flower: Flower | None = None,
+    goes_on: bool = False,
 ) -> list[RunResult]:
     """Execute runs one after another, and show how far they are.
 
@@ -85,6 +86,8 @@ def execute_runs(
         Called in a thread while the clients are at work, for example to import what comes after the runs.
     flower : Flower, optional
         Where it may have been started already; the caller ends it.
+    goes_on : bool
+        Whether a run that cannot be made is noted among the failures of ``output``, and the others are made.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def execute_runs(
     Raises
     ------
     UserError
-        If a run cannot be made as asked, or fails.
+        If a run cannot be made as asked, or fails; with ``goes_on`` only where Flower itself fails.
     """
     output = output.absolute()
     with ExitStack() as until_the_end:
@@ -104,7 +107,7 @@ def execute_runs(
         # This imports torch, while the SuperLink starts.
         from simulations.flower_runs import FlowerRuns
 
-        FlowerRuns(runs, output, connection, notes, bars).execute(meanwhile)
+        FlowerRuns(runs, output, connection, notes, bars, goes_on).execute(meanwhile)
     return load_results(output)
 
 

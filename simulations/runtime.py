@@ -23,6 +23,7 @@ import psutil
 import tomli_w
 
 from fedcof.errors import UserError
+from simulations.environment import inherited_environment
 from simulations.processes import guarded, signals_ignored, signals_raise, stop
 
 CONNECTION_NAME = "simulation"
@@ -221,25 +222,14 @@ def flower_environment(working_directory: Path) -> dict[str, str]:
     dict of str to str
         The present one, with a Flower home of its own, no reports, and no other Ray.
     """
-    environment = {key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", "FORCE_COLOR"}}
-    # Relative entries would mean other folders once the processes start elsewhere.
-    if "PYTHONPATH" in environment:
-        entries = environment["PYTHONPATH"].split(os.pathsep)
-        environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in entries)
-    for key in ("NO_PROXY", "no_proxy"):
-        environment[key] = ",".join(filter(None, ["127.0.0.1", "localhost", environment.get(key)]))
-    environment |= {
+    return inherited_environment() | {
         "FLWR_HOME": str(working_directory / "flower-home"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PATH": _command_path(),
-        # Lines are to come one by one through the pipe, in letters that not every locale can write.
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONIOENCODING": "utf-8",
     }
-    return environment
 
 
 def _ray_environment(folder: Path, address: str) -> dict[str, str]:
@@ -313,7 +303,7 @@ def launch_superlink(connection: Connection, *options: str) -> subprocess.Popen[
     """Start the SuperLink without waiting for it; see :func:`start_superlink`."""
     host, port = connection.address.split(":")
     command = ["flower-superlink", "--disable-runtime-dependency-installation", *options]
-    with connection.log.open("a") as log:
+    with connection.log.open("a", encoding="utf-8") as log:
         process = connection.popen(
             *command, "--host", host, "--port", port, stdout=log.fileno(), stderr=subprocess.STDOUT
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedcof.errors import UserError, unknown_name
 from fedcof.run.config import RunConfig
+from fedcof.run.execution import ExecutionSection
 
 DEFAULT_SCENARIO = "digits"
 FOLDER = Path(__file__).parent / "scenarios"
@@ -35,11 +36,11 @@ def load_scenario(scenario: str) -> dict[str, object]:
     UserError
         If there is no such scenario or the file is not TOML.
     """
-    path = Path(scenario) if scenario.endswith(".toml") else FOLDER / f"{scenario}.toml"
+    path = at_home(Path(scenario)) if scenario.endswith(".toml") else FOLDER / f"{scenario}.toml"
     if not path.is_file():
         raise unknown_name("scenario", scenario, [*scenario_names(), "the path of a .toml file"])
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"The scenario {path} is not a TOML file ({error}): mend that line.") from error
 
@@ -97,9 +98,14 @@ def scenario_values(scenario: str, overrides: list[str]) -> dict[str, object]:
     Raises
     ------
     UserError
-        If there is no such scenario, or an override is none.
+        If there is no such scenario, an override is none, or a key is one that the command sets.
     """
-    return {**load_scenario(scenario), **dict(map(parse_override, overrides))}
+    values = {**load_scenario(scenario), **dict(map(parse_override, overrides))}
+    for known, instead in (("output", "give --output instead"), ("plan", "leave it out")):
+        key = ExecutionSection.key_of(known).name
+        if values.get(key):
+            raise UserError(f"The key {key} is {values[key]!r}, but the command sets it itself: {instead}.")
+    return values
 
 
 def configure(scenario: str, overrides: list[str]) -> RunConfig:
@@ -179,7 +185,15 @@ def absolute_value(key: str, value: object) -> tuple[str, object]:
     place = _place(key, value)
     if not place:
         return key, value
-    return key, str(value).removesuffix(place) + str(Path(place).expanduser().absolute())
+    return key, str(value).removesuffix(place) + str(at_home(Path(place)).absolute())
+
+
+def at_home(path: Path) -> Path:
+    """Put a user's home in the place of a tilde; raises UserError where nobody knows that home."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(f"The path {path} begins in a home that nobody knows: write it out.") from error
 
 
 def _place(key: str, value: object) -> str:

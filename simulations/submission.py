@@ -177,13 +177,15 @@ def submit(
 def _last_status(connection: Connection) -> tuple[str, str]:
     """Ask for the status and status details of the newest run."""
     command = ["flwr", "ls", connection.name, "--limit", "1", "--format", "json"]
-    with connection.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        answer = ANSI.sub("", process.communicate()[0])
+    # Python and its libraries warn on standard error, which is no part of the answer.
+    with connection.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        answer, warnings = (ANSI.sub("", said) for said in process.communicate())
     try:
         run = json.loads(answer)["runs"][0]
         return run["status"], run["status-details"]
-    except (ValueError, LookupError):
-        return "", f"the SuperLink did not tell how it ended but said {answer.strip()[-200:]!r}"
+    except (ValueError, LookupError, TypeError):
+        said = (answer.strip() or warnings.strip())[-200:]
+        return "", f"the SuperLink did not tell how it ended but said {said!r}"
 
 
 def _cause(status: str, details: str, tail: deque[str], resources: Resources | None) -> str:

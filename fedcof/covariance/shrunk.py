@@ -77,7 +77,8 @@ def _evidence(
     if float(row_degrees.sum()) < 2:
         raise UserError(
             f"The shrinkage {shrinkage} cannot be estimated because it takes two classes with two rows, or one "
-            "with three: give a number, or let clients send more groups per class."
+            f"with three, and here {int((row_degrees > 0).sum())} of {int(totals.present.sum())} classes have two: "
+            "set shrinkage to a number, or groups to more, so that clients send more rows of a class."
         )
     total_weight = float(class_weights @ row_degrees)
     return Evidence(

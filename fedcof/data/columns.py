@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-from datasets import ClassLabel, Dataset, Image, Value
+from collections.abc import Callable
 
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Image, Value
+from numpy.typing import NDArray
+
+from fedcof.data.arrow_columns import labels_in, missing_rows, names_classes, usually_names_classes
 from fedcof.data.image_dataset import ImageDataset
-from fedcof.embedding.images import column_values
+from fedcof.data.labels import SplitLabels, matched_labels
 from fedcof.errors import UserError, unknown_name
 
 # What image classification datasets on the hub call their columns; finer labels go before coarser ones.
@@ -25,6 +30,7 @@ def with_image_column(name: str, train: Dataset, test: Dataset, wanted: str) -> 
             f"The column {column} of {name} holds no images but {train.features[column]}: "
             "set image-column to one that does."
         )
+    _check_in_test(name, "image", column, test, _holds_images)
     return tuple(_renamed(split, column, "image").cast_column("image", Image()) for split in (train, test))
 
 
@@ -35,31 +41,33 @@ def _holds_images(feature: object) -> bool:
 
 
 def with_label_column(name: str, train: Dataset, test: Dataset, wanted: str) -> ImageDataset:
-    """Find the column of labels in both splits, number its classes, and check them; raises UserError."""
-    candidates = [
-        column
-        for column, feature in train.features.items()
-        if isinstance(feature, ClassLabel) or (column in LABEL_COLUMNS and _holds_labels(feature))
-    ]
-    column = _chosen_column(name, "label", train, wanted, candidates, LABEL_COLUMNS)
-    if not _holds_labels(train.features[column]):
+    """Find the column of labels in both splits, and match their classes by name; raises UserError."""
+    column = _chosen_column(name, "label", train, wanted, _label_candidates(train), LABEL_COLUMNS)
+    if not names_classes(train.features[column]):
         raise UserError(
             f"The column {column} of {name} holds no labels but {train.features[column]}: "
-            "set label-column to one of whole numbers or texts."
+            "set label-column to one of whole numbers, texts or truth values."
         )
+    _check_in_test(name, "label", column, test, names_classes)
     train, test = (_renamed(split, column, "label") for split in (train, test))
-    for split in (train, test):
-        _check_no_label_missing(name, split)
-    if train.features["label"].dtype in ("string", "large_string"):
-        train, test = _with_numbered_classes(name, train, test)
-    loaded = ImageDataset(name, train, test, _class_names(train))
-    _check_labels(loaded)
-    return loaded
+    labels = [_labels_of(name, split) for split in (train, test)]
+    class_names, *ids = matched_labels(name, *labels)
+    _check_two_classes(name, ids[0], class_names)
+    train, test = (_with_ids(split, of, class_names) for split, of in zip((train, test), ids, strict=True))
+    return ImageDataset(name, train, test, class_names)
 
 
-def _holds_labels(feature: object) -> bool:
-    dtype = getattr(feature, "dtype", "")
-    return isinstance(feature, ClassLabel | Value) and ("int" in dtype or dtype in ("string", "large_string"))
+def _label_candidates(train: Dataset) -> list[str]:
+    """List the columns that may hold labels; truth values and floats only where nothing else does."""
+    for holds_labels in (usually_names_classes, names_classes):
+        found = [
+            column
+            for column, feature in train.features.items()
+            if isinstance(feature, ClassLabel) or (column in LABEL_COLUMNS and holds_labels(feature))
+        ]
+        if found:
+            return found
+    return []
 
 
 def _chosen_column(
@@ -90,52 +98,38 @@ def _renamed(split: Dataset, column: str, name: str) -> Dataset:
     return (split.remove_columns(name) if name in split.column_names else split).rename_column(column, name)
 
 
-def _check_no_label_missing(name: str, split: Dataset) -> None:
-    missing = split.select_columns("label").with_format("arrow")[:]["label"].null_count
+def _check_in_test(name: str, role: str, column: str, test: Dataset, holds: Callable[[object], bool]) -> None:
+    if not holds(test.features.get(column)):
+        raise UserError(
+            f"The test split of {name} has no column {column} of {role}s, as its train split has: "
+            "call and write the columns of both alike."
+        )
+
+
+def _labels_of(name: str, split: Dataset) -> SplitLabels:
+    column, called = _arrow(split), split.split or "given"
+    missing = len(missing_rows(column))
     if missing:
-        raise UserError(f"In {name} {missing} rows of the {split.split} split have no label: remove or label them.")
+        raise UserError(f"In {name} {missing} rows of the {called} split have no label: remove or label them.")
+    return labels_in(f"the {called} split of {name}", column, split.features["label"])
 
 
-def _with_numbered_classes(name: str, train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
-    """Replace text labels by their place in the alphabetical order of the training classes."""
-    names = sorted(train.unique("label"))
-    unknown = sorted(set(test.unique("label")) - set(names))
-    if unknown:
+def _check_two_classes(name: str, ids: NDArray[np.int64], class_names: tuple[str, ...]) -> None:
+    if (ids == ids[0]).all():
         raise UserError(
-            f"The test split of {name} has the class {unknown[0]!r}, which the train split lacks: "
-            "remove its test images or add training images."
+            f"All training images of {name} are of one class, {class_names[ids[0]]!r}, but a classifier needs two: "
+            "add images of another class, or set label-column to another column."
         )
-    feature = ClassLabel(names=names)
-    numbered = []
-    for split in (train, test):
-        numbers = np.searchsorted(np.array(names), column_values(split, "label").astype(str)).astype(np.int64)
-        # Casting the column instead would write every image anew.
-        numbered.append(split.remove_columns("label").add_column("label", numbers, feature=feature))
-    return numbered[0], numbered[1]
 
 
-def _class_names(train: Dataset) -> tuple[str, ...]:
-    feature = train.features["label"]
-    if isinstance(feature, ClassLabel):
-        return tuple(feature.names)
-    return tuple(str(number) for number in range(int(column_values(train, "label").max()) + 1))
+def _with_ids(split: Dataset, ids: NDArray[np.int64], class_names: tuple[str, ...]) -> Dataset:
+    """Give a split the ids of its classes for its labels."""
+    column = _arrow(split)
+    if pa.types.is_integer(column.type) and np.array_equal(column.to_numpy(), ids):
+        return split
+    # Casting the column instead would write every image anew.
+    return split.remove_columns("label").add_column("label", ids, feature=ClassLabel(names=list(class_names)))
 
 
-def _check_labels(loaded: ImageDataset) -> None:
-    train, test = loaded.labels("train"), loaded.labels("test")
-    lowest = int(min(train.min(), test.min()))
-    if lowest < 0:
-        raise UserError(
-            f"The dataset {loaded.name} has the label {lowest}, but labels are counted from 0: "
-            "remove rows without a class, or set label-column to another column."
-        )
-    if not isinstance(loaded.train.features["label"], ClassLabel) and train.min() > 0:
-        raise UserError(
-            f"The lowest label of {loaded.name} is {train.min()}, but labels must be counted from 0: "
-            "number them anew, or set label-column to another column."
-        )
-    if max(train.max(), test.max()) >= loaded.num_classes:
-        raise UserError(
-            f"The test split of {loaded.name} has the label {test.max()}, but the classes of its train split end "
-            f"at {loaded.num_classes - 1}: remove those test images or add training images."
-        )
+def _arrow(split: Dataset) -> pa.ChunkedArray:
+    return split.select_columns("label").with_format("arrow")[:]["label"]

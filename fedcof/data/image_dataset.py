@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from fedcof.data.intake import Intake
 from fedcof.embedding.images import column_values
 from fedcof.errors import unknown_name
 
@@ -24,12 +25,15 @@ class ImageDataset:
         Columns ``image`` (``datasets.Image``) and ``label`` (a whole number from 0), and the source's others.
     class_names : tuple of str
         What each label stands for.
+    intake : Intake
+        What was taken of the files, and what was left out; of nothing where it comes with a package.
     """
 
     name: str
     train: Dataset
     test: Dataset
     class_names: tuple[str, ...]
+    intake: Intake = field(default_factory=Intake, compare=False)
 
     @property
     def num_classes(self) -> int:

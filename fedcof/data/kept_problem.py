@@ -55,12 +55,18 @@ class KeptProblem:
         Dimension d of the features.
     train, test : KeptSplit
         The two splits.
+    left_out : tuple of (str, str, int)
+        Bad images that were left out: split, class, and how many.
+    summary : tuple of str
+        What was taken, and left out, in lines for people.
     """
 
     class_names: tuple[str, ...]
     feature_dim: int
     train: KeptSplit
     test: KeptSplit
+    left_out: tuple[tuple[str, str, int], ...] = ()
+    summary: tuple[str, ...] = ()
 
     def table(self, split: str) -> FeatureTable:
         """Open a split.
@@ -173,4 +179,9 @@ def _read(path: Path, written: int, inode: int) -> tuple[KeptProblem, str]:
     """Read a note and its stamp; ``written`` and ``inode`` tell it from a later one in its place."""
     values = json.loads(path.read_text(encoding="utf-8"))
     splits = {split: KeptSplit(**values[split]) for split in ("train", "test")}
-    return KeptProblem(tuple(values["class_names"]), values["feature_dim"], **splits), values["stamp"]
+    left_out = tuple((split, label, count) for split, label, count in values["left_out"])
+    summary = tuple(values["summary"])
+    problem = KeptProblem(
+        tuple(values["class_names"]), values["feature_dim"], **splits, left_out=left_out, summary=summary
+    )
+    return problem, values["stamp"]

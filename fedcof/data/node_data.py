@@ -2,69 +2,136 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import datasets
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
-from PIL import Image
 
-from fedcof.data.class_list import class_names_of
+from fedcof.data.class_list import class_names_of, places_of
 from fedcof.data.image_dataset import ImageDataset
+from fedcof.data.image_files import ImageFiles, by_parts, without_flawed_files
+from fedcof.data.intake import Intake, check_bad_images, check_no_class_lost, some
+from fedcof.data.node_table import files_of_table, is_table
+from fedcof.data.section import ERROR
+from fedcof.embedding.flaws import Kind
 from fedcof.errors import UserError
 
-PATH_COLUMN, LABEL_COLUMN = "path", "label"
-TABLES = {".csv": pa.csv.read_csv, ".parquet": pa.parquet.read_table}
+
+@dataclass(frozen=True)
+class NodeImages:
+    """A node's images.
+
+    Attributes
+    ----------
+    images : datasets.Dataset
+        Columns ``image`` and ``label`` (its class's id), in the order of the files, or of the table's lines.
+    intake : Intake
+        What was taken, and what was left out.
+    """
+
+    images: datasets.Dataset
+    intake: Intake
 
 
 def load_node_images(data: str, class_names: tuple[str, ...]) -> datasets.Dataset:
-    """Read what images a node has, without decoding any.
+    """Read what images a node has, all of which must be such that can be used.
 
     Parameters
     ----------
-    data : str
-        A folder with a folder of image files for each class; or a table, ``.csv`` or ``.parquet``, with the columns
-        ``path`` (relative to the table) and ``label`` (a class's name).
-    class_names : tuple of str
-        Names of the C classes in the order of their ids.
+    data, class_names
+        See :func:`read_node_images`.
 
     Returns
     -------
     datasets.Dataset
-        Columns ``image`` and ``label`` (its class's id), in the order of the files, or of the table's lines.
+        See :class:`NodeImages`.
 
     Raises
     ------
     UserError
-        If there is no such place, a table lacks a column, or a class is not one of those agreed on.
+        As :func:`read_node_images`.
+    """
+    return read_node_images(data, class_names).images
+
+
+def read_node_images(
+    data: str, class_names: tuple[str, ...], bad_images: str = ERROR, thorough: bool = False, split: str = "train"
+) -> NodeImages:
+    """Read what images a node has, and what it has beside them.
+
+    Parameters
+    ----------
+    data : str
+        A folder with a folder of images for each class; or a table, ``.csv`` or ``.parquet``, with the columns
+        ``path`` (relative to the table) and ``label`` (a class's name).
+    class_names : tuple of str
+        Names of the C classes in the order of their ids.
+    bad_images : {"error", "skip"}
+        What to do about images that cannot be used.
+    thorough : bool
+        Whether every image is decoded to find them.
+    split : str
+        What to call them.
+
+    Returns
+    -------
+    NodeImages
+        Those that can be used.
+
+    Raises
+    ------
+    UserError
+        If there is no such place, a table lacks a column, a class is not one of those agreed on or has lost all its
+        images; as :class:`fedcof.data.intake.BadImagesError` if images cannot be used.
     """
     path = Path(data).expanduser()
     if path.is_dir():
-        files, names = _files_of_folder(path)
-    elif path.suffix in TABLES and path.is_file():
-        files, names = _files_of_table(path)
+        found = ImageFiles(path, split, by_parts, thorough)
+        files, names, left_out = found.files, found.labels, found.left_out
+        agreed = _agreed(data, names, class_names)
+    elif is_table(path):
+        files, names = files_of_table(path)
+        agreed = _agreed(data, names, class_names)
+        files, names, left_out = without_flawed_files(files, names, split, thorough)
     else:
         raise UserError(
             f"There are no images at {data}: give a folder with a folder for each class, or a .csv or .parquet "
             "table."
         )
-    for name in sorted(set(names)):
-        if name not in class_names:
+    check_bad_images(data, left_out, bad_images, f"{path if path.is_dir() else path.parent}/")
+    counts = Counter(agreed[name] for name in names)
+    # A folder without any file is that of a class that the node has none of.
+    had = {agreed.get(each.label, each.label) for each in left_out if each.flaw.kind is not Kind.HIDDEN}
+    check_no_class_lost(data, split, [name for name in class_names if name in had], counts)
+    ids = {name: number for number, name in enumerate(class_names)}
+    columns = {"image": files, "label": [ids[agreed[name]] for name in names]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    images = datasets.Dataset.from_dict(columns, features=features)
+    taken = {name: counts[name] for name in class_names if counts[name]}
+    return NodeImages(images, Intake({split: taken}, tuple(left_out)))
+
+
+def _agreed(data: str, names: Iterable[str], class_names: tuple[str, ...]) -> dict[str, str]:
+    """Give for each name, however its letters are composed, the one that was agreed on."""
+    distinct = sorted(set(names))
+    agreed = {}
+    for name, place in zip(distinct, places_of(class_names, distinct), strict=True):
+        if place < 0:
             raise UserError(
                 f"The class {name!r} of {data} is not one of the {len(class_names)} that the federation agreed on "
-                f"({_some(class_names)}): rename or remove it."
+                f"({some(class_names)}): rename or remove it."
             )
-    ids = {name: number for number, name in enumerate(class_names)}
-    columns = {"image": files, "label": [ids[name] for name in names]}
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    return datasets.Dataset.from_dict(columns, features=features)
+        agreed[name] = class_names[place]
+    return agreed
 
 
 @lru_cache(maxsize=2)
-def shared_node_dataset(classes: str, test_data: str) -> ImageDataset:
+def shared_node_dataset(
+    classes: str, test_data: str, bad_images: str = ERROR, thorough: bool = False
+) -> ImageDataset:
     """Describe a federation whose training images lie on its nodes, once per process.
 
     Parameters
@@ -72,7 +139,9 @@ def shared_node_dataset(classes: str, test_data: str) -> ImageDataset:
     classes : str
         See :func:`class_names_of`.
     test_data : str
-        The server's own test images, as for :func:`load_node_images`; empty for none.
+        The server's own test images, as for :func:`read_node_images`; empty for none.
+    bad_images, thorough
+        See :func:`read_node_images`.
 
     Returns
     -------
@@ -87,33 +156,7 @@ def shared_node_dataset(classes: str, test_data: str) -> ImageDataset:
     names = class_names_of(classes)
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     empty = datasets.Dataset.from_dict({"image": [], "label": []}, features=features)
-    test = load_node_images(test_data, names) if test_data else empty
-    return ImageDataset("nodes", empty, test, names)
-
-
-def _files_of_folder(folder: Path) -> tuple[list[str], list[str]]:
-    suffixes = set(Image.registered_extensions())
-    files = [
-        file
-        for name in sorted(folder.iterdir())
-        if name.is_dir()
-        for file in sorted(name.rglob("*"))
-        if file.suffix.lower() in suffixes and file.is_file()
-    ]
-    return [str(file) for file in files], [file.relative_to(folder).parts[0] for file in files]
-
-
-def _files_of_table(path: Path) -> tuple[list[str], list[str]]:
-    try:
-        table = TABLES[path.suffix](path)
-        files, names = (table.column(column).to_pylist() for column in (PATH_COLUMN, LABEL_COLUMN))
-    except (pa.ArrowException, KeyError) as error:
-        raise UserError(
-            f"The table {path} cannot be read ({error}): it needs the columns {PATH_COLUMN} and {LABEL_COLUMN}."
-        ) from error
-    return [str(path.parent / str(file)) for file in files], [str(name) for name in names]
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
+    if not test_data:
+        return ImageDataset("nodes", empty, empty, names)
+    test = read_node_images(test_data, names, bad_images, thorough, "test")
+    return ImageDataset("nodes", empty, test.images, names, test.intake)

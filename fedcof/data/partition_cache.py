@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Callable
+from logging import getLogger
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcof.errors import first_line
 from fedcof.files import whole_file
 
 Partition = list[NDArray[np.int64]]
 
 # To be raised when the dealing itself changes, so that nobody reads an older one.
 FORMAT = 1
+
+logger = getLogger(__name__)
 
 
 def kept_partition(
@@ -45,8 +49,14 @@ def kept_partition(
     if kept is not None:
         return kept
     parts = deal()
-    with whole_file(path) as unfinished:
-        np.savez(unfinished, samples=np.concatenate(parts), sizes=[len(part) for part in parts])
+    try:
+        with whole_file(path) as unfinished:
+            np.savez(unfinished, samples=np.concatenate(parts), sizes=[len(part) for part in parts])
+    except OSError as error:
+        # Whoever asks again deals again, and the same.
+        logger.warning(
+            "The partition cannot be kept in %s (%s) and will be dealt again.", folder, first_line(error)
+        )
     return parts
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcof.data.section import PARTITIONS
+from fedcof.data.partition_advice import alpha_advice, pathological_advice
+from fedcof.data.section import DIRICHLET, INNER_DIRICHLET, PARTITIONS, PATHOLOGICAL
 from fedcof.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
 
 SHARDS_PER_CLIENT = 2
 
-REMEDIES = {
-    "inner-dirichlet": "alpha is so small that class probabilities underflow, so raise it or choose dirichlet",
-    "dirichlet": "alpha is out of the range in which proportions can be drawn, so bring it nearer to 1",
-    "pathological": "a class is wanted by more clients than it has samples, so lower num-clients or "
-    "classes-per-client",
+REASONS = {
+    INNER_DIRICHLET: "with an alpha of {alpha:g} class probabilities underflow",
+    DIRICHLET: "an alpha of {alpha:g} is out of the range in which proportions can be drawn",
+    PATHOLOGICAL: "a class is wanted by more clients than it has samples",
 }
 
 IntArray = NDArray[np.int64]
@@ -62,7 +62,7 @@ def partition_indices(
     seed : int
         Seed; the same one gives the same clients in every process.
     natural_ids : sequence or ndarray, optional
-        Owner of each sample (n,), numbers or text; for ``natural`` only.
+        Owner of each sample (n,), numbers, texts or truth values; for ``natural`` only.
     classes_per_client : int
         Classes on each client; for ``pathological`` only.
 
@@ -143,21 +143,38 @@ def _by_label(
 
     # The partitioners take classes for numbers without gaps, which a part of a dataset need not have.
     classes, dense = np.unique(labels, return_inverse=True)
-    if partition == "pathological":
-        _check_classes_per_client(classes_per_client, num_clients, len(classes))
-    partitioner = _partitioner(partition, len(labels), num_clients, float(alpha), seed, classes_per_client)
-    partitioner.dataset = Dataset.from_dict({"index": order, "label": dense[order]})
-    try:
+    sizes = np.bincount(dense).astype(np.int64, copy=False)
+
+    def dealt(alpha: float) -> list[IntArray]:
+        partitioner = _partitioner(partition, len(labels), num_clients, float(alpha), seed, classes_per_client)
+        partitioner.dataset = Dataset.from_dict({"index": order, "label": dense[order]})
         with warnings.catch_warnings(), np.errstate(invalid="ignore"):
             warnings.simplefilter("ignore")
-            clients = _dealt_indices(partitioner)
+            return _dealt_indices(partitioner)
+
+    def can_be_dealt(alpha: float) -> bool:
+        try:
+            return bool(dealt(alpha))
+        except ValueError:
+            return False
+
+    def advice() -> str:
+        if partition == PATHOLOGICAL:
+            return pathological_advice(sizes, num_clients, classes_per_client, seed)
+        return alpha_advice(can_be_dealt, alpha, len(labels))
+
+    if partition == PATHOLOGICAL:
+        _check_classes_per_client(classes_per_client, num_clients, len(classes), advice)
+    try:
+        clients = dealt(alpha)
     except ValueError as error:
+        reason = REASONS.get(partition, str(error)).format(alpha=alpha)
         raise UserError(
             f"The {partition} partition cannot deal {len(labels)} samples of {len(classes)} classes to "
-            f"{num_clients} clients: {REMEDIES.get(partition, error)}."
+            f"{num_clients} clients, because {reason}: {advice()}."
         ) from error
-    if partition == "pathological":
-        _check_all_classes_dealt(clients, dense, len(classes))
+    if partition == PATHOLOGICAL:
+        _check_all_classes_dealt(clients, dense, len(classes), advice)
     return clients
 
 
@@ -199,7 +216,9 @@ def _dealt_indices(partitioner: Partitioner) -> list[IntArray]:
     return [np.sort(index[np.asarray(rows[client], dtype=np.int64)]) for client in clients]
 
 
-def _check_classes_per_client(classes_per_client: int, num_clients: int, num_classes: int) -> None:
+def _check_classes_per_client(
+    classes_per_client: int, num_clients: int, num_classes: int, advice: Callable[[], str]
+) -> None:
     if not 1 <= classes_per_client <= num_classes:
         raise UserError(
             f"The key classes-per-client is {classes_per_client}, but the training split has {num_classes} "
@@ -208,16 +227,18 @@ def _check_classes_per_client(classes_per_client: int, num_clients: int, num_cla
     if num_clients * classes_per_client < num_classes:
         raise UserError(
             f"The pathological partition puts {classes_per_client} of {num_classes} classes on each of "
-            f"{num_clients} clients, which leaves classes on none: raise num-clients or classes-per-client."
+            f"{num_clients} clients, which leaves classes on none: {advice()}."
         )
 
 
-def _check_all_classes_dealt(clients: Sequence[IntArray], dense: IntArray, num_classes: int) -> None:
+def _check_all_classes_dealt(
+    clients: Sequence[IntArray], dense: IntArray, num_classes: int, advice: Callable[[], str]
+) -> None:
     dealt = len(np.unique(dense[np.concatenate(clients)]))
     if dealt < num_classes:
         raise UserError(
             f"The pathological partition drew {dealt} of {num_classes} classes for its {len(clients)} clients and "
-            f"would leave the others out: set num-clients to {num_classes} or more, or raise classes-per-client."
+            f"would leave the others out: {advice()}."
         )
 
 
@@ -231,10 +252,12 @@ def _by_owner(
             "set partition-column to the column that names it, for example user_id."
         )
     owners = np.asarray(natural_ids)
-    if owners.shape != (num_samples,) or owners.dtype.kind not in "iuUS":
+    known = owners.dtype.kind in "iufbUS" and not (owners.dtype.kind == "f" and np.isnan(owners).any())
+    if owners.shape != (num_samples,) or not known:
         raise UserError(
-            f"The natural partition needs one number or text per sample, but its column holds {owners.dtype} of "
-            f"shape {owners.shape} for {num_samples} samples: set partition-column to one without missing values."
+            "The natural partition needs one number, text or truth value per sample, but its column holds "
+            f"{owners.dtype} of shape {owners.shape} for {num_samples} samples: set partition-column to "
+            "one without missing values."
         )
     _, client_of_sample, sizes = np.unique(owners, return_inverse=True, return_counts=True)
     if num_clients not in (0, len(sizes)):

@@ -11,6 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcof.data.class_list import names_in_json, text_of_file
+from fedcof.data.labels import (
+    NUMBERS,
+    SplitLabels,
+    listed_labels,
+    matched_labels,
+    number_labels,
+    placed_labels,
+    text_labels,
+)
 from fedcof.embedding.feature_table import FeatureTable
 from fedcof.errors import UserError, unknown_name
 
@@ -109,46 +119,69 @@ def load_features(folder: Path) -> PrecomputedFeatures:
     ----------
     folder : Path
         ``train_features.npy`` (n, d) and ``test_features.npy`` (m, d) in float32; ``train_labels.npy`` (n,) and
-        ``test_labels.npy`` (m,) with whole numbers from 0; and, where there are any, ``train_owners.npy`` (n,) with
-        numbers or texts, and ``classes.txt`` with a class name on each line, in the order of the labels.
+        ``test_labels.npy`` (m,) with whole numbers, texts or truth values; and, where there are any,
+        ``train_owners.npy`` (n,) with numbers, texts or truth values, and ``classes.txt`` with a class name on each
+        line, in the order of the labels, which are then whole numbers from 0, or these names.
 
     Returns
     -------
     PrecomputedFeatures
-        Both splits. Without ``classes.txt`` the classes are those up to the largest label, named by their numbers.
+        Both splits. Without ``classes.txt`` the classes are the labels of the train split, in their order.
 
     Raises
     ------
     UserError
         If a file is missing or no array of numbers, the shapes do not belong together, or a label is out of range.
     """
-    train, test = (_table(folder, split) for split in ("train", "test"))
-    dims = train.features.shape[1], test.features.shape[1]
+    splits = ("train", "test")
+    features = [_features(folder / f"{split}_features.npy") for split in splits]
+    listed = _listed_names(folder / CLASSES_FILE_NAME)
+    labels = [
+        _labels(folder / f"{split}_labels.npy", of_split, listed)
+        for split, of_split in zip(splits, features, strict=True)
+    ]
+    dims = features[0].shape[1], features[1].shape[1]
     if dims[0] != dims[1]:
         raise UserError(
             f"In {folder} the training features have {dims[0]} dimensions and the test features {dims[1]}: "
             "compute both with the same model."
         )
-    names = _class_names(folder, train, test)
+    names, *ids = matched_labels(str(folder), *labels)
+    train, test = (FeatureTable(*split) for split in zip(features, ids, strict=True))
     return PrecomputedFeatures(f"{PREFIX}{folder}", train, test, _owners(folder, len(train.labels)), names)
 
 
-def _table(folder: Path, split: str) -> FeatureTable:
-    """Open one split and check that its two files belong together."""
-    path = folder / f"{split}_features.npy"
+def _features(path: Path) -> NDArray[np.float32]:
     features = _array(path, mapped=True)
     if features.ndim != 2 or features.dtype != np.float32 or 0 in features.shape:
         raise UserError(
             f"The file {path} holds {features.dtype} of shape {features.shape}, but features have the shape "
             "(samples, dimension) and the type float32: save them so."
         )
-    labels = _array(folder / f"{split}_labels.npy")
-    if labels.shape != features.shape[:1] or labels.dtype.kind not in "iu":
+    return features
+
+
+def _labels(path: Path, features: NDArray[np.float32], listed: tuple[str, ...] | None) -> SplitLabels:
+    """Read the labels of a split, and check that they belong to its features."""
+    labels = _array(path)
+    if labels.shape != features.shape[:1] or labels.dtype.kind not in "iufbU":
         raise UserError(
-            f"The file {folder / f'{split}_labels.npy'} holds {labels.dtype} of shape {labels.shape}, but "
-            f"{path.name} has {len(features)} samples: save one whole number for each of them."
+            f"The file {path} holds {labels.dtype} of shape {labels.shape}, but its features have {len(features)} "
+            "samples: save one whole number, text or truth value for each of them."
         )
-    return FeatureTable(features, labels.astype(np.int64))
+    where = str(path)
+    if listed is not None and labels.dtype.kind in "iu":
+        return listed_labels(where, listed, labels)
+    if labels.dtype.kind == "U":
+        distinct, places = np.unique(labels, return_inverse=True)
+        named = text_labels(distinct.tolist(), places)
+    else:
+        named = number_labels(where, labels)
+    if listed is None:
+        return named
+    if named.kind == NUMBERS:
+        return listed_labels(where, listed, labels.astype(np.int64))
+    return placed_labels(where, named, listed)
 
 
 def _array(path: Path, mapped: bool = False) -> NDArray[Any]:
@@ -170,27 +203,20 @@ def _owners(folder: Path, num_samples: int) -> NDArray[Any] | None:
     if not path.exists():
         return None
     owners = _array(path)
-    if owners.shape != (num_samples,) or owners.dtype.kind not in "iuUS":
+    if owners.shape != (num_samples,) or owners.dtype.kind not in "iufbUS":
         raise UserError(
             f"The file {path} holds {owners.dtype} of shape {owners.shape}, but there are {num_samples} training "
-            "samples: save one number or text for each of them."
+            "samples: save one number, text or truth value for each of them."
         )
+    if owners.dtype.kind == "f" and np.isnan(owners).any():
+        raise UserError(f"In {path} {np.isnan(owners).sum()} samples have no owner but NaN: give each one.")
     return owners
 
 
-def _class_names(folder: Path, train: FeatureTable, test: FeatureTable) -> tuple[str, ...]:
-    labels = np.concatenate([train.labels, test.labels])
-    smallest, largest = int(labels.min()), int(labels.max())
-    path = folder / CLASSES_FILE_NAME
-    try:
-        names = tuple(path.read_text(encoding="utf-8").splitlines())
-    except FileNotFoundError:
-        names = tuple(map(str, range(largest + 1)))
-    except UnicodeDecodeError as error:
-        raise UserError(f"The file {path} is not UTF-8 text: write a class name on each line.") from error
-    if smallest < 0 or largest >= len(names):
-        raise UserError(
-            f"The labels in {folder} go from {smallest} to {largest}, but with {len(names)} classes they must go "
-            f"from 0 to at most {len(names) - 1}: number them from 0, and name each in {path.name} if any."
-        )
-    return names
+def _listed_names(path: Path) -> tuple[str, ...] | None:
+    """Read the names of the classes; None if there are none."""
+    if not path.exists():
+        return None
+    text = text_of_file(path)
+    # Not by what Unicode calls line ends, which a name may hold.
+    return names_in_json(text) or tuple(text.removesuffix("\n").split("\n"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -49,11 +50,14 @@ class Problem:
         Dimension d of the features.
     class_names : tuple of str
         What each label stands for.
+    left_out : tuple of (str, str, int)
+        Bad images that were left out: split, class, and how many.
     """
 
     num_classes: int
     feature_dim: int
     class_names: tuple[str, ...]
+    left_out: tuple[tuple[str, str, int], ...] = ()
 
 
 def problem_of(config: Sampled) -> Problem:
@@ -78,9 +82,10 @@ def problem_of(config: Sampled) -> Problem:
         features = shared_features(config.data.dataset)
         return Problem(features.num_classes, features.feature_dim, features.class_names)
     if kept := kept_problem_of(config):
-        return Problem(len(kept.class_names), kept.feature_dim, kept.class_names)
+        return Problem(len(kept.class_names), kept.feature_dim, kept.class_names, kept.left_out)
     dataset = dataset_of(config)
-    return Problem(dataset.num_classes, backbone_of(config).feature_dim, dataset.class_names)
+    left_out = tuple(dataset.intake.bad_by_class())
+    return Problem(dataset.num_classes, backbone_of(config).feature_dim, dataset.class_names, left_out)
 
 
 def labels_of(config: Sampled, split: str) -> NDArray[np.int64]:
@@ -143,14 +148,52 @@ def dataset_of(config: Sampled) -> ImageDataset:
     -------
     ImageDataset
         Its training and test split.
+
+    Raises
+    ------
+    UserError
+        If it cannot be loaded, or images of it cannot be used.
     """
-    if config.data.on_nodes:
+    data = config.data
+    if data.on_nodes:
         from fedcof.data.node_data import shared_node_dataset
 
-        return shared_node_dataset(config.data.classes, config.data.test_data)
+        return shared_node_dataset(data.classes, data.test_data, data.bad_images)
     from fedcof.data.datasets import shared_dataset
 
-    return shared_dataset(config.data.dataset, config.data.image_column, config.data.label_column)
+    return shared_dataset(data.dataset, data.image_column, data.label_column, data.bad_images)
+
+
+def decoded_dataset_of(config: Sampled) -> ImageDataset:
+    """Load a run's dataset anew and decode every image, because one has shown to be damaged.
+
+    What it finds is kept, so that whoever loads the dataset from now on knows of it.
+
+    Parameters
+    ----------
+    config : Sampled
+        The run's sections on data and embedding.
+
+    Returns
+    -------
+    ImageDataset
+        Without the images that cannot be decoded, if bad ones are to be left out.
+
+    Raises
+    ------
+    UserError
+        That names them, if not.
+    """
+    data = config.data
+    if data.on_nodes:
+        from fedcof.data.node_data import shared_node_dataset
+
+        shared_node_dataset.cache_clear()
+        return shared_node_dataset(data.classes, data.test_data, data.bad_images, thorough=True)
+    from fedcof.data.datasets import load_image_dataset, shared_dataset
+
+    shared_dataset.cache_clear()
+    return load_image_dataset(data.dataset, data.image_column, data.label_column, data.bad_images, thorough=True)
 
 
 def backbone_of(config: Sampled) -> Backbone:
@@ -202,9 +245,17 @@ def split_features(config: Sampled, split: str, progress: Progress | None = None
         return shared_features(config.data.dataset).table(split)
     if kept := kept_problem_of(config):
         return kept.table(split)
+    from fedcof.embedding.images import UndecodableImageError
+
+    try:
+        return _cached_features(config, dataset_of(config), split, progress)
+    except UndecodableImageError:
+        return _cached_features(config, decoded_dataset_of(config), split, progress)
+
+
+def _cached_features(config: Sampled, dataset: ImageDataset, split: str, progress: Progress | None) -> FeatureTable:
     from fedcof.embedding.feature_cache import cached_features
 
-    dataset = dataset_of(config)
     images = dataset.train if split == "train" else dataset.test
     return cached_features(
         backbone_of(config), images, feature_cache_dir(), config.embedding.batch_size, progress=progress
@@ -224,17 +275,25 @@ def note_problem(config: Sampled, folder: Path) -> None:
     if not _has_kept_features(config):
         return
     problem = problem_of(config)
-    splits = []
+    splits = {}
     for split in ("train", "test"):
         features = split_features(config, split).features
         # The table is mapped from a file of the cache's entry.
-        splits.append(KeptSplit(str(Path(features.filename).parent), len(features)))  # type: ignore[attr-defined]
-    kept = KeptProblem(problem.class_names, problem.feature_dim, *splits)
-    leave_note(folder, _source(config), kept)
-    leave_note(problem_notes_dir(), _source(config), kept, stamp_of(config))
+        splits[split] = KeptSplit(str(Path(features.filename).parent), len(features))  # type: ignore[attr-defined]
+    intake = dataset_of(config).intake
+    summary = tuple(intake.summary())
+    kept = KeptProblem(
+        problem.class_names, problem.feature_dim, **splits, left_out=problem.left_out, summary=summary
+    )
+    leave_note(folder, source_of(config), kept)
+    # What is left out is listed beside the results of every run, so it has to be looked up for each.
+    stamp = "" if intake.left_out else stamp_of(config)
+    # Without a note the next command looks it up anew.
+    with suppress(OSError):
+        leave_note(problem_notes_dir(), source_of(config), kept, stamp)
 
 
-def take_earlier_note(config: Sampled, folder: Path) -> bool:
+def take_earlier_note(config: Sampled, folder: Path) -> KeptProblem | None:
     """Spare a run the look-up that an earlier one made, where what that read has not changed since.
 
     Parameters
@@ -246,15 +305,14 @@ def take_earlier_note(config: Sampled, folder: Path) -> bool:
 
     Returns
     -------
-    bool
-        Whether there is one; otherwise the run has to be looked up.
+    KeptProblem or None
+        What that found; None if there is no such note, and the run has to be looked up.
     """
     stamp = stamp_of(config) if _has_kept_features(config) else ""
-    kept = read_note(problem_notes_dir(), _source(config), stamp) if stamp else None
-    if kept is None:
-        return False
-    leave_note(folder, _source(config), kept)
-    return True
+    kept = read_note(problem_notes_dir(), source_of(config), stamp) if stamp else None
+    if kept is not None:
+        leave_note(folder, source_of(config), kept)
+    return kept
 
 
 def features_seem_kept(config: Sampled) -> bool:
@@ -272,7 +330,7 @@ def features_seem_kept(config: Sampled) -> bool:
     """
     if config.data.is_precomputed:
         return True
-    return _has_kept_features(config) and read_note(problem_notes_dir(), _source(config)) is not None
+    return _has_kept_features(config) and read_note(problem_notes_dir(), source_of(config)) is not None
 
 
 def problem_notes_dir() -> Path:
@@ -282,16 +340,16 @@ def problem_notes_dir() -> Path:
 
 def kept_problem_of(config: Sampled) -> KeptProblem | None:
     """Give what another process has looked up for this one; None where it has to be looked up here."""
-    return noted_problem(_source(config)) if _has_kept_features(config) else None
+    return noted_problem(source_of(config)) if _has_kept_features(config) else None
 
 
 def _has_kept_features(config: Sampled) -> bool:
     return config.embedding.feature_cache and not config.data.on_nodes and not config.data.is_precomputed
 
 
-def _source(config: Sampled) -> tuple[str | int, ...]:
+def source_of(config: Sampled) -> tuple[str | int, ...]:
     """Name all that decides a run's features and labels."""
-    dataset = config.data.dataset, config.data.image_column, config.data.label_column
+    dataset = config.data.dataset, config.data.image_column, config.data.label_column, config.data.bad_images
     return (
         *dataset,
         config.embedding.backbone,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedcof.data.class_list import is_file
 from fedcof.errors import UserError
 from fedcof.keys import ABOVE_0, AT_LEAST_0, AT_LEAST_1, PROBABILITY, Acts, Beside, Changes, Section, Shown, key
 
 NODES = "nodes"
 FEATURES = "features:"
+ERROR, SKIP = BAD_IMAGES = ["error", "skip"]
 INNER_DIRICHLET, DIRICHLET, IID, PATHOLOGICAL, SHARD, NATURAL = PARTITIONS = [
     "inner-dirichlet",
     "dirichlet",
@@ -21,6 +23,7 @@ INNER_DIRICHLET, DIRICHLET, IID, PATHOLOGICAL, SHARD, NATURAL = PARTITIONS = [
 
 _BOTH = Acts.CLIENT | Acts.SERVER
 _ON_NODES = Beside("dataset is nodes", lambda run: run.data.on_nodes)
+_OF_IMAGES = Beside("dataset holds images", lambda run: not run.data.is_precomputed)
 _DEALT = Beside("dataset is not nodes", lambda run: not run.data.on_nodes)
 _DIRICHLET = Beside(
     "partition is a Dirichlet", lambda run: _DEALT.holds(run) and run.data.partition in (INNER_DIRICHLET, DIRICHLET)
@@ -35,8 +38,8 @@ def _place_of_dataset(name: str) -> str:
 
 
 def _place_of_classes(classes: str) -> str:
-    # Names that look like a path would have to begin like one.
-    return classes if classes.startswith(("/", "~", "./", "../")) else ""
+    # Names that look like a path would have to begin like one, or be called as a file is that lies here.
+    return classes if classes.startswith(("/", "~", "./", "../")) or is_file(classes) else ""
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,17 @@ class DataSection(Section):
     label_column: str = key(
         "", "Column of the labels, where types and names do not tell.", _BOTH, Changes.UPLOAD, beside=_DEALT
     )
+    bad_images: str = key(
+        ERROR,
+        "What to do about images that cannot be used: refuse them all by name (error), or leave them out (skip).",
+        _BOTH,
+        Changes.UPLOAD,
+        choices=lambda: BAD_IMAGES,
+        beside=_OF_IMAGES,
+    )
     classes: str = key(
         "",
-        "Names of the classes in order, separated by commas, or a text file with a name a line.",
+        "Names of the classes in order, separated by commas, as a JSON list, or a text file with a name a line.",
         _BOTH,
         Changes.UPLOAD,
         beside=_ON_NODES,
@@ -133,6 +144,12 @@ class DataSection(Section):
     def is_precomputed(self) -> bool:
         """Whether the dataset holds features that were computed elsewhere."""
         return self.dataset.startswith(FEATURES)
+
+    @property
+    def source(self) -> tuple[str, ...]:
+        """All that decides which images there are."""
+        columns = self.image_column, self.label_column
+        return self.dataset, *columns, self.classes, self.test_data, self.bad_images
 
     def check_together(self) -> None:
         """Check that nodes have classes, and nobody else; raises UserError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -17,9 +17,16 @@ from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from fedcof.data.folder_walk import files_within
+from fedcof.data.image_files import ImageFiles, by_path
+from fedcof.data.intake import Intake, LeftOut, check_bad_images, check_no_class_lost
+from fedcof.data.parquet_files import Files, load_by_description
+from fedcof.data.table_cache import refused_copy, table_cache_dir
+from fedcof.embedding.flaws import Flaw, Kind
 from fedcof.errors import UserError, first_line
 
 HUB_TIMEOUT_SECONDS = 10.0
+SPLITS = ("train", "test")
 
 
 def digits(_: str) -> dict[str, Dataset]:
@@ -40,32 +47,105 @@ def digits(_: str) -> dict[str, Dataset]:
 
 def parquet(place: str) -> Mapping[str, Dataset]:
     """Read the parquet files of a folder; raises UserError if a split is missing."""
-    folder = _existing_folder("parquet", place)
-    files = {split: sorted(map(str, folder.glob(f"{split}*.parquet"))) for split in ("train", "test")}
+    files = {split: list(map(str, found)) for split, found in parquet_files(place).items()}
     for split, found in files.items():
         if not found:
             raise UserError(f"The folder {place} has no {split}*.parquet: put the {split} split's files there.")
-    return _loaded(f"parquet:{place}", "parquet", {split: list(map(glob.escape, files[split])) for split in files})
+
+    def load(some: Files) -> Mapping[str, Dataset]:
+        escaped = {split: list(map(glob.escape, of_split)) for split, of_split in some.items()}
+        return _loaded(f"parquet:{place}", "parquet", escaped)
+
+    return load_by_description(f"parquet:{place}", files, load)
 
 
-def image_folder(place: str) -> Mapping[str, Dataset]:
-    """Find the image files of a folder; raises UserError if a split is missing."""
-    folder = _existing_folder("folder", place)
-    for split in ("train", "test"):
-        if not any((folder / split).glob("*/*")):
+def parquet_files(place: str) -> dict[str, list[Path]]:
+    """List the parquet files of each split of a folder, in order; raises UserError if there is no such folder."""
+    folder = existing_folder("parquet", place)
+    return {split: sorted(folder.glob(f"{split}*.parquet")) for split in SPLITS}
+
+
+def image_folder(place: str, bad_images: str, thorough: bool) -> tuple[dict[str, Dataset], Intake]:
+    """Find the images of a folder.
+
+    Parameters
+    ----------
+    place : str
+        Holds ``train`` and ``test``, and each of them a folder for each class.
+    bad_images : {"error", "skip"}
+        What to do about images that cannot be used.
+    thorough : bool
+        Whether every image is decoded to find them.
+
+    Returns
+    -------
+    tuple of (dict of str to Dataset, Intake)
+        The two splits, and what is left out of them.
+
+    Raises
+    ------
+    UserError
+        If a split or a class is missing, or an image cannot be used.
+    """
+    folder, name = existing_folder("folder", place), f"folder:{place}"
+    places = {split: folder / split for split in SPLITS}
+    found = {split: ImageFiles(path, split, by_path, thorough) for split, path in places.items() if path.is_dir()}
+    for split in SPLITS:
+        if split not in found or not found[split].classes:
             raise UserError(
                 f"The folder {place} has no images under {split}/CLASS/: "
                 f"put the {split} split's images there, one folder for each class."
             )
-    # By patterns of our own: the library's would take train/test_tube/ for a part of the test split.
-    return _loaded(
-        f"folder:{place}",
-        "imagefolder",
-        {split: f"{glob.escape(str(folder / split))}/**" for split in ("train", "test")},
-    )
+    _check_classes(name, found["train"].classes, found["test"].classes)
+    left_out = [each for files in found.values() for each in files.left_out]
+    check_bad_images(name, left_out, bad_images, f"{folder}/")
+    for split, files in found.items():
+        check_no_class_lost(name, split, files.classes, files.taken)
+    taken = {split: files.taken for split, files in found.items()}
+    intake = Intake(taken, (*left_out, *left_beside(folder, list(places.values()))))
+    names = found["train"].classes
+    return {split: files.table(names) for split, files in found.items()}, intake
 
 
-def _existing_folder(kind: str, place: str) -> Path:
+def _check_classes(name: str, train: Sequence[str], test: Sequence[str]) -> None:
+    if unknown := sorted(set(test) - set(train)):
+        raise UserError(
+            f"The test split of {name} has the class {unknown[0]!r}, which the train split lacks: "
+            "remove its test images or add training images."
+        )
+    if len(train) == 1:
+        raise UserError(
+            f"The dataset {name} has a single class, {train[0]!r}, but there must be two to tell apart: put the "
+            "images of each class in a folder of its own, directly in train and in test."
+        )
+
+
+def left_beside(folder: Path, taken: Sequence[Path]) -> list[LeftOut]:
+    """List what lies in a dataset's folder and belongs to no split.
+
+    Parameters
+    ----------
+    folder : Path
+        The dataset's.
+    taken : sequence of Path
+        Files and folders of its splits.
+
+    Returns
+    -------
+    list of LeftOut
+        A folder counts the files in it.
+    """
+    flaw = Flaw(Kind.OTHER, "it is of no split: they are called train and test")
+    others = sorted(set(folder.iterdir()) - set(taken))
+    return [LeftOut("", str(path), flaw, files=files_within(str(path))) for path in others]
+
+
+def _is_split(folder: Path, split: str) -> bool:
+    return (folder / split).is_dir()
+
+
+def existing_folder(kind: str, place: str) -> Path:
+    """Find a dataset's folder; raises UserError if it is missing or empty."""
     folder = Path(place).expanduser().resolve()
     if not folder.is_dir():
         raise UserError(f"There is no folder {place}: give one that exists, as {kind}:DIR.")
@@ -88,7 +168,8 @@ def hub(place: str) -> Mapping[str, Dataset]:
         ) from error
     except OfflineModeIsEnabled:
         pass
-    except (OSError, httpx.HTTPError) as error:
+    except (OSError, httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
+        # The last two are what httpx says of a proxy of a kind that it does not know.
         raise _unreachable(place, error) from error
     return _loaded(f"hub:{place}", place, None)
 
@@ -102,11 +183,16 @@ def _unreachable(place: str, error: Exception) -> UserError:
 
 def _loaded(name: str, path: str, data_files: Mapping[str, object] | None) -> Mapping[str, Dataset]:
     """Load by the library, with one sentence for whatever it cannot read."""
+    # What is read from the hub stays where other programs look for it, and where it is found offline.
+    cache = table_cache_dir() if data_files else Path(datasets.config.HF_DATASETS_CACHE)
+    place = {"cache_dir": str(cache)} if data_files else {}
     try:
-        splits: Mapping[str, Dataset] = datasets.load_dataset(path, data_files=data_files)
+        splits: Mapping[str, Dataset] = datasets.load_dataset(path, data_files=data_files, **place)
     except ConnectionError as error:
         raise _unreachable(path, error) from error
     except (OSError, ValueError, TypeError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if refused := refused_copy(name, error, cache):
+            raise refused from error
         reason = first_line(error.__cause__ or error)
         raise UserError(f"The dataset {name} cannot be read ({reason}): check its files.") from error
     return splits

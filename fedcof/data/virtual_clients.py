@@ -137,7 +137,7 @@ def client_indices(config: Sampled) -> list[NDArray[np.int64]]:
         If the dataset cannot be dealt like that.
     """
     return _client_indices(
-        (config.data.dataset, config.data.image_column, config.data.label_column),
+        (config.data.dataset, config.data.image_column, config.data.label_column, config.data.bad_images),
         kept_problem_of(config),
         config.data.num_clients,
         config.data.partition,
@@ -150,7 +150,7 @@ def client_indices(config: Sampled) -> list[NDArray[np.int64]]:
 
 @lru_cache(maxsize=8)
 def _client_indices(
-    dataset_key: tuple[str, str, str],
+    dataset_key: tuple[str, str, str, str],
     kept: KeptProblem | None,
     num_clients: int,
     partition: str,
@@ -180,16 +180,17 @@ def _client_indices(
     return kept_partition(partition_cache_dir(), labels, settings, deal)
 
 
-def _owners(dataset_key: tuple[str, str, str], column: str) -> NDArray[Any]:
+def _owners(dataset_key: tuple[str, str, str, str], column: str) -> NDArray[Any]:
     """Who holds each training sample, for the natural partition."""
     if is_precomputed(dataset_key[0]):
         owners = shared_features(dataset_key[0]).owners
         if owners is None:
             raise UserError(
                 f"The natural partition needs to know each sample's owner, but {dataset_key[0]} has no "
-                f"{OWNERS_FILE_NAME}: save one number or text per training sample there."
+                f"{OWNERS_FILE_NAME}: save one number, text or truth value per training sample there."
             )
         return owners
+    from fedcof.data.arrow_columns import owners_in
     from fedcof.data.datasets import shared_dataset
 
     train = shared_dataset(*dataset_key).train
@@ -198,4 +199,4 @@ def _owners(dataset_key: tuple[str, str, str], column: str) -> NDArray[Any]:
             f"The natural partition needs a column that names each sample's owner, but {column!r} is none: "
             f"set partition-column to one of {', '.join(train.column_names)}."
         )
-    return np.asarray(train.with_format(None)[column][:])
+    return owners_in(f"the column {column} of {dataset_key[0]}", train, column)

@@ -3,14 +3,14 @@
 A cache entry is a folder named after what it depends on: the backbone's fingerprint, the content of the images and
 labels, and the precision. It is built under a lock in a folder of another name and moved into place whole, so a
 reader finds either a complete entry or none; what is on disk is checked against its recorded digest, once per
-process, before it is believed.
+process, before it is believed. An embedding that was interrupted goes on after what that folder holds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +25,6 @@ import numpy as np
 import timm
 import torch
 from filelock import FileLock
-from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from fedcof.embedding.backbones import Backbone
@@ -33,7 +32,8 @@ from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
 from fedcof.embedding.feature_table import CACHE_VARIABLE, DESCRIPTION, FeatureTable, file_digest, open_features
 from fedcof.embedding.features import Progress, embedded_batches
 from fedcof.embedding.images import column_values, decoding_key
-from fedcof.errors import UserError
+from fedcof.embedding.unfinished_features import CHUNKS, Kept, UnfinishedFeatures, kept_in
+from fedcof.errors import UserError, first_line
 from fedcof.files import put_in_place, write_whole
 
 FORMAT = 1
@@ -52,11 +52,13 @@ class CacheEntry:
     key : str
         Name of its folder.
     backbone : str
-        Name of the backbone; empty if the entry is not complete.
+        Name of the backbone; empty if nothing says so.
     num_images : int
-        Number of images n; 0 if the entry is not complete.
+        Number of images n of the split; 0 if nothing says so.
+    num_kept : int
+        Number of those whose features are kept.
     feature_dim : int
-        Dimension d; 0 if the entry is not complete.
+        Dimension d; 0 if nothing says so.
     num_bytes : int
         Size on disk.
     complete : bool
@@ -66,6 +68,7 @@ class CacheEntry:
     key: str
     backbone: str
     num_images: int
+    num_kept: int
     feature_dim: int
     num_bytes: int
     complete: bool
@@ -82,8 +85,9 @@ def cached_features(
 ) -> FeatureTable:
     """Give the features of a split, embedding them only if no process has done so before.
 
-    Of processes that ask at once one embeds, and the others wait for it. A damaged entry is computed again, with a
-    warning in the log.
+    Of processes that ask at once one embeds, and the others wait for it, or go on from where it was when it was
+    killed. So does the next to ask where an embedding was interrupted; the features are the same to the last bit.
+    What is damaged is computed again, with a warning in the log.
 
     Parameters
     ----------
@@ -96,7 +100,8 @@ def cached_features(
     batch_size, device, precision
         See :func:`extract_features`.
     progress : callable, optional
-        Called after every batch with its number of images; not at all if nothing is embedded.
+        Called after every batch with its number of images, and before the first with the number that an interrupted
+        embedding has left; not at all if nothing is embedded.
 
     Returns
     -------
@@ -118,10 +123,12 @@ def cached_features(
     with _lock(entry):
         table = _read_entry(entry, shape)
         if table is None:
-            batches = embedded_batches(backbone, images, batch_size, target, dtype)
             with _new_entry(entry, backbone.name, shape) as unfinished:
-                _write_features(unfinished / "features.npy", shape, batches, progress)
-                np.save(unfinished / "labels.npy", column_values(images, "label").astype(np.int64))
+                with UnfinishedFeatures(unfinished, backbone.name, shape) as features:
+                    _check_room(entry, features.bytes_missing)
+                    batches = embedded_batches(backbone, images, batch_size, target, dtype, features.missing())
+                    _fill(features, batches, progress)
+                _write_labels(unfinished / "labels.npy", images)
             table = _read_entry(entry, shape)
     if table is None:
         raise UserError(f"The feature cache {cache_dir} does not keep what is written to it: set {CACHE_VARIABLE}.")
@@ -239,40 +246,51 @@ def _lock(entry: Path) -> Iterator[None]:
 def _new_entry(entry: Path, backbone_name: str, shape: tuple[int, int]) -> Iterator[Path]:
     """Give a folder to fill and move it into the entry's place; the caller holds the entry's lock."""
     unfinished = entry.with_name(entry.name + UNFINISHED)
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        unfinished.mkdir()
         yield unfinished
         digests = {name: file_digest(unfinished / name) for name in ("features.npy", "labels.npy")}
         description = {"backbone": backbone_name, "shape": shape, "sha256": digests}
         write_whole(unfinished / DESCRIPTION, json.dumps(description))
         shutil.rmtree(entry, ignore_errors=True)
         put_in_place(unfinished, entry)
+        (entry / CHUNKS).unlink()
     except OSError as error:
-        raise _unwritable(entry, error.strerror) from error
+        raise _unwritable(entry, error.strerror or first_line(error)) from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        # What is whole stays for whoever asks next.
+        if not kept_in(unfinished):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_features(
-    path: Path, shape: tuple[int, int], batches: Iterator[tuple[int, Tensor]], progress: Progress | None
+def _fill(
+    features: UnfinishedFeatures, batches: Iterator[tuple[int, Tensor]], progress: Progress | None = None
 ) -> None:
-    needed = math.prod(shape) * np.dtype(np.float32).itemsize
-    # Writing to a mapped file on a full disk kills the process.
-    if shutil.disk_usage(path.parent).free < needed:
-        raise _unwritable(path.parent, f"{needed / 1e6:.0f} MB do not fit on its disk")
-    features = open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    report = progress or (lambda _: None)
+    if features.num_kept:
+        report(features.num_kept)
     for start, batch in batches:
-        features[start : start + len(batch)] = batch.numpy()
-        if progress:
-            progress(len(batch))
-    features.flush()
+        features.add(start, batch.numpy())
+        report(len(batch))
+
+
+def _write_labels(path: Path, images: datasets.Dataset) -> None:
+    content = io.BytesIO()
+    np.save(content, column_values(images, "label").astype(np.int64))
+    write_whole(path, content.getvalue())
+
+
+def _check_room(entry: Path, needed: int) -> None:
+    """Find out before anything is embedded what the disk would say in the end."""
+    if shutil.disk_usage(entry.parent).free < needed:
+        raise _unwritable(entry, f"{needed / 1e6:.0f} MB do not fit on its disk")
 
 
 def _unwritable(entry: Path, reason: str | None) -> UserError:
+    kept = kept_in(entry.with_name(entry.name + UNFINISHED))
+    stays = f"; the {kept.num_rows} images embedded so far are kept in it" if kept else ""
     return UserError(
-        f"The feature cache {entry.parent} cannot be written ({reason}): make room in it, set {CACHE_VARIABLE} to "
-        "another folder, or set feature-cache to false."
+        f"The feature cache {entry.parent} cannot be written ({reason}{stays}): make room in it, set "
+        f"{CACHE_VARIABLE} to another folder, or set feature-cache to false."
     )
 
 
@@ -299,13 +317,16 @@ def _entries(cache_dir: Path) -> list[Path]:
 
 def _describe(entry: Path) -> CacheEntry:
     key, size = entry.name.removesuffix(UNFINISHED), _size(entry)
+    if entry.name != key:
+        kept = kept_in(entry) or Kept("", (0, 0), 0)
+        num_images, feature_dim = kept.shape
+        return CacheEntry(key, kept.backbone, num_images, kept.num_rows, feature_dim, size, complete=False)
     try:
-        description = json.loads((entry / DESCRIPTION).read_text())
+        description = json.loads((entry / DESCRIPTION).read_text(encoding="utf-8"))
         num_images, feature_dim = description["shape"]
-        backbone, complete = description["backbone"], entry.name == key
+        return CacheEntry(key, description["backbone"], num_images, num_images, feature_dim, size, complete=True)
     except (ValueError, KeyError, TypeError, OSError):
-        return CacheEntry(key, "", 0, 0, size, complete=False)
-    return CacheEntry(key, backbone, num_images, feature_dim, size, complete)
+        return CacheEntry(key, "", 0, 0, 0, size, complete=False)
 
 
 def _size(entry: Path) -> int:

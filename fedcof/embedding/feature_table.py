@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcof.errors import UserError
+
 CACHE_VARIABLE = "FEDCOF_CACHE"
 DESCRIPTION = "meta.json"
 
@@ -38,10 +40,21 @@ def feature_cache_dir() -> Path:
     Returns
     -------
     Path
-        It need not exist.
+        Absolute; it need not exist.
+
+    Raises
+    ------
+    UserError
+        If no variable names a folder, and the user has no home.
     """
-    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(user_cache) / "fedcof").expanduser() / "features"
+    named, user_cache = os.environ.get(CACHE_VARIABLE), os.environ.get("XDG_CACHE_HOME")
+    try:
+        home = Path(named or Path(user_cache or "~/.cache") / "fedcof").expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"There is no home folder to keep features in ({error}): set {CACHE_VARIABLE} to a folder for them."
+        ) from error
+    return home.absolute() / "features"
 
 
 @lru_cache(maxsize=16)
@@ -67,7 +80,7 @@ def open_features(entry: Path, shape: tuple[int, int], written: int, inode: int)
     ValueError, KeyError, TypeError, AttributeError, EOFError, OSError
         If it is damaged.
     """
-    description = json.loads((entry / DESCRIPTION).read_text())
+    description = json.loads((entry / DESCRIPTION).read_text(encoding="utf-8"))
     for name in ("features.npy", "labels.npy"):
         if file_digest(entry / name) != description["sha256"][name]:
             raise ValueError(f"{name} has changed")

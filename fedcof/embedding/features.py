@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from logging import getLogger
 
@@ -81,18 +80,16 @@ class _TransformedBatches(Dataset[Tensor | UserError]):
     """Batches of a split as the backbone's input; an item is a batch, so that one slice of the table is decoded."""
 
     def __init__(
-        self, transform: Callable[[Image.Image], Tensor], images: datasets.Dataset, batch_size: int
+        self, transform: Callable[[Image.Image], Tensor], images: datasets.Dataset, batches: Sequence[range]
     ) -> None:
-        self.transform, self.images, self.batch_size = transform, images, batch_size
+        self.transform, self.images, self.batches = transform, images, batches
 
     def __len__(self) -> int:
-        return math.ceil(len(self.images) / self.batch_size)
+        return len(self.batches)
 
     def __getitem__(self, number: int) -> Tensor | UserError:
-        start = number * self.batch_size
-        rows = range(start, min(start + self.batch_size, len(self.images)))
         try:
-            return torch.stack([self.transform(image) for image in rgb_images(self.images, rows)])
+            return torch.stack([self.transform(image) for image in rgb_images(self.images, self.batches[number])])
         except UserError as error:
             # Raised in a loading process it would arrive with a traceback in its sentence.
             return error
@@ -137,7 +134,12 @@ class _Embedder:
 
 
 def embedded_batches(
-    backbone: Backbone, images: datasets.Dataset, batch_size: int, device: torch.device, dtype: torch.dtype
+    backbone: Backbone,
+    images: datasets.Dataset,
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    parts: Sequence[range] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Embed batch by batch.
 
@@ -153,6 +155,8 @@ def embedded_batches(
         Where to compute.
     dtype : torch.dtype
         In what to compute.
+    parts : sequence of range, optional
+        Which rows to embed, instead of all; each part's first is its first batch's first.
 
     Yields
     ------
@@ -164,9 +168,10 @@ def embedded_batches(
     UserError
         If an image cannot be read, the device has no room for one, or a feature is not finite.
     """
-    num_workers = _num_workers(device, len(images))
+    batches = _batches_of([range(len(images))] if parts is None else parts, batch_size)
+    num_workers = _num_workers(device, sum(map(len, batches)))
     loader = DataLoader(
-        _TransformedBatches(backbone.transform, images, batch_size),
+        _TransformedBatches(backbone.transform, images, batches),
         batch_size=None,
         num_workers=num_workers,
         # A forked copy of a process that runs threads, as torch, CUDA and Ray do, can hang.
@@ -175,12 +180,17 @@ def embedded_batches(
     )
     with _on_device(backbone.module, device):
         embed = _Embedder(backbone, device, dtype, batch_size)
-        for number, batch in enumerate(loader):
+        for rows, batch in zip(batches, loader, strict=True):
             if isinstance(batch, UserError):
                 raise batch
             with torch.inference_mode():
                 features = embed(batch)
-            yield number * batch_size, features
+            yield rows.start, features
+
+
+def _batches_of(parts: Sequence[range], batch_size: int) -> list[range]:
+    """Cut runs of rows into batches, of which the last of a run may be smaller."""
+    return [part[start : start + batch_size] for part in parts for start in range(0, len(part), batch_size)]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ from datasets import Dataset, Image
 from numpy.typing import NDArray
 
 from fedcof.errors import UserError, first_line
+
+
+class UndecodableImageError(UserError):
+    """An image that only decoding shows to be damaged; there may be others like it in its split."""
+
 
 # What decode_image does, in words: for whoever has to do the same elsewhere, with an exported model.
 DECODING = (
@@ -82,7 +88,9 @@ def _decoded(encoded: Mapping[str, Any] | None, row: int, dataset: Dataset) -> P
     where = f"The image {path or f'row {row} of {len(dataset)}'} of the {dataset.split or 'given'} split"
     source: str | bytes = content if content is not None else path or ""
     if not (source or path):
-        raise UserError(f"{where} is missing, but every row needs one: remove the row or give it an image.")
+        raise UndecodableImageError(
+            f"{where} is missing, but every row needs one: remove the row or give it an image."
+        )
     return decode_image(source, where)
 
 
@@ -117,12 +125,37 @@ def decode_image(source: Path | str | bytes, called: str = "") -> PIL.Image.Imag
         Exception
     ) as error:  # Pillow's decoders raise whatever they trip over: OSError, SyntaxError, struct.error
         name = called or ("The image" if isinstance(source, bytes) else f"The image {source}")
-        # Pillow's own words would name an address in memory.
-        unknown = isinstance(error, PIL.UnidentifiedImageError)
-        reason = "it is of no kind that Pillow knows" if unknown else first_line(error)
-        raise UserError(
-            f"{name} cannot be read ({reason}): replace it by a whole image file, or leave it out."
+        raise UndecodableImageError(
+            f"{name} cannot be read ({_reason(error)}): replace it by a whole image file, or leave it out."
         ) from error
+
+
+def why_undecodable(source: Path | str | bytes) -> str:
+    """Decode an image to find out what keeps it from being used.
+
+    Parameters
+    ----------
+    source : Path, str or bytes
+        See :func:`decode_image`.
+
+    Returns
+    -------
+    str
+        A clause; empty if nothing does.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _as_rgb(Image().decode_example(_encoded(source)))
+    except Exception as error:
+        return _reason(error)
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    # Pillow's own words would name an address in memory.
+    unknown = isinstance(error, PIL.UnidentifiedImageError)
+    return "it is of no kind that Pillow knows" if unknown else first_line(error)
 
 
 def decoding_key(encoded: Mapping[str, Any]) -> bytes:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fedcof.errors import UserError
-from fedcof.files import whole_file
+from fedcof.files import write_whole
 from fedcof.statistics.inputs import Numbers, as_features
 
 FILE_FORMAT = "fedcof-linear-classifier-1"
@@ -117,8 +117,7 @@ class LinearClassifier:
         """
         tensors = {"weight": self.weight, "bias": self.bias, "present": self.present}
         metadata = {"format": FILE_FORMAT, "class_names": json.dumps(self.class_names)}
-        with whole_file(path) as unfinished:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
+        write_whole(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
 
     @staticmethod
     def load(path: str | Path) -> LinearClassifier:

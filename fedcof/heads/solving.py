@@ -8,6 +8,10 @@ from torch import Tensor
 from fedcof.errors import UserError
 
 
+class SingularSystemError(UserError):
+    """A system without a solution; who knows what it was made of says more than this."""
+
+
 def solve_positive_definite(matrix: Tensor, right_hand_side: Tensor) -> Tensor:
     """Solve a symmetric positive definite system by Cholesky's factorisation.
 
@@ -25,12 +29,12 @@ def solve_positive_definite(matrix: Tensor, right_hand_side: Tensor) -> Tensor:
 
     Raises
     ------
-    UserError
+    SingularSystemError
         If the matrix is not positive definite.
     """
     factor, failed_at = torch.linalg.cholesky_ex(matrix)
     if int(failed_at) or not bool(factor.diagonal().isfinite().all()):
-        raise UserError(
+        raise SingularSystemError(
             "The system is singular because there are fewer independent uploads than feature dimensions: "
             "give a larger shrinkage (for fed3r a larger ridge-penalty), or leave-one-out."
         )

@@ -12,10 +12,12 @@ from torch import Tensor
 from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.ridge import ridge_from_gram
+from fedcof.heads.solving import SingularSystemError
 from fedcof.methods.base import Aggregator, Sources, check_sizes
 from fedcof.methods.method import FederatedMethod, Samples
 from fedcof.methods.noise_corrected import noise_corrected
 from fedcof.methods.role import Role
+from fedcof.methods.unsolvable import unsolvable_moments
 from fedcof.privacy.mechanism import Privacy
 from fedcof.privacy.noise import NoiseSource
 from fedcof.privacy.plausibility import check_plausible
@@ -116,7 +118,10 @@ class Fed3R:
             noise = self.gram_noise * math.sqrt(2 * self.num_uploads * self.feature_dim)
             gram = (vectors * eigenvalues.clamp(min=noise)) @ vectors.T
         gram.diagonal().add_(self.penalty)
-        return ridge_from_gram(gram, self._sums, self._counts > 0)
+        try:
+            return ridge_from_gram(gram, self._sums, self._counts > 0)
+        except SingularSystemError as error:
+            raise unsolvable_moments(int(self._counts.sum()), self.feature_dim, self.penalty) from error
 
     def class_means(self) -> Tensor:
         """Divide the class sums by their counts.

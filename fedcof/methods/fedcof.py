@@ -16,10 +16,12 @@ from fedcof.covariance.totals import ClassTotals, class_totals
 from fedcof.errors import unknown_name
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.registry import HEADS
+from fedcof.heads.solving import SingularSystemError
 from fedcof.methods.base import Aggregator, ClassMeansAggregator
 from fedcof.methods.class_means import ClassMeansMethod
 from fedcof.methods.noise_corrected import noise_corrected
 from fedcof.methods.role import Role
+from fedcof.methods.unsolvable import unsolvable_covariance
 from fedcof.privacy.mechanism import Privacy
 from fedcof.statistics.class_means import ClassMeanRows
 
@@ -55,12 +57,16 @@ class FedCOF(ClassMeansAggregator):
     ----------
     shrinkage_ : float
         How much :meth:`solve` shrank the covariance: gamma as given, or the estimated amount, from 0 to 1.
+    takes_groups : bool
+        Whether clients may send several rows of a class.
 
     Raises
     ------
     UserError
         If a name is unknown or gamma is negative.
     """
+
+    takes_groups: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -96,7 +102,10 @@ class FedCOF(ClassMeansAggregator):
     def solve(self) -> LinearClassifier:
         """Rebuild the covariance and solve the head; see :meth:`ClassMeansAggregator.solve`."""
         scatter, totals, self.shrinkage_ = self._scatter()
-        return self._solver.solve(scatter, totals)
+        try:
+            return self._solver.solve(scatter, totals)
+        except SingularSystemError as error:
+            raise unsolvable_covariance(totals, self.feature_dim, self.shrinkage, self.takes_groups) from error
 
     def class_means(self) -> Tensor:
         """Average the uploads' means; see :meth:`ClassMeansAggregator.class_means`."""

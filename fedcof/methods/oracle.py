@@ -31,6 +31,8 @@ class Oracle(FedCOF):
         See :class:`FedCOF`; all estimators are the same here.
     """
 
+    takes_groups: ClassVar[bool] = False
+
     def __init__(
         self, num_classes: int, feature_dim: int, shrinkage: float | str = LEAVE_ONE_OUT, head: str = "ridge"
     ) -> None:

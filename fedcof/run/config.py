@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -224,6 +226,12 @@ class RunConfig:
         """
         known = [known for known in RunConfig.declared().values() if known.changes > Changes.NOTHING]
         return next((key for key in known if other.get(key.name) != self.value(key)), None)
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of all that a result depends on: runs that share them are the same run."""
+        made_by = [self.method.name, self.with_effect(Changes.BYTES)]
+        return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:8]
 
     @property
     def num_replies(self) -> int:

@@ -50,6 +50,9 @@ ERROR = "error"
 
 REASON = "reason"
 
+NO_SAMPLE = "it has no sample to train on"
+"""The reason of a client that cannot train, which is no failure."""
+
 _SEPARATOR = ":"
 
 

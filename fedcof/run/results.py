@@ -123,6 +123,8 @@ class RunResult:
         How good the covariance was, where the run was asked to say.
     shrinkage : float or None
         Amount of shrinkage that was used, as it was given or chosen; None where there is none, or it was not kept.
+    left_out : dict
+        Bad images that were left out: for each split that has any, their number by class.
     format : int
         Version of these fields.
     """
@@ -147,6 +149,7 @@ class RunResult:
     nodes: list[NodeResult] = field(default_factory=list)
     covariance: CovarianceDiagnostic | None = None
     shrinkage: float | None = None
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -180,14 +183,14 @@ def load_results(folder: Path) -> list[RunResult]:
     if not path.exists():
         return []
     try:
-        runs = json.loads(path.read_text())
+        runs = json.loads(path.read_text(encoding="utf-8"))
         if any(run["format"] != FORMAT for run in runs):
             raise UserError(
                 f"The file {path} was written by another version of fedcof: "
                 "name a new output folder, or run its runs again."
             )
         return [_run_result(run) for run in runs]
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"The file {path} is not a results file of fedcof: name another output folder.") from error
 
 

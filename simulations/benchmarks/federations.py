@@ -190,7 +190,9 @@ def write_federation(
     for split, of_split in (("train", labels), ("test", test_labels)):
         np.save(folder / f"{split}_labels.npy", of_split)
         _write_features(folder / f"{split}_features.npy", of_split, centres, generator)
-    (folder / "classes.txt").write_text("".join(f"class {number}\n" for number in range(num_classes)))
+    (folder / "classes.txt").write_text(
+        "".join(f"class {number}\n" for number in range(num_classes)), encoding="utf-8"
+    )
     return GeneratedFeatures(f"{PREFIX}{folder.absolute()}", len(sizes), len(owners), rows)
 
 

@@ -23,7 +23,7 @@ def peak_of(process: int) -> int:
         Bytes; where the system does not count them what it has now, and 0 if it is gone.
     """
     try:
-        lines = (_PROC / str(process) / "status").read_text().splitlines()
+        lines = (_PROC / str(process) / "status").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
@@ -42,4 +42,4 @@ def resident(process: int) -> int:
 def reset_peak() -> None:
     """Let Linux count this process's peak from here; elsewhere nothing happens."""
     if (_PROC / "self" / "clear_refs").exists():
-        (_PROC / "self" / "clear_refs").write_text("5")
+        (_PROC / "self" / "clear_refs").write_text("5", encoding="utf-8")

@@ -239,7 +239,7 @@ def run_idle_app(nodes: int, messages: int, folder: Path) -> float:
     ):
         submission = submit(connection, app, values, Resources(num_supernodes=nodes))
         submission.follow(lambda line: None, is_done=output.exists)
-    answer = json.loads(output.read_text())
+    answer = json.loads(output.read_text(encoding="utf-8"))
     if answer["replies"] != messages:
         raise UserError(f"The app that does nothing got {answer['replies']} of {messages} replies: measure again.")
     return float(answer["seconds"])
@@ -268,14 +268,16 @@ def peak_memory() -> Iterator[PeakMemory]:
 
 def _stage_idle_app(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    (folder / "idle.py").write_text(IDLE_APP)
+    (folder / "idle.py").write_text(IDLE_APP, encoding="utf-8")
     app = {
         "publisher": "fedcof",
         "components": {"serverapp": "idle:server_app", "clientapp": "idle:client_app"},
         "config": {"nodes": 1, "messages": 1, "output": ""},
     }
     project = {"name": "idle", "version": "0.1.0", "description": "Does nothing", "license": "Apache-2.0"}
-    (folder / "pyproject.toml").write_text(tomli_w.dumps({"project": project, "tool": {"flwr": {"app": app}}}))
+    (folder / "pyproject.toml").write_text(
+        tomli_w.dumps({"project": project, "tool": {"flwr": {"app": app}}}), encoding="utf-8"
+    )
     return folder
 
 

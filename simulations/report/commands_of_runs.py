@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +11,9 @@ from fedcof.run.results import RunResult
 from simulations.comparison import comparison_runs
 from simulations.report.methods_and_keys import default_config, path_of_a_moment, said_by_itself, unused_keys
 from simulations.scenario import DEFAULT_SCENARIO, scenario_values
+
+# Twenty keys of two values have a million combinations: no folder has them all, and laying them out takes hours.
+MOST_COMBINATIONS = 5_000
 
 
 def compare_command(results: Sequence[RunResult]) -> str | None:
@@ -27,9 +31,12 @@ def compare_command(results: Sequence[RunResult]) -> str | None:
     """
     methods = list(dict.fromkeys(run.method for run in results))
     seeds = list(dict.fromkeys(str(run.seed) for run in results))
+    found = values_by_key(results)
+    if math.prod([len(methods), len(seeds), *map(len, found.values())]) > MOST_COMBINATIONS:
+        return None
     base = _base()
     overrides = []
-    for key, values in values_by_key(results).items():
+    for key, values in found.items():
         if len(values) > 1:
             overrides.append(f"{key}=[{','.join(map(_as_typed, values))}]")
         elif values != [base.get(key)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,10 +50,11 @@ def plain_label(text: str, width: int) -> str:
     Returns
     -------
     str
-        One line. Dollar signs are escaped, because two of them begin a formula; and a text that begins with an
-        underscore, which matplotlib takes for one that is to be hidden, gets a character of no width before it.
+        One line, of composed characters, as fonts have them. Dollar signs are escaped, because two of them begin
+        a formula; and a text that begins with an underscore, which matplotlib takes for one that is to be hidden,
+        gets a character of no width before it.
     """
-    line = " ".join(printable(text).split())
+    line = " ".join(unicodedata.normalize("NFC", printable(text)).split())
     shown = line if len(line) <= width else line[: width - 1].rstrip() + "…"
     hidden = "\N{ZERO WIDTH SPACE}" if shown.startswith("_") else ""
     return hidden + shown.replace("$", r"\$")

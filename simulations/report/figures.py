@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 from fedcof.files import write_whole
 from fedcof.run.results import RunResult
-from simulations.report.figure_style import Styles, drawn_quietly, styles_of
+from simulations.report.class_labels import class_labels, names_behind
+from simulations.report.figure_style import MOST_NAMED_CLASSES, Styles, drawn_quietly, styles_of
 from simulations.report.machine_paths import without_folders
 from simulations.report.methods_and_keys import dealing_keys
 from simulations.report.plot_accuracy import accuracy_against_bytes, accuracy_over_rounds
-from simulations.report.plot_classes import class_accuracy
+from simulations.report.plot_classes import class_accuracy, named_classes
 from simulations.report.plot_data import federation, spectra
 from simulations.report.seed_averages import (
     SeedAverage,
     most_accurate_of_each_method,
+    told_apart,
     with_known_accuracy,
 )
 
@@ -53,6 +55,7 @@ def figures_of(
     """
     # Whoever is left out of a picture, a method looks the same in all of them.
     styles = styles_of(averages)
+    averages = told_apart(averages)
     found = {
         "accuracy_vs_bytes": _accuracy_against_bytes(averages, styles),
         "rounds": _rounds(averages, styles),
@@ -121,7 +124,9 @@ def _classes(results: Sequence[RunResult], averages: Sequence[SeedAverage], styl
     if not names or not best:
         return None
     caption = "Accuracy on each class, for the most accurate setting of each method; means over seeds."
-    return class_accuracy(best, names, styles), caption
+    labels = class_labels(names)
+    caption += names_behind(labels, names, named_classes(best, names))
+    return class_accuracy(best, labels, styles), caption
 
 
 def _federation(results: Sequence[RunResult], varying: Sequence[str], folder: Path) -> Captioned | None:
@@ -130,8 +135,11 @@ def _federation(results: Sequence[RunResult], varying: Sequence[str], folder: Pa
         if counts is not None:
             chosen = [f"{key} {without_folders(key, run.config[key])}" for key in dealing_keys() if key in varying]
             caption = ", ".join([*chosen, f"seed {run.seed}"])
-            figure = federation(counts, run.class_names, caption)
-            return figure, f"Who holds what ({caption}): every column is a client, every row a class."
+            labels = class_labels(run.class_names)
+            named = range(len(labels)) if len(labels) == counts.shape[1] <= MOST_NAMED_CLASSES else ()
+            told = f"Who holds what ({caption}): every column is a client, every row a class."
+            told += names_behind(labels, run.class_names, named)
+            return federation(counts, labels, caption), told
     return None
 
 

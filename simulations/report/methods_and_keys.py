@@ -123,6 +123,12 @@ def path_of_a_moment(key: str) -> bool:
     return said_by_itself(key) and Acts.EXECUTION in known[key].acts
 
 
+def is_telling(key: str) -> bool:
+    """Say whether a classifier, what is known of it or an upload may depend on a key; of unknown ones it may."""
+    known = RunConfig.declared()
+    return key not in known or known[key].changes > Changes.BYTES
+
+
 def always_said(values: Config) -> list[str]:
     """List the keys that are worth saying even at their defaults.
 

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
+from fedcof.embedding.section import EmbeddingSection
 from fedcof.printable import printable
 from fedcof.run.results import NodeResult, RunResult
 from simulations.report.commands_of_runs import command_of, compare_command, values_by_key
+from simulations.report.failed_runs import FailedSetting
 from simulations.report.learning_curves import Reached, how_soon
 from simulations.report.machine_paths import (
     names_of_paths,
@@ -18,18 +20,27 @@ from simulations.report.machine_paths import (
     text_without_folders,
     without_folders,
 )
-from simulations.report.methods_and_keys import always_said, default_config, sends_nothing
+from simulations.report.methods_and_keys import always_said, default_config, sends_nothing, unused_keys
 from simulations.report.seed_averages import SeedAverage
 from simulations.report.sentences import reading
 
 DASH = "\N{EN DASH}"
 MOST_NAMED_CLIENTS = 10
+# What a window of 1,200 pixels leaves to the columns of keys, and what they take; keys that need more share one.
+ROOM_FOR_KEYS, PIXELS_OF_A_CHARACTER, PIXELS_BETWEEN_COLUMNS = 430, 8, 15
+MOST_CHARACTERS_OF_A_LINE = 24
+
+_BACKBONE = EmbeddingSection.key_of("backbone").name
 
 Pictures = dict[str, tuple[Markup, str]]
 
 
 def page_of(
-    results: Sequence[RunResult], averages: Sequence[SeedAverage], keys: Sequence[str], pictures: Pictures
+    results: Sequence[RunResult],
+    averages: Sequence[SeedAverage],
+    keys: Sequence[str],
+    pictures: Pictures,
+    failed: Sequence[FailedSetting] = (),
 ) -> str:
     """Write the page.
 
@@ -43,6 +54,8 @@ def page_of(
         Keys in which they differ.
     pictures : dict of str to (Markup, str)
         Address and caption of each picture.
+    failed : sequence of FailedSetting
+        Runs of the folder that could not be made.
 
     Returns
     -------
@@ -56,7 +69,10 @@ def page_of(
         .render(
             head=_common(results),
             keys=keys,
+            own_columns=_fit_side_by_side(averages, keys),
+            failed=[(s.label, s.seeds, text_without_folders(s.reason)) for s in failed],
             averages=averages,
+            embeds=any(_BACKBONE not in unused_keys(run.config) for run in results),
             asked=[average for average in averages if not sends_nothing(average.method)],
             pictures=pictures,
             reading=reading(averages),
@@ -93,6 +109,17 @@ def _finalize(value: object) -> object:
 def _whole_command(command: str) -> Markup:
     """Keep the line ends of a command, which are part of quoted values, and make the rest printable."""
     return Markup("\n").join(escape(printable(line)) for line in command.split("\n"))
+
+
+def _fit_side_by_side(averages: Sequence[SeedAverage], keys: Sequence[str]) -> bool:
+    """Whether there is room for a column a key, of which headings are broken behind their hyphens."""
+    pixels = 0
+    for key in keys:
+        values = [str(average.values.get(key, DASH)) for average in averages]
+        longest = max(map(len, [*key.replace("-", "- ").split(), *values]))
+        characters = min(longest, MOST_CHARACTERS_OF_A_LINE)
+        pixels += characters * PIXELS_OF_A_CHARACTER + PIXELS_BETWEEN_COLUMNS
+    return pixels <= ROOM_FOR_KEYS
 
 
 def _number(value: float | None, form: str = ".2f", scale: float = 1) -> str:

@@ -46,6 +46,30 @@ def class_accuracy(
     return _class_curves(averages, accuracies, class_names, styles)
 
 
+def named_classes(averages: Sequence[SeedAverage], class_names: Sequence[str]) -> set[int]:
+    """List the classes that :func:`class_accuracy` names.
+
+    Parameters
+    ----------
+    averages, class_names
+        See :func:`class_accuracy`.
+
+    Returns
+    -------
+    set of int
+        All of few; of many each setting's best and worst.
+    """
+    if len(class_names) <= MOST_NAMED_CLASSES:
+        return set(range(len(class_names)))
+    accuracies = map(mean_class_accuracy, averages)
+    return {number for accuracy in accuracies if not np.isnan(accuracy).all() for number in _ends_of(accuracy)}
+
+
+def _ends_of(accuracy: FloatArray) -> tuple[int, int]:
+    """Give the best and the worst class of those whose accuracy is known."""
+    return int(np.nanargmax(accuracy)), int(np.nanargmin(accuracy))
+
+
 def mean_class_accuracy(average: SeedAverage) -> FloatArray:
     """Average the accuracy on each class over seeds.
 
@@ -99,10 +123,7 @@ def _class_curves(
         known = accuracy[~np.isnan(accuracy)]
         if not len(known):
             continue
-        ends = [
-            (plain_label(class_names[i], 20), accuracy[i])
-            for i in map(int, (np.nanargmax(accuracy), np.nanargmin(accuracy)))
-        ]
+        ends = [(plain_label(class_names[i], 20), accuracy[i]) for i in _ends_of(accuracy)]
         best, worst = (f"{name} {value:.0f} %" for name, value in ends)
         name = f"{plain_label(average.label, 48)}: best {best}, worst {worst}"
         line = LINES[number % len(LINES)]

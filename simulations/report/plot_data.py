@@ -59,7 +59,7 @@ def federation(counts: NDArray[np.int32], class_names: Sequence[str] = (), capti
     else:
         axes.set_ylabel(f"{classes} classes")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(plain_label(caption, 90), fontsize=10)
+    axes.set_title(plain_label(caption, 64), fontsize=10)
     bar = figure.colorbar(image, ticks=LogLocator(subs=(1, 2, 5)), format=FuncFormatter(as_number))
     bar.minorticks_off()
     bar.set_label("samples")

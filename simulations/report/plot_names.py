@@ -86,7 +86,7 @@ def name_points(
     frame = np.array(axes.get_window_extent(renderer).extents)
     taken = [_extent_of_point(axes, average, scale) for average in points]
     taken += [_extent_of_line(line, axes, frame) for line in lines]
-    for average in sorted((s for s in averages if s.values), key=point_of):
+    for average in sorted((s for s in averages if s.telling_values), key=point_of):
         named: dict[str, Any] = {"fontsize": SMALL, "color": INK, "va": "center", "ha": "center"}
         name = plain_label(_short_values(average), 36)
         measured = axes.text(*point_of(average), name, **named)
@@ -110,7 +110,7 @@ def name_points(
 
 
 def _short_values(average: SeedAverage) -> str:
-    return " ".join(v if isinstance(v, str) else f"{key} {v}" for key, v in average.values.items())
+    return " ".join(v if isinstance(v, str) else f"{key} {v}" for key, v in average.telling_values.items())
 
 
 def _extent_of_point(axes: Axes, average: SeedAverage, scale: float) -> FloatArray:

@@ -11,7 +11,7 @@ from typing import Any
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.run.results import RunResult
 from simulations.comparison import varying_keys
-from simulations.report.methods_and_keys import default_config, unused_keys
+from simulations.report.methods_and_keys import default_config, is_telling, unused_keys
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,19 @@ class SeedAverage:
     runs: list[RunResult]
 
     @property
+    def telling_values(self) -> dict[str, object]:
+        """The values on which its accuracy or its upload may depend."""
+        return {key: value for key, value in self.values.items() if is_telling(key)}
+
+    @property
     def values_label(self) -> str:
-        """The values with their keys, for people."""
-        return ", ".join(f"{key} {value}" for key, value in self.values.items())
+        """The telling values with their keys, for people."""
+        return ", ".join(f"{key} {value}" for key, value in self.telling_values.items())
 
     @property
     def label(self) -> str:
-        """Method and values, for people."""
-        return f"{self.method}, {self.values_label}" if self.values else self.method
+        """Method and telling values, for people."""
+        return f"{self.method}, {self.values_label}" if self.telling_values else self.method
 
     @property
     def accuracy(self) -> float | None:
@@ -85,20 +90,22 @@ class SeedAverage:
         return float(mean(getattr(run, field) for run in self.runs))
 
 
-def averages_over_seeds(results: list[RunResult]) -> list[SeedAverage]:
+def averages_over_seeds(results: list[RunResult], keys: Sequence[str] | None = None) -> list[SeedAverage]:
     """Group runs by everything but their seed.
 
     Parameters
     ----------
     results : list of RunResult
         Runs of one comparison.
+    keys : sequence of str, optional
+        Keys in which they differ, where others of the comparison are to be counted in; found if not given.
 
     Returns
     -------
     list of SeedAverage
         In the order in which their first runs ended.
     """
-    keys = varying_keys(results)
+    keys = varying_keys(results) if keys is None else keys
     defaults = default_config()
     groups: dict[tuple[str, ...], list[RunResult]] = {}
     for run in results:
@@ -126,6 +133,27 @@ def with_known_accuracy(averages: Sequence[SeedAverage]) -> list[SeedAverage]:
         The others, in their order.
     """
     return [average for average in averages if average.accuracy is not None]
+
+
+def told_apart(averages: Sequence[SeedAverage]) -> list[SeedAverage]:
+    """Leave one of those whose label is the same, because a picture shows them in the same place.
+
+    Parameters
+    ----------
+    averages : sequence of SeedAverage
+        Any.
+
+    Returns
+    -------
+    list of SeedAverage
+        Of each label that of most seeds; of those one whose accuracy is known; of those the first.
+    """
+    found: dict[str, SeedAverage] = {}
+    for average in averages:
+        other = found.setdefault(average.label, average)
+        if (len(average.runs), average.accuracy is not None) > (len(other.runs), other.accuracy is not None):
+            found[average.label] = average
+    return list(found.values())
 
 
 def accuracy_of(average: SeedAverage) -> float:

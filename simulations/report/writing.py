@@ -11,9 +11,12 @@ from pathlib import Path
 from fedcof.errors import UserError
 from fedcof.files import write_whole
 from fedcof.printable import printable
+from fedcof.run.failures import load_failures
 from fedcof.run.results import RunResult, load_results
 from simulations.report.commands_of_runs import values_by_key
+from simulations.report.failed_runs import failed_settings
 from simulations.report.figures import figures_of, save_figure
+from simulations.report.fonts import fonts_for
 from simulations.report.machine_paths import without_folders
 from simulations.report.methods_and_keys import keys_in_order, method_place, unused_keys
 from simulations.report.page import page_of
@@ -43,17 +46,23 @@ def write_report(folder: Path) -> Path:
     UserError
         If the folder holds no finished run.
     """
-    results = load_results(folder)
+    results, failures = load_results(folder), load_failures(folder)
     if not results:
-        raise UserError(f"The folder {folder} holds no finished run: run fedcof simulate or compare into it first.")
+        failed = f" but {len(failures)} that failed ({failures[0].reason.rstrip('.')})" if failures else ""
+        raise UserError(
+            f"The folder {folder} holds no finished run{failed}: run fedcof simulate or compare into it first."
+        )
     averages = settings_in(results)
     keys = keys_in(averages)
     write_whole(folder / CSV_FILE_NAME, comparison_csv(averages))
-    pictures = {
-        name: (save_figure(figure, folder / f"{name}.png"), caption)
-        for name, (figure, caption) in figures_of(results, averages, keys, folder).items()
-    }
-    write_whole(folder / PAGE_FILE_NAME, page_of(results, averages, keys, pictures))
+    drawn = [*(average.label for average in averages), *(name for run in results for name in run.class_names)]
+    with fonts_for(set(map(printable, drawn))):
+        pictures = {
+            name: (save_figure(figure, folder / f"{name}.png"), caption)
+            for name, (figure, caption) in figures_of(results, averages, keys, folder).items()
+        }
+    failed_here = failed_settings(failures, results)
+    write_whole(folder / PAGE_FILE_NAME, page_of(results, averages, keys, pictures, failed_here))
     return folder / PAGE_FILE_NAME
 
 

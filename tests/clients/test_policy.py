@@ -1,6 +1,7 @@
 """What a node's owner lets a server ask, by itself and in the ClientApp's answers."""
 
 import json
+import logging
 import time
 
 import numpy as np
@@ -19,6 +20,7 @@ from fedcof.heads.trainable import Network
 from fedcof.methods.class_means import ClassMeansMethod
 from fedcof.run.config import RunConfig
 from fedcof.wire.gram import MOMENTS
+from tests.fedcof.data.zoo import damaged_within, shortened
 
 VALUES = {"dataset": "nodes", "classes": "a,b,c", "backbone": "test_efficientnet", "weights": "none"}
 CONFIG = RunConfig.from_mapping({**VALUES, "image-size": 32})
@@ -258,6 +260,28 @@ def test_an_empty_node_says_so(node, tmp_path):
     arrays, said = ask(node(data=str(tmp_path / "nothing")))
     assert arrays["means"].shape == (0, 256)
     assert said["samples"] == 0
+
+
+def test_a_node_keeps_the_names_of_bad_images_to_itself(node, tmp_path, caplog):
+    """The server learns how many there are; the node's owner finds them in its log and beside its answers."""
+    secret = tmp_path / "data" / "a" / "Erika Mustermann.png"
+    secret.write_bytes(shortened((tmp_path / "data" / "a" / "0.png").read_bytes()))
+    hidden = tmp_path / "data" / "b" / "1.png"
+    logging.getLogger("flwr").addHandler(caplog.handler)
+    try:
+        with pytest.raises(UserError, match="^1 of its images cannot be used") as error:
+            ask(node())
+        assert "Mustermann" not in str(error.value)
+        assert "Mustermann" in caplog.text
+        assert "Mustermann" in (tmp_path / "state" / "clinic" / "left_out.csv").read_text()
+        skipping = RunConfig.from_mapping({**CONFIG.to_mapping(), "bad-images": "skip"})
+        assert ask(node(skipping))[0]["counts"].tolist() == [4, 2, 1]
+        # One that only decoding shows to be damaged.
+        hidden.write_bytes(damaged_within(hidden.read_bytes()))
+        assert ask(node(skipping, data=f"{tmp_path}/./data"))[0]["counts"].tolist() == [4, 1, 1]
+    finally:
+        logging.getLogger("flwr").removeHandler(caplog.handler)
+    assert "2 broken" in caplog.text
 
 
 def test_a_simulated_client_has_no_policy_and_says_nothing_of_its_node(node):

@@ -11,6 +11,7 @@ from clients.hosting import answer, introduce
 from fedcof import UserError
 from fedcof.heads.temperature import softmax_start
 from fedcof.run.config import RunConfig
+from fedcof.run.protocol import NO_SAMPLE
 from fedcof.run.training import STRATEGIES
 from server.continuation import Continuation, client_accuracies, training_strategy
 from server.federation import Federation
@@ -139,6 +140,34 @@ def test_bad_uploads_are_left_out():
         UserError, match=r"Only 6 of 10 clients trained in round 1.*client 1: its network is not finite"
     ):
         start(training_strategy(config()), training_app(spoil), rounds=1)
+
+
+def test_clients_without_samples_have_not_failed():
+    def nothing(client, new, examples):
+        if client % 2:
+            raise UserError(NO_SAMPLE)
+        return new, examples
+
+    continuation, result = start(training_strategy(config()), training_app(nothing), rounds=1, quorum=1.0)
+    assert continuation.num_accepted == 5
+    expected = sum((i + 1) ** 2 for i in range(0, 10, 2)) / sum(i + 1 for i in range(0, 10, 2))
+    np.testing.assert_allclose(result.arrays["head.weight"].numpy(), expected, rtol=1e-6)
+
+    def worse(client, new, examples):
+        if client == 4:
+            raise UserError("the disk is full")
+        return nothing(client, new, examples)
+
+    with pytest.raises(UserError, match="Only 4 of 5 clients trained in round 1.*client 4: the disk is full"):
+        start(training_strategy(config()), training_app(worse), rounds=1, quorum=1.0)
+
+
+def test_where_nobody_has_a_sample_that_is_said():
+    def nothing(*_):
+        raise UserError(NO_SAMPLE)
+
+    with pytest.raises(UserError, match="None of the 10 clients asked in round 1 has a sample"):
+        start(training_strategy(config()), training_app(nothing), rounds=1)
 
 
 def test_a_server_that_diverges_says_so():

@@ -8,6 +8,7 @@ import torch
 
 from clients.app import app as client_app
 from fedcof import LinearClassifier, UserError
+from fedcof.data.virtual_clients import client_indices
 from fedcof.run.config import RunConfig
 from fedcof.run.results import START, TRAIN, append_result, load_results
 from fedcof.run.training import STRATEGIES
@@ -116,6 +117,16 @@ def test_clients_evaluate_on_what_they_hold_out(dataset, tmp_path):
         assert 0 <= entry.worst_tenth_accuracy <= entry.client_accuracy <= 1
     asked = [occasion for occasion, _ in probe.ledger.entries() if occasion.message == "evaluate"]
     assert len(asked) == 4 * CLIENTS
+
+
+def test_a_client_without_samples_keeps_no_round_from_its_quorum(dataset, tmp_path):
+    """A Dirichlet of few classes leaves most clients without any."""
+    dealt = {"partition": "dirichlet", "alpha": 0.01}
+    config = config_of(dataset, method="fedncm", quorum=1.0, continue_fraction=1.0, **dealt)
+    sizes = [len(indices) for indices in client_indices(config)]
+    assert 0 < sizes.count(0) < CLIENTS
+    probe, _ = run(config, tmp_path)
+    assert [entry.clients for entry in probe.rounds[1:]] == [CLIENTS - sizes.count(0)] * 4
 
 
 @pytest.mark.parametrize("method", ["fedcof", "random"])

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 
 from fedcof import LinearClassifier
 from fedcof.run.results import load_results
+from tests.fedcof.data.zoo import damaged_within
 
 TINY = ("-c", "backbone=test_efficientnet", "-c", "weights=none", "-c", "image-size=32")
 
@@ -23,6 +24,9 @@ TINY = ("-c", "backbone=test_efficientnet", "-c", "weights=none", "-c", "image-s
         (["simulate", "-c", "method=fedsgd"], "Unknown method 'fedsgd': choose one of fedncm, fedcof"),
         (["compare", "--methods", "fedncm,fedsgd"], "Unknown method 'fedsgd': choose one of fedncm, fedcof"),
         (["compare", "--seeds", "0,one"], "The key seed is 'one', but it takes a whole number"),
+        (["compare", "--seeds", ""], "The option --seeds names no seed"),
+        (["compare", "--seeds", " , "], "The option --seeds names no seed"),
+        (["compare", "--methods", ","], "The option --methods names no method"),
         (["simulate", "-c", "backbone=resnet5"], "Unknown backbone 'resnet5'"),
         (["simulate", "-c", "colour=red"], "Unknown key 'colour'"),
         (["simulate", "-c", "alpha"], "The setting 'alpha' has no value: write it as key=value"),
@@ -39,6 +43,15 @@ def test_wrong_input_is_one_sentence_and_a_status(fedcof, arguments, sentence, t
     assert sentence in message
     assert message.strip().count("\n") == 0
     assert "Traceback" not in message
+
+
+def test_a_tilde_behind_an_equal_sign_is_ones_home(fedcof, tmp_path, monkeypatch):
+    """Shells leave it to the command."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "results.json").write_text(json.dumps([{"format": 99}]))
+    status, message = fedcof("compare", "--output=~")
+    assert status == 2
+    assert f"{tmp_path / 'results.json'} was written by another version" in message
 
 
 def test_what_a_sentence_quotes_is_not_obeyed_by_the_terminal(fedcof):
@@ -94,9 +107,9 @@ def test_the_main_job(fedcof, tmp_path):
 
 @pytest.mark.flower
 def test_a_client_that_fails_is_named_and_below_the_quorum_the_command_fails(fedcof, image_folder, tmp_path):
-    """One unreadable training image: the client that holds it fails, in a real Flower run."""
+    """One training image that only decoding shows to be damaged: the client that holds it fails, in a real run."""
     broken = image_folder / "train" / "dark" / "3.png"
-    broken.write_bytes(b"not an image")
+    broken.write_bytes(damaged_within(broken.read_bytes()))
     settings = ("-c", f"dataset=folder:{image_folder}", "-c", "num-clients=6", "-c", "partition=iid", *TINY)
     settings = (*settings, "-c", "feature-cache=false")
     status, message = fedcof("simulate", *settings, "--output", tmp_path / "most")
@@ -115,3 +128,4 @@ def test_a_client_that_fails_is_named_and_below_the_quorum_the_command_fails(fed
     status, message = fedcof("simulate", *settings, "-c", "feature-cache=true", "--output", tmp_path / "whole")
     assert status == 2
     assert "3.png" in message
+    assert "left_out.csv" in message

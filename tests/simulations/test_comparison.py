@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from fedcof import UserError
+from fedcof.run.failures import RunFailure
 from fedcof.run.results import RunResult, load_results
-from simulations.comparison import comparison_runs, unfinished, varying_keys
+from simulations.comparison import comparison_runs, laid_out, unfinished, varying_keys
 from tests.running import kill_groups, marked
 from tests.waiting import until
 
@@ -57,12 +58,52 @@ def test_only_what_has_no_result_is_left():
         ({"seed": [0, 1]}, ["fedcof"], "seed takes no list: use --seeds"),
         ({"alpha": []}, ["fedcof"], "alpha has an empty list"),
         ({"alpha": [0.1, "wide"]}, ["fedcof"], "alpha is 'wide'"),
+        ({"alpha": [0.1, -1]}, ["fedcof"], "alpha is -1"),
+        ({"colour": "red"}, ["fedcof"], "Unknown key 'colour'"),
         ({}, ["fedsgd"], "Unknown method 'fedsgd'"),
+        ({}, [], "--methods names no method"),
+        ({"encoding": "coded", "epsilon": [1.0, 2.0], "clip-norm": 1.0}, ["fedcof"], "look at the samples"),
     ],
 )
 def test_what_cannot_be_compared_is_named(values, methods, sentence):
     with pytest.raises(UserError, match=sentence):
         comparison_runs(values, methods, ["0"])
+
+
+def test_without_a_seed_there_is_nothing_to_compare():
+    with pytest.raises(UserError, match="--seeds names no seed"):
+        comparison_runs({}, ["fedcof"], [])
+
+
+def test_values_that_do_not_go_together_cost_their_own_runs_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = {"encoding": ["float32", "coded"], "epsilon": 1.0, "clip-norm": 1.0, "dataset": "folder:images"}
+    runs, impossible = laid_out(values, ["fedncm", "fedcof"], ["0", "1"])
+    assert {(c.method.name, c.wire.encoding, c.data.seed) for c in runs.values()} == {
+        (method, "float32", seed) for method in ("fedncm", "fedcof") for seed in (0, 1)
+    }
+    assert {(f.method, f.config["encoding"], f.seed) for f in impossible} == {
+        (method, "coded", seed) for method in ("fedncm", "fedcof") for seed in (0, 1)
+    }
+    assert all("choose another encoding" in failure.reason for failure in impossible)
+    assert {failure.config["dataset"] for failure in impossible} == {f"folder:{tmp_path}/images"}
+    with pytest.raises(UserError, match="choose another encoding"):
+        comparison_runs(values, ["fedcof"], ["0"])
+
+
+def test_a_method_that_cannot_be_so_costs_itself_alone():
+    runs, impossible = laid_out({"continue": "none"}, ["fedcof", "random"], ["0"])
+    assert [config.method.name for config in runs.values()] == ["fedcof"]
+    assert [(failure.method, failure.seed) for failure in impossible] == [("random", 0)]
+    assert "set continue to" in impossible[0].reason
+
+
+def test_what_failed_is_not_finished():
+    runs = comparison_runs({"quorum": [0.5, 0.9]}, ["fedcof"], ["0"])
+    patient, strict = runs
+    results = [result_of(runs[patient], patient)]
+    assert list(unfinished(runs, results)) == []
+    assert list(unfinished(runs, results, [RunFailure.of(runs[strict], "Too few.")])) == [strict]
 
 
 def test_one_grid_holds_hand_picked_uploads_and_budgets():

@@ -1,6 +1,7 @@
 """Prediction and export prepare images as training does, whatever kind of file they come in."""
 
 import json
+import re
 from dataclasses import replace
 
 import datasets
@@ -12,7 +13,7 @@ import torch
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
-from fedcof import LinearClassifier, UserError
+from fedcof import LinearClassifier
 from fedcof.embedding.backbones import load_backbone
 from fedcof.embedding.features import extract_features
 from fedcof.embedding.images import DECODING, decode_image, rgb_images
@@ -20,7 +21,7 @@ from fedcof.run.config import RunConfig
 from fedcof.run.results import RunResult, append_result
 from simulations import prediction
 from simulations.export import export
-from simulations.prediction import best_run, predict
+from simulations.prediction import BATCH_SIZE, best_run, predict
 
 NAMES = ("ant", "bee", "cat")
 
@@ -84,10 +85,11 @@ def test_the_backbone_sees_in_prediction_what_it_sees_in_training(tmp_path, monk
     paths = odd_images(tmp_path)
     seeing = Seeing(backbone.module)
     monkeypatch.setattr(prediction, "backbone_of_run", lambda *_: replace(backbone, module=seeing))
-    predict(tmp_path, run, paths)
-    (predicted,) = seeing.seen
+    list(predict(tmp_path, run, paths))
+    predicted = torch.cat(seeing.seen)
+    seeing.seen.clear()
     extract_features(replace(backbone, module=seeing), table_of(paths), precision="float32", device="cpu")
-    assert torch.equal(predicted, seeing.seen[1])
+    assert torch.equal(predicted, seeing.seen[0])
     photo, upright = predicted[:2]
     assert not torch.equal(photo, upright)
 
@@ -113,9 +115,29 @@ def test_an_image_that_cannot_be_read_is_one_sentence(tmp_path, damage, monkeypa
         PIL.Image.fromarray(np.full((4, 4), -5, np.int32)).save(paths[2], format="TIFF")
     else:
         paths[2].write_bytes(b"nonsense" if damage == "nonsense" else paths[2].read_bytes()[:100])
-    with pytest.raises(UserError, match=r"The image .*sixteen\.png cannot be read \(.+\): replace it") as error:
-        predict(tmp_path, run, paths[2:])
-    assert "\n" not in str(error.value)
+    bad, *others = predict(tmp_path, run, paths[2:])
+    assert re.search(r"The image .*sixteen\.png cannot be read \(.+\): replace it", bad.problem)
+    assert "\n" not in bad.problem
+    assert not bad.classes
+    if damage != "too large":
+        assert all(other.classes and not other.problem for other in others)
+
+
+def test_no_more_than_a_batch_is_in_memory(tmp_path, monkeypatch):
+    run, _, backbone = saved_run(tmp_path)
+    paths = odd_images(tmp_path) * 5
+    paths[20] = tmp_path / "gone.png"
+    seeing, decoded = Seeing(backbone.module), []
+    monkeypatch.setattr(prediction, "backbone_of_run", lambda *_: replace(backbone, module=seeing))
+    monkeypatch.setattr(prediction, "decode_image", lambda path: decoded.append(path) or decode_image(path))
+    predictions = predict(tmp_path, run, paths)
+    next(predictions)
+    assert len(decoded) == BATCH_SIZE < len(paths) / 2
+    assert [found.image for found in predictions] == paths[1:]
+    assert [len(batch) for batch in seeing.seen] == [8, 8, 7, 8, 8, 5]
+    for found in predict(tmp_path, run, paths[:20] + paths[21:]):
+        (alone,) = predict(tmp_path, run, [found.image])
+        assert dict(found.classes) == pytest.approx(dict(alone.classes), rel=1e-4)
 
 
 # Of 32 and 48 px, and the model's own size; with position embeddings; with another size and crop for testing.

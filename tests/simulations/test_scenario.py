@@ -52,11 +52,36 @@ def test_a_scenario_file_is_read_and_its_keys_are_checked(tmp_path):
         ("dataset", "hub:owner/name", None),
         ("classes", "./names.txt", "{}/names.txt"),
         ("classes", "a,b", None),
+        ("classes", "names.txt", "{}/names.txt"),
+        ("classes", "names.txt,b", None),
+        ("classes", "a\0b", None),
+        ("dataset", "features:~/x", "features:{}/x"),
+        ("dataset", "folder:../x", "folder:{}/../x"),
+        ("weights", "~/net.pt", "{}/net.pt"),
         ("shrinkage", 0.5, None),
         ("of-tomorrow", "./x", None),
     ],
 )
 def test_what_is_a_path_is_what_its_key_says(key, value, resolved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    (tmp_path / "names.txt").write_text("a\nb\n")
     assert is_path(key, value) == (resolved is not None)
     assert absolute_value(key, value) == (key, resolved.format(Path.cwd()) if resolved else value)
+
+
+def test_a_scenario_may_lie_in_ones_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.toml").write_text("num-clients = 3\n")
+    assert configure("~/mine.toml", []).data.num_clients == 3
+
+
+def test_a_home_that_nobody_knows_is_one_sentence():
+    with pytest.raises(UserError, match="begins in a home that nobody knows"):
+        configure("digits", ["dataset=folder:~nobody-of-this-name/x"])
+
+
+@pytest.mark.parametrize(("key", "instead"), [("output", "give --output"), ("plan", "leave it out")])
+def test_what_the_command_sets_itself_is_not_silently_ignored(key, instead):
+    with pytest.raises(UserError, match=f"The key {key} is 'x', but the command sets it itself: {instead}"):
+        configure("digits", [f"{key}=x"])

@@ -12,12 +12,13 @@ import huggingface_hub
 import numpy as np
 import PIL.Image
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, NamedSplit, Value
 from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
 from fedcof import UserError
 from fedcof.data.datasets import load_image_dataset, shared_dataset
 from fedcof.embedding.images import rgb_images
+from tests.fedcof.data.zoo import PNG, damaged_within
 
 COLOURS = ["red", "green", "blue"]
 
@@ -101,7 +102,7 @@ def test_parquet_keeps_other_columns_and_names_whole_numbers_by_themselves(tmp_p
 
 
 def test_labels_are_read_without_decoding_images(tmp_path):
-    values = {"image": [{"bytes": b"no image", "path": None}] * 3, "label": [0, 1, 0]}
+    values = {"image": [{"bytes": damaged_within(), "path": None}] * 3, "label": [0, 1, 0]}
     name = write_parquet(tmp_path, values, values, image=Image(decode=False))
     assert load_image_dataset(name).labels("train").tolist() == [0, 1, 0]
 
@@ -113,7 +114,7 @@ def test_labels_follow_a_selection_of_rows(tmp_path):
 
 
 def test_parquet_without_the_librarys_metadata_and_in_a_folder_with_a_pattern_in_its_name(tmp_path):
-    raw = [{"bytes": b"", "path": "a.png"}] * 2
+    raw = [{"bytes": PNG, "path": "a.png"}] * 2
     struct = {"bytes": Value("binary"), "path": Value("string")}
     name = write_parquet(
         tmp_path / "a[b]*c", {"img": raw, "label": [0, 1]}, {"img": raw, "label": [1, 0]}, img=struct
@@ -207,10 +208,9 @@ def test_a_split_without_rows(tmp_path):
 @pytest.mark.parametrize(
     ("train", "test", "sentence"),
     [
-        ([1, 2], [1], "lowest label .* is 1, but labels must be counted from 0"),
-        ([0, -1], [0], "has the label -1"),
-        ([0, 1], [-1], "has the label -1"),
-        ([0, 1], [2], "test split .* has the label 2, but the classes of its train split end at 1"),
+        ([0, -1], [0], "In the train split .* there is the label -1"),
+        ([0, 1], [-1], "In the test split .* there is the label -1"),
+        ([0, 1], [2], "test split .* has the class '2', which the train split lacks"),
         ([0, None], [0], "1 rows of the train split have no label"),
         (["a", "b"], ["c"], "has the class 'c', which the train split lacks"),
     ],
@@ -263,9 +263,10 @@ def test_an_unreadable_file_is_named(tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
-def test_an_unreadable_or_missing_image_without_a_file_is_named_by_its_row(tmp_path):
+def test_an_unreadable_or_missing_image_without_a_file_is_named_by_its_row():
     values = {"image": [{"bytes": b"no image", "path": None}, None], "label": [0, 1]}
-    train = load_image_dataset(write_parquet(tmp_path, values, values, image=Image(decode=False))).train
+    features = Features({"image": Image(decode=False), "label": Value("int64")})
+    train = Dataset.from_dict(values, features=features, split=NamedSplit("train"))
     with pytest.raises(UserError, match="row 0 of 2 of the train split cannot be read"):
         rgb_images(train, [0])
     with pytest.raises(UserError, match="row 1 of 2 of the train split is missing"):
@@ -331,3 +332,17 @@ def test_cifar_100_has_its_fine_classes():
     assert cifar.class_names[:2] == ("apple", "aquarium_fish")
     assert (np.bincount(cifar.labels("train")) == 500).all()
     assert rgb_images(cifar.test, [0])[0].size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ([0, 0, 0], Value("int64")),
+        ([0, 0, 0], ClassLabel(names=["cat", "dog"])),
+        (["cat", "cat", "cat"], Value("string")),
+    ],
+)
+def test_a_table_of_one_class_is_said_to_be_one(tmp_path, labels, kind):
+    name = write_parquet(tmp_path / "tables", columns(labels), columns(labels[:1]), image=Image(), label=kind)
+    called = "0" if kind == Value("int64") else "cat"
+    assert f"are of one class, {called!r}, but a classifier needs two" in sentence_of(name)

@@ -1,5 +1,7 @@
 """Partitions: every sample on exactly one client, the same ones for a seed, and the shape that each promises."""
 
+import math
+import re
 import subprocess
 import sys
 
@@ -50,7 +52,10 @@ def test_every_sample_is_on_exactly_one_client(data, partition, seed):
         assert max(sizes) - min(sizes) <= 1
 
 
-@given(owners=st.lists(st.integers(-5, 5), min_size=1, max_size=60))
+OWNERS = [st.integers(-5, 5), st.sampled_from([-0.5, 0.0, 1e300]), st.booleans(), st.sampled_from("aäb")]
+
+
+@given(owners=st.one_of([st.lists(owner, min_size=1, max_size=60) for owner in OWNERS]))
 def test_natural_puts_each_owner_on_a_client_of_its_own(owners):
     clients = partition_indices(np.zeros(len(owners), dtype=np.int64), 0, "natural", natural_ids=owners)
     assert [[owners[row] for row in client] for client in clients] == [
@@ -158,7 +163,8 @@ def test_describe_partition_counts_as_a_loop_does():
         ({"alpha": 1e-4}, "class probabilities underflow"),
         ({"seed": -1}, "seed is -1"),
         ({"partition": "natural"}, "set partition-column"),
-        ({"partition": "natural", "natural_ids": [1] * 9}, "one number or text per sample"),
+        ({"partition": "natural", "natural_ids": [1] * 9}, "one number, text or truth value per sample"),
+        ({"partition": "natural", "natural_ids": [1.0] * 239 + [math.nan]}, "without missing values"),
         ({"partition": "natural", "natural_ids": [1] * 239 + [None]}, "without missing values"),
         ({"partition": "natural", "natural_ids": list(range(240))}, "240 clients, .* num-clients is 8: set"),
         ({"partition": "natural", "natural_ids": [0, 1] * 120}, "2 clients, .* set num-clients to 2"),
@@ -174,3 +180,51 @@ def test_what_cannot_be_dealt_is_one_sentence(options, sentence):
         partition_indices(some_labels(), **{"num_clients": 8, "partition": "inner-dirichlet", **options})
     assert "\n" not in str(error.value)
     assert str(error.value).endswith(".")
+
+
+ADVICE = re.compile(r"(num-clients|classes-per-client|alpha) to (?:at most )?([\d.e+-]*\d)")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"partition": "pathological", "num_clients": 2},
+        {"partition": "pathological", "num_clients": 3},
+        {"partition": "pathological", "num_clients": 4, "classes_per_client": 1},
+        {"partition": "pathological", "num_clients": 240, "classes_per_client": 5},
+        {"partition": "pathological", "num_clients": 100, "classes_per_client": 3, "seed": 3},
+        {"partition": "inner-dirichlet", "alpha": 1e-4},
+        {"partition": "inner-dirichlet", "alpha": 1e-3, "num_clients": 30},
+        {"partition": "inner-dirichlet", "alpha": 1e-100},
+        {"partition": "inner-dirichlet", "alpha": 1e308},
+        {"partition": "iid", "num_clients": 241},
+    ],
+)
+def test_the_values_that_are_suggested_work(options):
+    options = {"num_clients": 8, **options}
+    with pytest.raises(UserError) as error:
+        partition_indices(some_labels(), **options)
+    suggested = ADVICE.findall(str(error.value))
+    assert suggested, error.value
+    for key, value in suggested:
+        number = float(value) if key == "alpha" else int(value)
+        clients = partition_indices(some_labels(), **{**options, key.replace("-", "_"): number})
+        assert sum(map(len, clients)) == 240
+
+
+def test_the_nearest_number_of_clients_is_suggested():
+    labels = np.repeat(np.arange(6), [40, 40, 40, 40, 40, 5])
+    options = {"partition": "pathological", "classes_per_client": 2}
+    with pytest.raises(UserError, match="wanted by more clients") as error:
+        partition_indices(labels, 30, **options)
+    (nearest,) = (int(value) for key, value in ADVICE.findall(str(error.value)) if key == "num-clients")
+    assert nearest < 30
+    for number in range(nearest + 1, 30):
+        with pytest.raises(UserError):
+            partition_indices(labels, number, **options)
+
+
+def test_a_large_dataset_is_not_dealt_again_and_again_for_a_sentence(monkeypatch):
+    monkeypatch.setattr("fedcof.data.partition_advice.MOST_SAMPLES_TRIED", 100)
+    with pytest.raises(UserError, match="raise alpha, or choose another partition"):
+        dealt("inner-dirichlet", alpha=1e-4)

@@ -1,6 +1,12 @@
 """Virtual clients on features from elsewhere: who holds what, and what a run needs to know of the problem."""
 
+import datetime
+from decimal import Decimal
+
+import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -8,6 +14,7 @@ from fedcof import UserError
 from fedcof.data.problem import backbone_of, images_to_embed, labels_of, problem_of, split_features
 from fedcof.data.virtual_clients import client_indices, client_samples
 from fedcof.run.config import RunConfig
+from tests.fedcof.images import png
 
 
 @pytest.fixture
@@ -68,3 +75,48 @@ def test_images_have_a_problem_too():
     assert (problem.num_classes, problem.feature_dim) == (10, 1280)
     assert len(labels_of(config, "test")) == images_to_embed(config, "test")
     assert images_to_embed(config, "train") == 0
+
+
+OWNERS = [
+    (pa.array([0.5, 2.0, 0.5, -1.0]), [[3], [0, 2], [1]]),
+    (pa.array([True, False, True, True]), [[1], [0, 2, 3]]),
+    (pa.array(["b", "a\0", "a", "b"]), [[2], [1], [0, 3]]),
+    (pa.array(["b", "a", "", "b"], pa.large_string()), [[2], [1], [0, 3]]),
+    (pa.array(["b", "a", "b", "b"]).dictionary_encode(), [[1], [0, 2, 3]]),
+    (pa.array([2**63 + 1, 2**63, 0, 0], pa.uint64()), [[2, 3], [1], [0]]),
+    (pa.array([datetime.date(2024, 1, day) for day in (2, 1, 2, 2)]), [[1], [0, 2, 3]]),
+    (pa.array([Decimal("1.5"), Decimal("1.25"), Decimal("1.5"), Decimal(0)]), [[3], [1], [0, 2]]),
+]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hugging-face"))
+
+
+def write_owners(folder, owners):
+    image = {"bytes": png(np.zeros((2, 2), np.uint8)), "path": None}
+    for split in ("train", "test"):
+        table = pa.table({"image": [image] * len(owners), "label": [0, 1] * (len(owners) // 2), "owner": owners})
+        pa.parquet.write_table(table, folder / f"{split}.parquet")
+    return {"dataset": f"parquet:{folder}", "partition": "natural", "partition_column": "owner"}
+
+
+@pytest.mark.parametrize(("owners", "expected"), OWNERS)
+def test_a_column_of_any_type_names_owners(tmp_path, owners, expected):
+    config = RunConfig(**write_owners(tmp_path, owners), num_clients=len(expected), feature_cache=False)
+    assert [list(indices) for indices in client_indices(config)] == expected
+
+
+@pytest.mark.parametrize(
+    ("owners", "sentence"),
+    [
+        (pa.array([1.0, None, np.nan, 2.0]), "names none in 2 rows, first in row 2"),
+        (pa.array(["a", "b", "c", None]), "names none in 1 rows, first in row 4"),
+        (pa.array([[1], [1], [2], [2]]), "owner .* holds list"),
+    ],
+)
+def test_a_column_that_names_no_owners(tmp_path, owners, sentence):
+    config = RunConfig(**write_owners(tmp_path, owners), num_clients=2, feature_cache=False)
+    with pytest.raises(UserError, match=sentence):
+        client_indices(config)

@@ -65,7 +65,8 @@ def test_batches_can_be_loaded_in_another_process(backbone, tmp_path):
     columns = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     gone = datasets.Dataset.from_dict({"image": [str(tmp_path / "gone.png")], "label": [0]}, columns)
     for images in (make_images(), gone):
-        batches = features._TransformedBatches(backbone.transform, images, 8)
+        rows = features._batches_of([range(len(images))], 8)
+        batches = features._TransformedBatches(backbone.transform, images, rows)
         copy = pickle.loads(pickle.dumps(batches))
         assert len(copy) == len(batches)
         assert str(pickle.loads(pickle.dumps(copy[len(copy) - 1]))) == str(batches[len(batches) - 1])

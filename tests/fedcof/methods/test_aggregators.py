@@ -136,9 +136,63 @@ def test_what_an_aggregator_refuses():
         FedNCM(0, 4)
 
 
-def test_a_singular_system_is_named():
-    with pytest.raises(UserError, match="larger shrinkage"):
-        solve([(0, 2, np.ones(4)), (1, 2, np.zeros(4))], 2, shrinkage=0.0)
+FLAT = np.eye(4)[0]
+
+
+@pytest.mark.parametrize("head", ["ridge", "lda"])
+@pytest.mark.parametrize(
+    ("rows", "shrinkage", "sentence"),
+    [
+        (
+            [(0, 2, np.ones(4)), (1, 2, np.zeros(4))],
+            0.0,
+            r"shrinkage 0, because .* at most 0 of 4 .*each of the classes 0, 1, .*set shrinkage to a larger",
+        ),
+        (
+            [(0, 2, FLAT), (0, 2, 2 * FLAT), (0, 1, -FLAT), (2, 3, FLAT)],
+            0.0,
+            r"at most 2 of 4 .*\(class 2, of which there is one row.*set shrinkage to leave-one-out or a larger",
+        ),
+        (
+            [(0, 2, n * FLAT) for n in range(9)],
+            0.0,
+            "leave some of the 4 feature dimensions without any scatter: set shrinkage to leave-one-out",
+        ),
+        (
+            [(0, 1, FLAT), (0, 1, FLAT), (0, 2, FLAT), (1, 2, -FLAT)],
+            "leave-one-out",
+            r"all rows are the same \(class 1, .* finds no scatter.*set shrinkage to a number above 0, or",
+        ),
+        ([(0, 1, np.ones(4)), (1, 1, np.zeros(4))], 0.5, "No class has more than one sample"),
+        (
+            [(0, 2, np.ones(4)), (0, 2, np.zeros(4)), (1, 4, FLAT)],
+            "leave-one-out",
+            "here 1 of 2 classes have two: set shrinkage to a number, or groups to more",
+        ),
+    ],
+)
+def test_a_system_without_a_solution_says_which_class_or_key_to_change(rows, shrinkage, sentence, head):
+    with pytest.raises(UserError, match=sentence) as error:
+        solve(rows, 3, shrinkage=shrinkage, head=head)
+    assert str(error.value).endswith(".")
+
+
+def test_what_is_said_of_groups_is_said_to_those_who_have_them():
+    oracle = Oracle(2, 4, shrinkage=0.0)
+    oracle.add_samples(np.ones((6, 4)), [0, 0, 0, 1, 1, 1])
+    with pytest.raises(UserError, match="set shrinkage to leave-one-out or a larger number[.]$"):
+        oracle.solve()
+
+
+def test_fed3r_without_a_solution_says_how_few_samples_it_has():
+    aggregator = Fed3R(5, 90, penalty=0.0)
+    aggregator.add(feature_moments(*federation(1, 90)))
+    with pytest.raises(UserError, match="ridge-penalty 0, because the 12 samples fill at most 12 of 90"):
+        aggregator.solve()
+    aggregator = Fed3R(2, 3, penalty=0.0)
+    aggregator.add(feature_moments(torch.ones(9, 3), torch.arange(9) % 2))
+    with pytest.raises(UserError, match="fill them with the same numbers: set ridge-penalty to a larger"):
+        aggregator.solve()
 
 
 def federation(num_clients, dim, seed=0):

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import replace
 from html import unescape
 from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, example, given, settings
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from fedcof.printable import printable
 from fedcof.run.results import NodeResult, append_result
-from simulations import commands, display, prediction
+from simulations import commands, display, predict_command
 from simulations import terminal as terminal_module
 from simulations.prediction import Prediction
 from simulations.report import writing
@@ -26,6 +27,7 @@ from simulations.report.plot_data import federation, spectra
 from simulations.report.seed_averages import averages_over_seeds
 from tests.simulations.report.test_report import diagnostic, run
 
+PICTURE = Path(__file__).parents[3] / "docs" / "frontier-cifar100.png"
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=30)
 HOSTILE = [
     "[/data/x.png]",
@@ -77,7 +79,7 @@ def plain_lines(text):
 
 def printed_with(monkeypatch, function, *arguments):
     console = Console(file=io.StringIO(), width=3000, force_terminal=True, color_system=None)
-    for module in (terminal_module, commands):
+    for module in (terminal_module, commands, predict_command):
         monkeypatch.setattr(module, "console", console)
     function(*arguments)
     return plain_lines(console.file.getvalue())
@@ -109,10 +111,12 @@ def test_lines_show_any_text(monkeypatch, tmp_path, text):
 
 @any_text
 def test_predictions_show_any_text(monkeypatch, tmp_path, text):
-    monkeypatch.setattr(prediction, "best_run", lambda folder: replace(run(), accuracy=None))
-    monkeypatch.setattr(prediction, "predict", lambda *_: [Prediction(text, [(f"class {text}.", 0.5)])])
-    lines = printed_with(monkeypatch, commands.show_predictions, tmp_path, [])
+    monkeypatch.setattr(predict_command, "best_run", lambda folder: replace(run(), accuracy=None))
+    predictions = [Prediction(text, [(f"class {text}.", 0.5)]), Prediction(text, [], f"{text} cannot be read.")]
+    monkeypatch.setattr(predict_command, "predict", lambda *_: predictions)
+    lines = printed_with(monkeypatch, predict_command.show_predictions, tmp_path, [Path(__file__), PICTURE])
     assert says(lines, f": class {text}. (0.500)")
+    assert says(lines, f"{text} cannot be read.")
     assert says(lines, "its accuracy unknown")
 
 

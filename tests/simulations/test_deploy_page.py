@@ -13,12 +13,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from clients.policy import POLICY_KEYS
 from fedcof.run.results import load_results
 from simulations.processes import stop_groups
 from simulations.runtime import reserved_port
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
+POLICY_PAGE = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 SITES = ["site-0", "site-1"]
 
@@ -66,8 +68,9 @@ def walk(tmp_path):
     }
     environment |= {"FEDCOF_CACHE": str(tmp_path / "cache"), "NO_PROXY": "127.0.0.1", "APP": str(ROOT)}
     yield environment
-    for folder in ("server", *SITES):
-        stop_groups(tmp_path / folder / "flower")
+    stop_groups(tmp_path / "server" / "flower")
+    for site in SITES:
+        stop_groups(tmp_path / site / "answers" / site / "flower" / "flower-home")
 
 
 @pytest.mark.flower
@@ -83,6 +86,7 @@ def test_the_page_is_true_from_top_to_bottom(walk, tmp_path):
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}-{i}.png")
         sites[site] = walk | {"SITE": site, "DATA": str(tmp_path / "images" / site), "NODE_PORT": free_port()}
     server = tmp_path / "server"
+    walk["TEST_DATA"] = str(tmp_path / "images" / SITES[0])
     for who, script in blocks():
         if who == "server":
             # A new shell has not what an earlier one exported.
@@ -139,11 +143,10 @@ def test_systemd_takes_the_units(name, tmp_path):
     assert not complaints
 
 
-def test_the_page_names_every_key_of_a_policy():
-    policy = (ROOT / "clients" / "policy.py").read_text()
-    keys = set(re.findall(r'"((?:allow|smallest|answers|largest)-[a-z-]+)"', policy)) | {"name", "data", "state"}
-    table = PAGE.partition("| in the node-config |")[2].partition("\n\n")[0]
-    assert {key for key in keys if f"| `{key}` |" in table} == keys
+def test_the_page_on_policies_names_every_key():
+    rows = [line for line in POLICY_PAGE.splitlines() if line.startswith("| `")]
+    named = {key for row in rows for key in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
+    assert named == {*POLICY_KEYS, "name", "data", "state", "weights"}
 
 
 def test_containers_start_from_nothing_but_the_app():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,10 @@ AUTHORITY, AUTHORITY_KEY = "ca.crt", "ca.key"
 SERVER, SERVER_KEY = "server.crt", "server.key"
 YEARS_OF_AUTHORITY, DAYS_OF_SERVER = 10, 365
 OWNER_ONLY = 0o600
+# The server's own programs call it by these.
+LOOPBACK = ("localhost", "127.0.0.1")
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+_LONGEST_NAME = 253
 
 _USES = (
     "digital_signature",
@@ -57,6 +62,8 @@ def write_certificates(folder: Path, names: Sequence[str]) -> None:
     """
     if not names:
         raise UserError("A certificate needs the names by which nodes call the server: give at least one.")
+    for name in names:
+        _check_name(name)
     if (folder / SERVER).exists():
         raise UserError(f"There is a certificate at {folder / SERVER} already: remove it to make a new one.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +72,10 @@ def write_certificates(folder: Path, names: Sequence[str]) -> None:
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     certificate = (
         _builder(names[0], authority.subject, key, timedelta(days=DAYS_OF_SERVER))
-        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([_general_name(name) for name in dict.fromkeys([*names, *LOOPBACK])]),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -151,6 +161,27 @@ def _usage(**allowed: bool) -> x509.KeyUsage:
     """Say what a key is for; nothing else is allowed."""
     none = dict.fromkeys(_USES, False)
     return x509.KeyUsage(**{**none, **allowed})
+
+
+def _check_name(name: str) -> None:
+    """Refuse what a certificate cannot hold, or no program calls a server by."""
+    if _is_address(name):
+        return
+    labels = name.removeprefix("*.").rstrip(".").split(".")
+    if len(name) > _LONGEST_NAME or not all(_LABEL.fullmatch(label) for label in labels):
+        raise UserError(
+            f"A certificate cannot be made for {name!r}: give a host's name or address alone, without https, port "
+            "or "
+            "path, and names of other letters as IDNA writes them (xn--...)."
+        )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _general_name(name: str) -> x509.GeneralName:

@@ -66,12 +66,15 @@ class LocalFederation:
         The SuperLink itself, once it has been started.
     nodes : dict of str to subprocess.Popen
         The SuperNodes, by their names.
+    door : str
+        HOST:PORT that nodes call; empty for the SuperLink's own.
     """
 
     connection: Connection
     secrets: Path
     superlink: subprocess.Popen[str] | None = None
     nodes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    door: str = ""
 
     def start_superlink(self) -> None:
         """Start the SuperLink, on the database that it left behind if it has run before."""
@@ -140,7 +143,8 @@ class LocalFederation:
             The SuperNode.
         """
         config = " ".join(f"{k}={_quoted(v)}" for k, v in {"name": name, **node_config}.items())
-        command = ["flower-supernode", "--superlink", self.connection.address, "--node-config", config]
+        superlink = self.door or self.connection.address
+        command = ["flower-supernode", "--superlink", superlink, "--node-config", config]
         command += ["--root-certificates", str(self.connection.certificates)]
         command += ["--auth-supernode-private-key", str(key), "--host", LOOPBACK]
         home = self.connection.home / "nodes" / name

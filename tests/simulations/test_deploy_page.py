@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,11 +24,12 @@ ROOT = Path(__file__).parents[2]
 POLICY_PAGE = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 SITES = ["site-0", "site-1"]
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
 
 def blocks():
     """Who is to run it, and what, in the page's order."""
-    return re.findall(r"<!-- (server|node|server, for each node) -->\n```bash\n(.*?)```", PAGE, re.DOTALL)
+    return re.findall(r"<!-- (server|door|node|server, for each node) -->\n```bash\n(.*?)```", PAGE, re.DOTALL)
 
 
 def free_port():
@@ -61,14 +63,16 @@ def walk(tmp_path):
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     environment |= {
         "ADDRESS": "127.0.0.1",
-        "HOST": "127.0.0.1",
         "PORT": free_port(),
+        "INNER_PORT": free_port(),
         "NODES": "2",
         "APP": str(ROOT),
     }
     environment |= {"FEDCOF_CACHE": str(tmp_path / "cache"), "NO_PROXY": "127.0.0.1", "APP": str(ROOT)}
     yield environment
     stop_groups(tmp_path / "server" / "flower")
+    if (pid := tmp_path / "server" / "nginx.pid").exists():
+        os.kill(int(pid.read_text()), signal.SIGTERM)
     for site in SITES:
         stop_groups(tmp_path / site / "answers" / site / "flower" / "flower-home")
 
@@ -91,7 +95,15 @@ def test_the_page_is_true_from_top_to_bottom(walk, tmp_path):
         if who == "server":
             # A new shell has not what an earlier one exported.
             bash(f'export FLWR_HOME="$PWD/flower"\n{script}', server, walk)
-            assert until(lambda: listens(walk["PORT"]))
+            assert until(lambda: listens(walk["INNER_PORT"]))
+        if who == "door":
+            if NGINX:
+                bash(script, server, walk | {"PATH": f"{walk['PATH']}{os.pathsep}{Path(NGINX).parent}"})
+                assert until(lambda: listens(walk["PORT"]))
+            else:
+                # The nodes then call the SuperLink itself, which the page tells nobody to do.
+                for environment in sites.values():
+                    environment["PORT"] = walk["INNER_PORT"]
         for site, environment in sites.items():
             if who == "server, for each node":
                 shutil.copy(tmp_path / site / "node.key.pub", server / f"{site}.pub")

@@ -122,30 +122,48 @@ def test_the_page_is_true_from_top_to_bottom(walk, tmp_path):
     assert "what became of it" in (server / "results" / "report.html").read_text()
 
 
+COMMANDS = {"superlink": ["flower-superlink"], "supernode": ["fedcof", "node"]}
+
+
 def options_of(command):
     said = subprocess.run(
-        [Path(sys.executable).parent / command, "--help"], capture_output=True, text=True, check=True
+        [Path(sys.executable).parent / command[0], *command[1:], "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
     )
     return set(re.findall(r"--[a-z][a-z-]+", said.stdout))
 
 
 @pytest.mark.parametrize("name", ["superlink", "supernode"])
 def test_units_and_images_use_options_that_there_are(name):
-    options = options_of(f"flower-{name}")
-    unit = (ROOT / "deploy" / f"{name}.service").read_text().partition("ExecStart=")[2]
-    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"][name]
-    entry = re.search(r"ENTRYPOINT (\[.*\])", (ROOT / "deploy" / f"Dockerfile.{name}").read_text()).group(1)
+    options = options_of(COMMANDS[name])
+    unit = (ROOT / "deploy" / f"{name}.service").read_text(encoding="utf-8").partition("ExecStart=")[2]
+    page = (ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8")
+    compose = yaml.safe_load(page)["services"][name]
+    file = (ROOT / "deploy" / f"Dockerfile.{name}").read_text(encoding="utf-8")
+    entry = re.search(r"ENTRYPOINT (\[.*\])", file).group(1)
     used = [re.findall(r"--[a-z][a-z-]+", text) for text in (unit, " ".join(compose["command"]), entry)]
     assert set(used[0]) <= options
     assert set(used[1]) | set(used[2]) <= options
     assert used[0]
+    assert " ".join(COMMANDS[name]) in unit
+    assert all(f'"{word}"' in entry for word in COMMANDS[name])
     # The unit and the image start the same thing.
     assert set(used[0]) - {"--host", "--port"} == (set(used[1]) | set(used[2])) - {"--host", "--port"}
     assert (ROOT / "deploy" / compose["build"]["context"] / compose["build"]["dockerfile"]).resolve().is_file()
 
 
+def test_nobody_but_the_door_is_reached_from_outside():
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    assert "--host=127.0.0.1" in services["superlink"]["command"]
+    assert services["door"]["network_mode"] == "service:superlink"
+    assert "--host 127.0.0.1" in (ROOT / "deploy" / "superlink.service").read_text(encoding="utf-8")
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
-@pytest.mark.parametrize("name", ["superlink", "supernode"])
+@pytest.mark.parametrize("name", ["superlink", "supernode", "door"])
 def test_systemd_takes_the_units(name, tmp_path):
     unit = (ROOT / "deploy" / f"{name}.service").read_text().replace("/opt/fedcof/venv/bin/flower-", "/bin/true #")
     (tmp_path / f"{name}.service").write_text(unit)

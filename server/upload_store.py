@@ -21,6 +21,9 @@ FOLDER_NAME = "uploads"
 CONFIG_FILE_NAME = "run-config.json"
 PREFIX, SUFFIX = "node-", ".safetensors"
 
+# Uploads are what nodes gave to the server and to nobody else.
+OWNER_ALONE = 0o700
+
 TAG, DATA_STATE = "tag", "data-state"
 
 logger = getLogger("flwr")
@@ -56,6 +59,8 @@ class UploadStore:
         data_state : str
             What the node said of its data, by which it is told whether that has changed since.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(OWNER_ALONE)
         if not (self.folder / CONFIG_FILE_NAME).exists():
             write_whole(self.folder / CONFIG_FILE_NAME, json.dumps(self._config.to_mapping(), indent=1))
         arrays = {key: np.ascontiguousarray(array) for key, array in sent.arrays.items()}

@@ -81,7 +81,9 @@ def run_node(settings: NodeSettings, say: Callable[[str], None]) -> None:
     UserError
         If the server does not know the node's key, or Flower is not installed.
     """
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Features, answers, logs and all else that the node writes is its owner's alone.
+    os.umask(0o077)
+    settings.home.mkdir(parents=True, exist_ok=True)
     environment = flower_environment(settings.home)
     commands = write_commands(settings.home / "commands")
     environment["PATH"] = f"{commands}{os.pathsep}{environment['PATH']}"

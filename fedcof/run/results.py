@@ -14,6 +14,19 @@ from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
 
 FILE_NAME = "results.json"
+# What others compute with, and so must be what it says.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "method": str,
+    "seed": int,
+    "accuracy": (float, int, type(None)),
+    "uplink_bytes": int,
+    "downlink_bytes": int,
+    "clients": int,
+    "seconds": (float, int),
+    "config": dict,
+    "head": str,
+}
+
 HEAD_FILE_NAME = "head.safetensors"
 BACKBONE_FILE_NAME = "backbone.safetensors"
 FORMAT = 1
@@ -184,17 +197,34 @@ def load_results(folder: Path) -> list[RunResult]:
         return []
     try:
         runs = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(runs, list):
+            raise TypeError
         if any(run["format"] != FORMAT for run in runs):
             raise UserError(
                 f"The file {path} was written by another version of fedcof: "
                 "name a new output folder, or run its runs again."
             )
-        return [_run_result(run) for run in runs]
-    except (ValueError, TypeError, KeyError) as error:
+        results = [_run_result(run) for run in runs]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IsADirectoryError) as error:
         raise UserError(f"The file {path} is not a results file of fedcof: name another output folder.") from error
+    for result in results:
+        _check_within(folder, result.head)
+    return results
+
+
+def _check_within(folder: Path, head: str) -> None:
+    """Follow no path out of a folder that may be somebody else's."""
+    if not (folder / head).resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"The results in {folder} name a classifier outside of it, at {head}: only files within it are read, so "
+            "copy the classifier there and mend the name."
+        )
 
 
 def _run_result(run: dict[str, Any]) -> RunResult:
+    for name, kind in _TYPES.items():
+        if not isinstance(run[name], kind):
+            raise TypeError(name)
     rounds = [RoundResult(**entry) for entry in run.get("rounds", [])]
     nodes = [NodeResult(**entry) for entry in run.get("nodes", [])]
     covariance = _diagnostic(run["covariance"]) if run.get("covariance") else None

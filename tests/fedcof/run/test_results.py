@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedcof import UserError
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.run.config import RunConfig
 from fedcof.run.results import FILE_NAME, RoundResult, RunResult, append_result, load_results
@@ -89,3 +90,48 @@ def test_the_run_config_of_another_version_can_be_looked_at(known, later):
 def test_a_run_config_of_this_version_is_read_as_it_is():
     config = RunConfig(num_clients=7, method="fed3r", epsilon=1.0, clip_norm=2.0)
     assert replace(run(), config=config.to_mapping()).run_config() == config
+
+
+MALFORMED = {
+    "no JSON": b"[{",
+    "no UTF-8": b"\xff\xfe[",
+    "no list": b"{}",
+    "a list of texts": b'["a"]',
+    "nothing said": b'[{"format": 1}]',
+    "nested without end": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_file_is_one_sentence(tmp_path, content):
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(UserError, match="is not a results file of fedcof|written by another version"):
+        load_results(tmp_path)
+
+
+def written(tmp_path, **changes):
+    """A results file with one run, of which something was changed."""
+    append_result(tmp_path, RunResult("fedcof", 0, 0.5, 1, 1, 1, 0, 1.0, {}, head="head.safetensors"))
+    path = tmp_path / "results.json"
+    (run,) = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps([{**run, **changes}]), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"accuracy": "high"}, {"config": 7}, {"seed": None}, {"uplink_bytes": "1"}, {"head": 7}], ids=str
+)
+def test_what_others_compute_with_is_what_it_says(tmp_path, changes):
+    written(tmp_path, **changes)
+    with pytest.raises(UserError, match="is not a results file"):
+        load_results(tmp_path)
+
+
+@pytest.mark.parametrize("head", ["../head.safetensors", "/etc/passwd", "a/../../b", "link/head.safetensors"])
+def test_no_path_leads_out_of_a_folder_of_results(tmp_path, head):
+    (tmp_path / "elsewhere").mkdir()
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    written(folder, head=head)
+    with pytest.raises(UserError, match="outside of it"):
+        load_results(folder)

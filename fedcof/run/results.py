@@ -216,7 +216,8 @@ def _check_within(folder: Path, head: str) -> None:
     """Follow no path out of a folder that may be somebody else's."""
     if not (folder / head).resolve().is_relative_to(folder.resolve()):
         raise UserError(
-            f"The results in {folder} name a classifier outside of it, at {head}: only files within it are read, so "
+            f"The results in {folder} name a classifier outside of it, at {head}: only files within it are read, "
+            "so "
             "copy the classifier there and mend the name."
         )
 

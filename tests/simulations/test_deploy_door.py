@@ -114,7 +114,7 @@ def test_nodes_come_through_the_door_and_nobody_else_does_anything(door, tmp_pat
     door.start_node("site-0", door.new_key("site-0"), own)
     values = {"backbone": "test_efficientnet", "weights": "none", "image-size": 32, "dataset": "nodes"}
     values |= {"classes": "dark,bright", "num-clients": 1, "output": str(tmp_path / "out"), "node-timeout": HOUR}
-    values |= {"test-data": str(tmp_path / "images")}
+    values |= {"test-data": str(tmp_path / "images"), "shrinkage": 0.1}
     run_app(door.connection, app, values, None, lambda line: None)
     (result,) = load_results(tmp_path / "out")
     assert [(node.name, node.outcome, node.samples) for node in result.nodes] == [("site-0", "accepted", 12)]

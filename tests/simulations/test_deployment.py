@@ -148,7 +148,7 @@ GOOD = 4
 BAD = {
     "nan": "finite numbers",
     "scale": "where the median client's are",
-    "gigabyte": "rows, but may have 3",
+    "gigabyte": "MB, where",
     "corrupt": "cannot be read",
     "slow": "no answer within 3600 seconds",
     "dies": "",

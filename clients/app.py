@@ -106,8 +106,8 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
         return Answer(upload.arrays, upload.tag, samples_told(config, upload), withheld, fingerprint)
 
     answer = Answers(policy).first(digest_of(config, list(held.ids), fingerprint), config, make)
-    said = {SAMPLES: answer.samples, WITHHELD: answer.withheld, FINGERPRINT: answer.fingerprint}
-    return RecordDict({statistics_record(answer.tag): _record(answer.arrays), NODE: ConfigRecord(said)})
+    node = ConfigRecord({SAMPLES: answer.samples, WITHHELD: answer.withheld, FINGERPRINT: answer.fingerprint})
+    return RecordDict({statistics_record(answer.tag): _record(answer.arrays), NODE: node})
 
 
 def _upload(config: RunConfig, client: int, held: Held, seed: int, policy: NodePolicy | None = None) -> Outgoing:

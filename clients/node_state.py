@@ -22,7 +22,7 @@ STATE = "state"
 SECRET_BYTES = 32
 OWNER_ALONE = 0o700
 
-_SECRET, _LOCK = "secret", "lock"
+_SECRET, _LOCK = "secret", "state.lock"
 
 
 def state_of(node_config: Mapping[str, object]) -> NodeState:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TextIO
+from typing import Any, TextIO
 
 from flwr.clientapp import ClientApp
 from flwr.supercore.cli import flower_superexec
@@ -25,6 +25,7 @@ from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp
 
 from clients.client_app import app
+from fedcof.files import write_whole
 
 SUPEREXEC, CLIENTAPP = "flower-superexec", "flwr-clientapp"
 
@@ -46,7 +47,7 @@ def write_commands(folder: Path) -> Path:
     for command, function in ((SUPEREXEC, "superexec"), (CLIENTAPP, "clientapp")):
         path = folder / command
         # Apart from the folder that it is started in; -I would leave out PYTHONPATH, which may name a checkout.
-        path.write_text(f"#!{sys.executable} -P\nfrom clients.own_app import {function}\n{function}()\n")
+        write_whole(path, f"#!{sys.executable} -P\nfrom clients.own_app import {function}\n{function}()\n")
         path.chmod(0o700)
     return folder
 
@@ -61,12 +62,14 @@ def superexec() -> None:
     """Wait for messages, as ``flower-superexec`` does, and have each answered by a copy of this process."""
     _use_own_app()
     answer = _fork_answerer()
-    real = subprocess_executor.subprocess
+    # Flower offers no place for this, so its modules' own names are set; a test says when they are gone.
+    executor: Any = subprocess_executor
+    real = executor.subprocess
 
     def popen(command: Sequence[str], **settings: object) -> object:
-        return answer(command) if command[0] == CLIENTAPP else real.Popen(command, **settings)  # type: ignore[call-overload]
+        return answer(command) if command[0] == CLIENTAPP else real.Popen(command, **settings)
 
-    subprocess_executor.subprocess = SimpleNamespace(Popen=popen, DEVNULL=real.DEVNULL)  # type: ignore[assignment]
+    executor.subprocess = SimpleNamespace(Popen=popen, DEVNULL=real.DEVNULL)
     flower_superexec()
 
 
@@ -74,8 +77,9 @@ def _use_own_app() -> None:
     def load(*_: object, **__: object) -> Callable[..., ClientApp]:
         return lambda *fab: app
 
-    run_clientapp.install_from_fab = lambda *_, **__: None  # type: ignore[assignment]
-    run_clientapp.get_load_client_app_fn = load  # type: ignore[assignment]
+    answering: Any = run_clientapp
+    answering.install_from_fab = lambda *_, **__: None
+    answering.get_load_client_app_fn = load
 
 
 def _fork_answerer() -> Callable[[Sequence[str]], None]:

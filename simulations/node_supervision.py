@@ -201,7 +201,7 @@ def _children(pid: int) -> Sequence[psutil.Process]:
 def _is_alive(process: subprocess.Popen[bytes] | psutil.Process) -> bool:
     if isinstance(process, subprocess.Popen):
         return process.poll() is None
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 def _quoted(value: str) -> str:

@@ -14,19 +14,6 @@ from fedcof.files import write_whole
 from fedcof.run.config import RunConfig
 
 FILE_NAME = "results.json"
-# What others compute with, and so must be what it says.
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "method": str,
-    "seed": int,
-    "accuracy": (float, int, type(None)),
-    "uplink_bytes": int,
-    "downlink_bytes": int,
-    "clients": int,
-    "seconds": (float, int),
-    "config": dict,
-    "head": str,
-}
-
 HEAD_FILE_NAME = "head.safetensors"
 BACKBONE_FILE_NAME = "backbone.safetensors"
 FORMAT = 1
@@ -223,13 +210,25 @@ def _check_within(folder: Path, head: str) -> None:
 
 
 def _run_result(run: dict[str, Any]) -> RunResult:
-    for name, kind in _TYPES.items():
-        if not isinstance(run[name], kind):
-            raise TypeError(name)
     rounds = [RoundResult(**entry) for entry in run.get("rounds", [])]
     nodes = [NodeResult(**entry) for entry in run.get("nodes", [])]
     covariance = _diagnostic(run["covariance"]) if run.get("covariance") else None
-    return RunResult(**{**run, "rounds": rounds, "nodes": nodes, "covariance": covariance})
+    result = RunResult(**{**run, "rounds": rounds, "nodes": nodes, "covariance": covariance})
+    _check_types(result)
+    return result
+
+
+def _check_types(result: RunResult) -> None:
+    """Check what others compute with; raises TypeError."""
+    whole = result.seed, result.uplink_bytes, result.downlink_bytes, result.clients
+    numbers = *whole, result.seconds, *([] if result.accuracy is None else [result.accuracy])
+    if not (
+        isinstance(result.config, dict)
+        and all(isinstance(text, str) for text in (result.method, result.head))
+        and all(isinstance(number, int) for number in whole)
+        and all(isinstance(number, int | float) for number in numbers)
+    ):
+        raise TypeError
 
 
 def _known(accuracy: float | None) -> float | None:

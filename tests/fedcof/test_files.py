@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from clients.answers import Answers
+from clients.node_state import NodeState
 from clients.policy import NodePolicy
 from fedcof import LinearClassifier
 from fedcof.data.kept_problem import KeptProblem, KeptSplit, leave_note
@@ -65,7 +67,7 @@ WRITERS = {
     "upload": keep_upload,
     "checkpoint": lambda folder: save_checkpoint(folder, checkpoint_of(trained())),
     "classifier": save_classifier,
-    "answers": lambda folder: NodePolicy("clinic", answers_per_day=2, folder=folder).note_answer(),
+    "answers": lambda folder: Answers(NodePolicy("clinic", state=NodeState(folder))).count(RunConfig()),
     "note": lambda folder: leave_note(
         folder, ("digits",), KeptProblem(("a",), 3, KeptSplit("train", 1), KeptSplit("test", 1))
     ),

@@ -216,19 +216,24 @@ class OneShotStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Average the clients' metrics over their samples; clients that failed or have none do not count."""
-        contents = {}
+        answered = [reply for reply in replies if reply.has_content()]
+        answered.sort(key=lambda reply: reply.metadata.src_node_id)
+        contents = self._checked(answered) if self.intake else [reply.content for reply in answered]
+        counted = [c for c in contents if any(m.get(NUM_EXAMPLES) for m in c.metric_records.values())]
+        self.client_metrics = aggregate_metricrecords(counted, NUM_EXAMPLES) if counted else None
+        return self.client_metrics
+
+    def _checked(self, replies: list[Message]) -> list[RecordDict]:
+        """Take of strangers' evaluations what can be, and nothing else."""
+        contents = []
         for reply in replies:
-            if not reply.has_content():
-                continue
             client = reply.metadata.src_node_id
             metrics, reason = metrics_of(reply, ACCURACY, self._most_examples(client))
             if metrics is None:
                 logger.warning("Client %d's evaluation does not count: %s", client, reason)
-            elif metrics[NUM_EXAMPLES]:
-                contents[client] = RecordDict({METRICS: metrics})
-        in_order = [contents[client] for client in sorted(contents)]
-        self.client_metrics = aggregate_metricrecords(in_order, NUM_EXAMPLES) if in_order else None
-        return self.client_metrics
+            else:
+                contents.append(RecordDict({METRICS: metrics}))
+        return contents
 
     def _most_examples(self, client: int) -> int:
         """How many samples a client can have: a node, those of its upload."""

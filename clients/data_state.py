@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import hmac
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from clients.node_state import NodeState
-
-PATH_COLUMN = "path"
+from fedcof.data.folder_walk import walk
+from fedcof.errors import UserError
 
 
 def data_state_of(data: str, state: NodeState) -> str:
@@ -31,22 +29,17 @@ def data_state_of(data: str, state: NodeState) -> str:
     """
     place = Path(data).expanduser()
     try:
-        files = sorted(_files_below(place) if place.is_dir() else _files_of_table(place))
-        facts = [(str(path), status.st_size, status.st_mtime_ns) for path in files for status in [path.stat()]]
+        files = sorted({path for path, _ in walk(place, "").files} if place.is_dir() else _files_of_table(place))
+        facts = [(path, status.st_size, status.st_mtime_ns) for path in files for status in [Path(path).stat()]]
         return hmac.digest(state.secret(), repr(facts).encode(), hashlib.sha256).hex()
-    except (OSError, ValueError, csv.Error):
+    except (OSError, UserError):
         return ""
 
 
-def _files_below(folder: Path) -> Iterable[Path]:
-    for below, _, names in os.walk(folder, followlinks=True):
-        yield from (Path(below) / name for name in names)
+def _files_of_table(table: Path) -> Iterable[str]:
+    """List the table, and those of the files in it that are there."""
+    # What reads tables takes a second to import, which a node with a folder need not wait for.
+    from fedcof.data.node_table import files_of_table
 
-
-def _files_of_table(table: Path) -> Iterable[Path]:
-    """List the table, and what it names where it is text; the paths in a Parquet file are not looked into."""
-    yield table
-    if table.suffix == ".csv":
-        with table.open(newline="", encoding="utf-8", errors="replace") as file:
-            named = [row.get(PATH_COLUMN) for row in csv.DictReader(file)]
-        yield from (path for name in named if name and (path := table.parent / name).is_file())
+    named, _ = files_of_table(table)
+    return {str(table), *(path for path in named if Path(path).is_file())}

@@ -14,13 +14,12 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from clients.refusal import Refusal
-from fedcof.files import write_whole
+from fedcof.files import private_folder, write_whole
 from fedcof.run.protocol import NAME
 
 STATE = "state"
 
 SECRET_BYTES = 32
-OWNER_ALONE = 0o700
 
 _SECRET, _LOCK = "secret", "state.lock"
 
@@ -57,7 +56,7 @@ class NodeState:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep the node's other processes out."""
-        self._make()
+        private_folder(self.folder)
         with FileLock(self.folder / _LOCK):
             yield
 
@@ -65,7 +64,7 @@ class NodeState:
         """Give the node's secret, which no server can know; made when first asked for."""
         path = self.folder / _SECRET
         if not path.exists():
-            self._make()
+            private_folder(self.folder)
             write_whole(path, secrets.token_bytes(SECRET_BYTES))
         return path.read_bytes()
 
@@ -110,11 +109,7 @@ class NodeState:
             If it cannot be written: what is not noted is not answered.
         """
         try:
-            self._make()
+            private_folder(self.folder)
             write_whole(self.folder / name, json.dumps(content))
         except OSError as error:
             raise Refusal("it cannot write down what it answers, and so answers nothing") from error
-
-    def _make(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=OWNER_ALONE)
-        self.folder.chmod(OWNER_ALONE)

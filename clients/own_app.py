@@ -52,6 +52,24 @@ def write_commands(folder: Path) -> Path:
     return folder
 
 
+def path_with_commands(folder: Path, path: str) -> str:
+    """Make the commands, and give a ``PATH`` on which they come before Flower's own.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to put them.
+    path : str
+        The ``PATH`` until now.
+
+    Returns
+    -------
+    str
+        The one for a SuperNode.
+    """
+    return f"{write_commands(folder)}{os.pathsep}{path}"
+
+
 def clientapp() -> None:
     """Answer one message, as ``flwr-clientapp`` does, by this installation's app."""
     _use_own_app()

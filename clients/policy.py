@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from clients.node_state import NodeState, state_of
 from clients.refusal import Refusal
@@ -18,19 +20,6 @@ from fedcof.run.protocol import NAME
 from fedcof.wire.registry import known_kinds
 
 NO_LIMIT = 0
-
-FLAGS = ("allow-training", "allow-evaluation")
-NAMES = ("allow-backbones", "allow-statistics")
-COUNTS = (
-    "smallest-count",
-    "largest-groups",
-    "answers-per-day",
-    "answers-in-total",
-    "largest-image-size",
-    "largest-batch-size",
-)
-NUMBERS = ("largest-epsilon", "largest-delta", "longest-answer")
-POLICY_KEYS = (*NAMES, *FLAGS, *COUNTS, *NUMBERS)
 
 
 class Act(Enum):
@@ -107,24 +96,12 @@ class NodePolicy:
         UserError
             If a value is none that the key takes.
         """
-        read = _Reader(node_config)
-        return NodePolicy(
-            name=str(node_config.get(NAME, "node")),
-            backbones=read.names("allow-backbones", ""),
-            statistics=read.kinds("allow-statistics"),
-            training=read.flag("allow-training"),
-            evaluation=read.flag("allow-evaluation"),
-            smallest_count=read.count("smallest-count", NodePolicy.smallest_count, 1),
-            largest_groups=read.count("largest-groups", NodePolicy.largest_groups, 1),
-            answers_per_day=read.count("answers-per-day", NodePolicy.answers_per_day),
-            answers_in_total=read.count("answers-in-total", NodePolicy.answers_in_total),
-            largest_epsilon=read.number("largest-epsilon", NodePolicy.largest_epsilon),
-            largest_delta=read.number("largest-delta", NodePolicy.largest_delta),
-            largest_image_size=read.count("largest-image-size", NodePolicy.largest_image_size, 1),
-            largest_batch_size=read.count("largest-batch-size", NodePolicy.largest_batch_size, 1),
-            longest_answer=read.number("longest-answer", NodePolicy.longest_answer),
-            state=state_of(node_config),
-        )
+        set_here = {
+            field_name: read(key, node_config[key])
+            for key, (field_name, read) in _READERS.items()
+            if key in node_config
+        }
+        return NodePolicy(name=str(node_config.get(NAME, "node")), state=state_of(node_config), **set_here)
 
     def admit(self, act: Act, config: RunConfig) -> None:
         """Let pass what the owner allows.
@@ -188,45 +165,58 @@ def refused(name: str, asked: str, allowed: str) -> Refusal:
     return Refusal(f"the policy of {name} does not allow {asked}, {allowed}")
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Reads values of a node-config, each with a sentence for what it does not take."""
+def _names(key: str, value: object) -> tuple[str, ...]:
+    return tuple(name.strip() for name in str(value).split(",") if name.strip())
 
-    node_config: Mapping[str, object]
 
-    def names(self, key: str, default: str) -> tuple[str, ...]:
-        value = self.node_config.get(key, default)
-        return tuple(name.strip() for name in str(value).split(",") if name.strip())
+def _kinds(key: str, value: object) -> tuple[str, ...]:
+    kinds, known = _names(key, value), known_kinds()
+    if not set(kinds) <= set(known):
+        raise UserError(
+            f"The node's {key} is {','.join(kinds)}: set it to {' or '.join(known)}, or to several with a comma."
+        )
+    return kinds
 
-    def kinds(self, key: str) -> tuple[str, ...]:
-        kinds, known = self.names(key, ClassMeans.KIND), known_kinds()
-        if not set(kinds) <= set(known):
-            raise UserError(
-                f"The node's {key} is {','.join(kinds)}: set it to {' or '.join(known)}, or to several with a "
-                "comma."
-            )
-        return kinds
 
-    def flag(self, key: str) -> bool:
-        value = self.node_config.get(key, False)
-        if str(value).lower() not in ("true", "false"):
-            raise UserError(f"The node's {key} is {value!r}: set it to true or false.")
-        return str(value).lower() == "true"
+def _flag(key: str, value: object) -> bool:
+    if str(value).lower() not in ("true", "false"):
+        raise UserError(f"The node's {key} is {value!r}: set it to true or false.")
+    return str(value).lower() == "true"
 
-    def number(self, key: str, default: float) -> float:
-        value = self.node_config.get(key, default)
-        try:
-            number = float(str(value))
-        except ValueError:
-            number = -1.0
-        if not 0 <= number < math.inf:
-            raise UserError(f"The node's {key} is {value!r}: set it to a number from 0.")
-        return number
 
-    def count(self, key: str, default: int, least: int = 0) -> int:
-        value = str(self.node_config.get(key, default))
-        if not (value.isascii() and value.isdigit() and int(value) >= least):
-            raise UserError(
-                f"The node's {key} is {self.node_config.get(key)!r}: set it to a whole number from {least}."
-            )
-        return int(value)
+def _number(key: str, value: object) -> float:
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise UserError(f"The node's {key} is {value!r}: set it to a number from 0.")
+    return number
+
+
+def _count(key: str, value: object, least: int = 0) -> int:
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise UserError(f"The node's {key} is {value!r}: set it to a whole number from {least}.")
+    return int(text)
+
+
+_from_one = partial(_count, least=1)
+
+# For each key of a node-config the field that it sets, and what reads it.
+_READERS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
+    "allow-backbones": ("backbones", _names),
+    "allow-statistics": ("statistics", _kinds),
+    "allow-training": ("training", _flag),
+    "allow-evaluation": ("evaluation", _flag),
+    "smallest-count": ("smallest_count", _from_one),
+    "largest-groups": ("largest_groups", _from_one),
+    "answers-per-day": ("answers_per_day", _count),
+    "answers-in-total": ("answers_in_total", _count),
+    "largest-epsilon": ("largest_epsilon", _number),
+    "largest-delta": ("largest_delta", _number),
+    "largest-image-size": ("largest_image_size", _from_one),
+    "largest-batch-size": ("largest_batch_size", _from_one),
+    "longest-answer": ("longest_answer", _number),
+}
+POLICY_KEYS = tuple(_READERS)

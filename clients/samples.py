@@ -183,9 +183,9 @@ def _is_held_out(labels: NDArray[np.int64], cells: NDArray[np.int64], share: flo
 
 def _digests(images: datasets.Dataset) -> list[str]:
     """Digest the content of every image, a few at a time."""
-    from datasets import Image
+    from fedcof.embedding.images import encoded_images
 
-    encoded = images.select_columns("image").with_format(None).cast_column("image", Image(decode=False))
+    encoded = encoded_images(images)
     digests = []
     for start in range(0, len(encoded), IMAGES_AT_ONCE):
         for image in encoded[start : start + IMAGES_AT_ONCE]["image"]:

@@ -13,6 +13,27 @@ from pathlib import Path
 _KEPT_OF_NAME = 40
 
 
+OWNER_ALONE = 0o700
+
+
+def private_folder(folder: Path) -> Path:
+    """Make a folder that its owner alone may look into, or make one that is there so.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Returns
+    -------
+    Path
+        The same.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=OWNER_ALONE)
+    folder.chmod(OWNER_ALONE)
+    return folder
+
+
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Write a file in one step.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from logging import getLogger
 
 from flwr.app import ConfigRecord, RecordDict
 
@@ -16,8 +15,6 @@ from fedcof.statistics.validation import MOST_SAMPLES
 from fedcof.wire.codec import Sent
 from server.screening import feature_scale, implausible
 from server.upload_store import UploadStore
-
-logger = getLogger("flwr")
 
 ACCEPTED, KEPT, EMPTY = "accepted", "accepted, from an earlier run", "has nothing to send"
 NO_UPLOAD = "did not join"
@@ -100,10 +97,9 @@ class Intake:
         taken = []
         kept = set(self.rules.store.names())
         for client, name in self.rules.names.items():
-            sent = self.rules.store.read(name) if name in kept else None
-            if sent is not None and not self.rules.store.is_of(name, self.rules.data_states.get(client, "")):
-                logger.info("The data of %s has changed since its upload was kept: it is asked again.", name)
-            elif sent is not None:
+            data_state = self.rules.data_states.get(client, "")
+            sent = self.rules.store.read(name, data_state) if name in kept else None
+            if sent is not None:
                 self._wait(client, read(sent), sent, KEPT)
                 taken.append(client)
         return taken

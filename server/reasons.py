@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fedcof.printable import printable
+
 LONGEST_REASON = 300
 
 
@@ -21,5 +23,5 @@ def bounded(said: object) -> str:
     # A slice first: what a stranger sends may be megabytes long.
     lines = str(said)[-16 * LONGEST_REASON :].strip().splitlines()
     line = " ".join(lines[-1].split()) if lines else ""
-    line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
+    line = printable(line)
     return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 3]}..."

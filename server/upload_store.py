@@ -13,16 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedcof.data.class_list import class_names_of, classes_text
-from fedcof.files import write_whole
+from fedcof.files import private_folder, write_whole
 from fedcof.run.config import RunConfig
 from fedcof.wire.codec import Sent
 
 FOLDER_NAME = "uploads"
 CONFIG_FILE_NAME = "run-config.json"
 PREFIX, SUFFIX = "node-", ".safetensors"
-
-# Uploads are what nodes gave to the server and to nobody else.
-OWNER_ALONE = 0o700
 
 TAG, DATA_STATE = "tag", "data-state"
 
@@ -59,8 +56,8 @@ class UploadStore:
         data_state : str
             What the node said of its data, by which it is told whether that has changed since.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(OWNER_ALONE)
+        # They are what nodes gave to the server and to nobody else.
+        private_folder(self.folder)
         if not (self.folder / CONFIG_FILE_NAME).exists():
             write_whole(self.folder / CONFIG_FILE_NAME, json.dumps(self._config.to_mapping(), indent=1))
         arrays = {key: np.ascontiguousarray(array) for key, array in sent.arrays.items()}
@@ -81,51 +78,36 @@ class UploadStore:
         files = self.folder.glob(f"{PREFIX}*{SUFFIX}")
         return sorted(unquote(file.name.removeprefix(PREFIX).removesuffix(SUFFIX)) for file in files)
 
-    def read(self, name: str) -> Sent | None:
+    def read(self, name: str, data_state: str = "") -> Sent | None:
         """Read an upload.
 
         Parameters
         ----------
         name : str
             The node's name.
+        data_state : str, optional
+            What the node says of its data now.
 
         Returns
         -------
         Sent or None
-            As it was sent; None if there is none, or it is damaged and so has to be asked for again.
+            As it was sent; None if there is none, or it has to be asked for again, because it is damaged or of data
+            that has changed since.
         """
         path = self._path(name)
         try:
             with safe_open(path, framework="np") as file:
-                tag = (file.metadata() or {}).get(TAG, "")
-                return Sent({key: file.get_tensor(key) for key in file.keys()}, tag)  # noqa: SIM118
+                noted = file.metadata() or {}
+                kept = noted.get(DATA_STATE, "")
+                if kept and data_state and kept != data_state:
+                    logger.info("The data of %s has changed since its upload was kept: it is asked again.", name)
+                    return None
+                return Sent({key: file.get_tensor(key) for key in file.keys()}, noted.get(TAG, ""))  # noqa: SIM118
         except FileNotFoundError:
             return None
         except (SafetensorError, ValueError, OSError) as error:
             logger.warning("The kept upload of %s is damaged (%s): it is asked for again.", name, error)
             return None
-
-    def is_of(self, name: str, data_state: str) -> bool:
-        """Say whether a kept upload is of the data that its node has now.
-
-        Parameters
-        ----------
-        name : str
-            The node's name.
-        data_state : str
-            What the node says of its data; empty if it does not, or is not here.
-
-        Returns
-        -------
-        bool
-            True unless both are known, and differ.
-        """
-        try:
-            with safe_open(self._path(name), framework="np") as file:
-                kept = (file.metadata() or {}).get(DATA_STATE, "")
-        except (FileNotFoundError, SafetensorError, OSError):
-            return False
-        return not (kept and data_state) or kept == data_state
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{PREFIX}{quote(name, safe='')}{SUFFIX}"

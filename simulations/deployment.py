@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import datasets
 
-from clients.own_app import write_commands
+from clients.own_app import path_with_commands
 from fedcof.data.class_list import classes_text
 from fedcof.data.image_dataset import ImageDataset
 from fedcof.data.node_table import write_table
@@ -30,6 +29,7 @@ from fedcof.run.results import RunResult, load_results
 from server.reporting import FAILURE_FILE_NAME
 from simulations.bundle import stage_app
 from simulations.credentials import AUTHORITY, SERVER, SERVER_KEY, write_certificates, write_node_key
+from simulations.node_supervision import NodeSettings
 from simulations.processes import guarded, signals_ignored, signals_raise, stop
 from simulations.runtime import Connection, flower_environment, reserved_port, start_superlink
 from simulations.submission import run_app
@@ -142,18 +142,20 @@ class LocalFederation:
         subprocess.Popen
             The SuperNode.
         """
-        config = " ".join(f"{k}={_quoted(v)}" for k, v in {"name": name, **node_config}.items())
-        superlink = self.door or self.connection.address
-        command = ["flower-supernode", "--superlink", superlink, "--node-config", config]
-        command += ["--root-certificates", str(self.connection.certificates)]
-        command += ["--auth-supernode-private-key", str(key), "--host", LOOPBACK]
+        assert self.connection.certificates is not None
         home = self.connection.home / "nodes" / name
         home.mkdir(parents=True, exist_ok=True)
         with self.log_of(name).open("a", encoding="utf-8") as log, reserved_port() as port:
+            settings = NodeSettings(
+                self.door or self.connection.address,
+                self.connection.certificates,
+                key,
+                {"name": name, **node_config},
+                home,
+                port.getsockname()[1],
+            )
             self.nodes[name] = self.connection.popen(
-                *command,
-                "--port",
-                str(port.getsockname()[1]),
+                *settings.command(),
                 stdout=log.fileno(),
                 stderr=subprocess.STDOUT,
                 variables={"FLWR_HOME": str(home), **self._commands(own_app)},
@@ -163,8 +165,8 @@ class LocalFederation:
     def _commands(self, own_app: bool) -> dict[str, str]:
         if not own_app:
             return {}
-        commands = write_commands(self.connection.working_directory / "commands")
-        return {"PATH": f"{commands}{os.pathsep}{self.connection.environment['PATH']}"}
+        folder = self.connection.working_directory / "commands"
+        return {"PATH": path_with_commands(folder, self.connection.environment["PATH"])}
 
     def log_of(self, name: str) -> Path:
         """Name the file in which a SuperNode's log goes."""
@@ -355,12 +357,3 @@ def _write_images(
     # Names of classes are no names of folders: they may hold a slash, or nothing.
     names = [dataset.class_names[int(labels[index])] for index in ordered]
     write_table(folder / TABLE_FILE_NAME, files, names)
-
-
-def _quoted(value: Scalar) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return str(value)

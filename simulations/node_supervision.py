@@ -6,15 +6,16 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from clients.own_app import write_commands
+from clients.own_app import path_with_commands
 from fedcof.errors import UserError
-from simulations.processes import signals_raise
+from fedcof.keys import Scalar
+from simulations.processes import signals_ignored, signals_raise, stop
 from simulations.runtime import flower_command, flower_environment
 
 # A SuperNode asks its SuperLink for messages every few seconds; one without a connection for so long is deaf.
@@ -22,9 +23,8 @@ LONGEST_SILENCE = 120.0
 # Started again sooner it is turned away, until the SuperLink has noticed that it was gone.
 PAUSE_SECONDS = 30.0
 LOOK_SECONDS = 1.0
-GRACE_SECONDS = 10.0
 
-# Flower's exit codes for a key that the SuperLink does not know, and for a missing one.
+# Flower's exit code for a key that the SuperLink does not know.
 UNKNOWN_KEY = 2004
 
 
@@ -38,7 +38,7 @@ class NodeSettings:
         HOST:PORT of the server.
     authority, key : Path
         The authority's certificate, and the node's private key.
-    node_config : dict of str to str
+    node_config : mapping of str to bool, int, float or str
         Name, data, state and policy.
     home : Path
         Folder for Flower's own files, and the log.
@@ -49,7 +49,7 @@ class NodeSettings:
     superlink: str
     authority: Path
     key: Path
-    node_config: dict[str, str] = field(default_factory=dict)
+    node_config: Mapping[str, Scalar] = field(default_factory=dict)
     home: Path = Path()
     port: int = 9094
 
@@ -79,28 +79,29 @@ def run_node(settings: NodeSettings, say: Callable[[str], None]) -> None:
     Raises
     ------
     UserError
-        If the server does not know the node's key, or Flower is not installed.
+        If Flower is not installed, or a value has more than one line.
     """
     # Features, answers, logs and all else that the node writes is its owner's alone.
     os.umask(0o077)
     settings.home.mkdir(parents=True, exist_ok=True)
     environment = flower_environment(settings.home)
-    commands = write_commands(settings.home / "commands")
-    environment["PATH"] = f"{commands}{os.pathsep}{environment['PATH']}"
+    environment["PATH"] = path_with_commands(settings.home / "commands", environment["PATH"])
+    home = Path(environment["FLWR_HOME"])
     with signals_raise():
         while True:
             process = _start(settings, environment)
             try:
                 reason = watch(process, settings.superlink, say)
             finally:
-                _end(process)
-            if process.returncode == UNKNOWN_KEY % 256 and "not connected" not in reason:
+                with signals_ignored():
+                    stop([process], home)
+            if process.returncode == UNKNOWN_KEY % 256:
                 say("The server may not know this node's key yet: send it the file that ends in .pub.")
             say(f"{reason}; it is started again in {PAUSE_SECONDS:g} seconds.")
             time.sleep(PAUSE_SECONDS)
 
 
-def watch(process: subprocess.Popen[bytes] | psutil.Process, superlink: str, say: Callable[[str], None]) -> str:
+def watch(process: subprocess.Popen[str] | psutil.Process, superlink: str, say: Callable[[str], None]) -> str:
     """Watch a SuperNode from outside.
 
     Parameters
@@ -162,7 +163,7 @@ def is_connected(process: psutil.Process, superlink: str) -> bool:
     )
 
 
-def _start(settings: NodeSettings, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def _start(settings: NodeSettings, environment: dict[str, str]) -> subprocess.Popen[str]:
     command = settings.command()
     with (settings.home / "supernode.log").open("ab") as log:
         return subprocess.Popen(
@@ -172,39 +173,23 @@ def _start(settings: NodeSettings, environment: dict[str, str]) -> subprocess.Po
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    children = _children(process.pid)
-    process.terminate()
-    try:
-        process.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for child in children:
-        try:
-            child.kill()
-        except psutil.Error:
-            continue
-
-
-def _children(pid: int) -> Sequence[psutil.Process]:
-    try:
-        found: Sequence[psutil.Process] = psutil.Process(pid).children(recursive=True)
-    except psutil.Error:
-        return []
-    return found
-
-
-def _is_alive(process: subprocess.Popen[bytes] | psutil.Process) -> bool:
+def _is_alive(process: subprocess.Popen[str] | psutil.Process) -> bool:
     if isinstance(process, subprocess.Popen):
         return process.poll() is None
     return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
-def _quoted(value: str) -> str:
+def _quoted(value: Scalar) -> str:
+    """Write a value as a node-config has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str):
+        return str(value)
     if "\n" in value:
         raise UserError(f"The node-config value {value!r} has more than one line: give it on one.")
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')

@@ -75,12 +75,28 @@ def rgb_images(dataset: Dataset, indices: Iterable[int]) -> list[PIL.Image.Image
         If an image is missing or cannot be decoded; the sentence names its file, or its row where it has none.
     """
     rows = [int(index) for index in indices]
-    # A format set on the dataset would turn the encoded bytes into something else.
-    encoded = dataset.select_columns("image").with_format(None).cast_column("image", Image(decode=False))
+    encoded = encoded_images(dataset)
     return [
         _decoded(image, row, dataset)
         for row, image in zip(rows, encoded[rows]["image"] if rows else [], strict=True)
     ]
+
+
+def encoded_images(dataset: Dataset) -> Dataset:
+    """Give the column of images as it is stored.
+
+    Parameters
+    ----------
+    dataset : datasets.Dataset
+        A split of an :class:`ImageDataset`, or a selection of its rows.
+
+    Returns
+    -------
+    datasets.Dataset
+        Its one column ``image`` has a mapping of ``bytes`` and ``path`` for each row.
+    """
+    # A format set on the dataset would turn the encoded bytes into something else.
+    return dataset.select_columns("image").with_format(None).cast_column("image", Image(decode=False))
 
 
 def _decoded(encoded: Mapping[str, Any] | None, row: int, dataset: Dataset) -> PIL.Image.Image:

@@ -18,6 +18,7 @@ from clients.policy import POLICY_KEYS
 from fedcof.run.results import load_results
 from simulations.processes import stop_groups
 from simulations.runtime import reserved_port
+from tests.running import kill_groups, marked
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +67,6 @@ def walk(tmp_path):
         "PORT": free_port(),
         "INNER_PORT": free_port(),
         "NODES": "2",
-        "APP": str(ROOT),
     }
     environment |= {"FEDCOF_CACHE": str(tmp_path / "cache"), "NO_PROXY": "127.0.0.1", "APP": str(ROOT)}
     yield environment
@@ -74,7 +74,8 @@ def walk(tmp_path):
     if (pid := tmp_path / "server" / "nginx.pid").exists():
         os.kill(int(pid.read_text()), signal.SIGTERM)
     for site in SITES:
-        stop_groups(tmp_path / site / "answers" / site / "flower" / "flower-home")
+        # First who would start the SuperNode again.
+        kill_groups(marked("FEDCOF_CACHE", tmp_path / site / "features"))
 
 
 def open_door(script, server, walk, sites):

@@ -21,9 +21,10 @@ from clients.policy import Act, NodePolicy
 from clients.samples import Held, held_here, images_here
 from clients.training import Inputs, LocalTraining, train
 from clients.upload import samples_told, upload_of
-from fedcof import LinearClassifier, UserError
+from fedcof import UserError
 from fedcof.data.problem import backbone_of, problem_of
 from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
+from fedcof.heads.classifiers import classifier_of
 from fedcof.heads.trainable import Network
 from fedcof.methods.chain import Outgoing
 from fedcof.methods.method import Samples
@@ -98,7 +99,7 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     if not policy:
         upload = _upload(config, client, held, seed)
         return RecordDict({statistics_record(upload.tag): _record(upload.arrays)})
-    fingerprint = backbone_of(config).fingerprint
+    fingerprint = config.embedding.fingerprint(backbone_of(config).fingerprint)
 
     def make() -> Answer:
         upload = _upload(config, client, held, seed, policy)
@@ -197,8 +198,7 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
     if "present" in arrays:
         held = held_here(config, client, context, held_out=True)
         features, labels = held.features, held.labels
-        weight, bias, present = (torch.from_numpy(arrays[name]) for name in ("weight", "bias", "present"))
-        classifier = LinearClassifier(weight, bias, present)
+        classifier = classifier_of({name: torch.from_numpy(array) for name, array in arrays.items()})
     else:
         network = _network(config).load_arrays(arrays)
         classifier = network.classifier(torch.ones(network.head.out_features, dtype=torch.bool))

@@ -27,6 +27,7 @@ from fedcof.data.class_list import listed_names
 from fedcof.data.problem import backbone_of
 from fedcof.data.virtual_clients import client_images, client_samples
 from fedcof.embedding.feature_table import feature_cache_dir
+from fedcof.embedding.transform import transformed
 from fedcof.run.config import RunConfig
 from fedcof.run.protocol import DATA
 
@@ -115,6 +116,7 @@ def _held_on_node(config: RunConfig, policy: NodePolicy, held_out: bool, images:
         selected = images.select(mine.places)
         features = extract_features(backbone, selected, config.embedding.batch_size, progress=progress)
     cells = None if config.privacy.epsilon else torch.from_numpy(mine.cells)
+    features = transformed(features, config.embedding.feature_transform)
     return Held(features, torch.from_numpy(mine.labels), cells, mine.ids, mine.withheld)
 
 

@@ -113,6 +113,8 @@ class Key:
         The option by which a comparison takes several values; empty for a list of values, ``nothing`` for none.
     after_upload : bool
         Whether it may be changed when kept uploads are solved again.
+    earlier : bool, int, float, str or None
+        What it is in a run-config that was written before there was the key; None where that is its default.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Key:
     shown: Shown = Shown.IF_CHANGED
     several: str = ""
     after_upload: bool = False
+    earlier: Scalar | None = None
 
     @property
     def argument(self) -> str:

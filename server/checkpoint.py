@@ -134,7 +134,7 @@ def load_checkpoint(folder: Path, config: RunConfig) -> Checkpoint | None:
         raise UserError(
             f"The checkpoint {path} is damaged ({error}): remove it, and the run starts from its first round."
         ) from error
-    _check_same_run(path, checkpoint.config, config)
+    _check_same_run(path, RunConfig.of_any_version(checkpoint.config), config)
     return checkpoint
 
 

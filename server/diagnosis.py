@@ -8,6 +8,7 @@ from fedcof import FedCOF, Oracle
 from fedcof.covariance.diagnosis import compare_covariances
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.data.problem import split_features
+from fedcof.embedding.transform import transformed
 from fedcof.methods.base import Aggregator
 from fedcof.methods.noise_corrected import NoiseCorrected
 from fedcof.run.config import RunConfig
@@ -33,8 +34,11 @@ def diagnose(aggregator: Aggregator, config: RunConfig) -> CovarianceDiagnostic:
         aggregator = aggregator.of_method
     assert isinstance(aggregator, FedCOF)
     table = split_features(config, "train")
-    oracle = Oracle(aggregator.num_classes, aggregator.feature_dim, config.method.shrinkage, config.method.head)
-    oracle.add_samples(torch.tensor(table.features[:]), torch.tensor(table.labels[:]))
+    oracle = Oracle(
+        aggregator.num_classes, aggregator.feature_dim, config.method.shrinkage, config.method.chosen_head
+    )
+    features = transformed(torch.tensor(table.features[:]), config.embedding.feature_transform)
+    oracle.add_samples(features, torch.tensor(table.labels[:]))
     return compare_covariances(
         aggregator.covariance(shrunk=False),
         aggregator.covariance(),

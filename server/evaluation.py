@@ -7,18 +7,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedcof import LinearClassifier
 from fedcof.data.problem import backbone_of, dataset_of, labels_of, split_features
+from fedcof.embedding.transform import transformed
+from fedcof.heads.classifier import Classifier
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
 
 
-def rightly_classified(classifier: LinearClassifier, config: RunConfig, network: Network | None = None) -> Tensor:
+def rightly_classified(classifier: Classifier, config: RunConfig, network: Network | None = None) -> Tensor:
     """Say which test samples a classifier gets right.
 
     Parameters
     ----------
-    classifier : LinearClassifier
+    classifier : Classifier
         The head.
     config : RunConfig
         The run.
@@ -40,7 +41,7 @@ def rightly_classified(classifier: LinearClassifier, config: RunConfig, network:
         backbone = replace(backbone_of(config), module=module)
         with torch.no_grad():
             features = extract_features(backbone, dataset_of(config).test, config.embedding.batch_size)
-    return classifier.predict(features) == labels
+    return classifier.predict(transformed(features, config.embedding.feature_transform)) == labels
 
 
 def share(right: Tensor) -> float:

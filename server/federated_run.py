@@ -14,10 +14,10 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fedcof import LinearClassifier
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.data.problem import backbone_of, labels_of, problem_of
 from fedcof.files import whole_file
+from fedcof.heads.classifier import Classifier
 from fedcof.heads.trainable import Network
 from fedcof.methods.base import shrinkage_used
 from fedcof.methods.chain import most_rows
@@ -103,12 +103,12 @@ class FederatedRun:
         self._continuation: Continuation | None = None
         self._started = time.perf_counter()
 
-    def execute(self) -> LinearClassifier:
+    def execute(self) -> Classifier:
         """Run, from the last checkpoint if there is one.
 
         Returns
         -------
-        LinearClassifier
+        Classifier
             The last one.
 
         Raises
@@ -155,7 +155,7 @@ class FederatedRun:
         return NodeRules(
             store=UploadStore(self.folder, self.config),
             names=self._federation.names,
-            fingerprint=backbone_of(self.config).fingerprint,
+            fingerprint=self.config.embedding.fingerprint(backbone_of(self.config).fingerprint),
             most_rows=most_rows(self.config.wire, self._problem.num_classes),
             expected=self.config.data.num_clients,
             left_out=self._federation.left_out,
@@ -235,7 +235,7 @@ class FederatedRun:
         self.rounds.append(RoundResult(number, strategy.num_accepted, accuracy, *self._bytes_so_far()))
         return _as_record(accuracy)
 
-    def _accuracy(self, classifier: LinearClassifier, client_metrics: MetricRecord | None) -> float | None:
+    def _accuracy(self, classifier: Classifier, client_metrics: MetricRecord | None) -> float | None:
         """Evaluate on the server's test split, or where it has none take what the clients found."""
         if self._has_test_samples:
             return share(rightly_classified(classifier, self.config, self.network))
@@ -277,13 +277,12 @@ class FederatedRun:
             with whole_file(folder / BACKBONE_FILE_NAME) as unfinished:
                 save_file({name: tensor.contiguous() for name, tensor in state.items()}, unfinished)
 
-    def _classifier(self) -> LinearClassifier:
+    def _classifier(self) -> Classifier:
         names = self._problem.class_names
         if self.network is not None:
             return self.network.classifier(self._present, names)
         assert self._strategy is not None
-        solved = self._strategy.solved()
-        return LinearClassifier(solved.weight, solved.bias, solved.present, names)
+        return self._strategy.solved().named(names)
 
     def _bytes_so_far(self) -> tuple[int, int]:
         return self.ledger.uplink_bytes, self.ledger.downlink_bytes
@@ -355,7 +354,7 @@ def strategy_of(
     problem, method = problem_of(config), config.method.chosen
     assert isinstance(method, FederatedMethod)
     return OneShotStrategy(
-        config.method,
+        config.method.for_training() if then else config.method,
         problem.num_classes,
         problem.feature_dim,
         quorum=config.participation.quorum,

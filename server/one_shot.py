@@ -14,7 +14,9 @@ from flwr.serverapp.strategy import Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from torch import nn
 
-from fedcof import LinearClassifier, UserError
+from fedcof import UserError
+from fedcof.heads.classifier import Classifier
+from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.temperature import softmax_start
 from fedcof.heads.trainable import Network
 from fedcof.methods.base import Aggregator
@@ -149,13 +151,13 @@ class OneShotStrategy(Strategy):
         self._asked_now = 0
         self._rounds_asked = 0
         self._last_round = 1
-        self._classifier: LinearClassifier | None = None
+        self._classifier: Classifier | None = None
 
     def read_upload(self, sent: Sent) -> Statistics:
         """Read one client's upload as what the aggregator adds; raises UserError if it cannot be used."""
         return self._chain.receive(sent.arrays, sent.tag)
 
-    def solve(self) -> LinearClassifier:
+    def solve(self) -> Classifier:
         """Solve for the classifier of all uploads so far."""
         return self.aggregator.solve()
 
@@ -285,16 +287,22 @@ class OneShotStrategy(Strategy):
         Network
             The classifier, scaled to a softmax (:mod:`fedcof.heads.temperature`), on the backbone if that trains.
         """
-        classifier = softmax_start(self.solved(), self.aggregator.class_means())
+        solved = self.solved()
+        if not isinstance(solved, LinearClassifier):
+            raise UserError(
+                f"Training starts from a linear classifier, but the strategy solves a {solved.KIND} one: set its "
+                "head to ridge or lda."
+            )
+        classifier = softmax_start(solved, self.aggregator.class_means())
         network = Network(classifier.num_classes, classifier.feature_dim, self.backbone)
         return network.set_head(classifier)
 
-    def solved(self) -> LinearClassifier:
+    def solved(self) -> Classifier:
         """Give the classifier of a strategy that has run.
 
         Returns
         -------
-        LinearClassifier
+        Classifier
             C classes, d features.
 
         Raises

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from fedcof import LinearClassifier, UserError
+from fedcof import UserError
+from fedcof.heads.classifier import Classifier
 from fedcof.heads.trainable import Network
 from fedcof.run.protocol import tag_of
 from fedcof.wire.codec import Sent
@@ -13,21 +14,21 @@ from fedcof.wire.codec import Sent
 REAL_NUMBERS = "iufb"
 
 
-def classifier_to_arrays(classifier: LinearClassifier) -> ArrayRecord:
+def classifier_to_arrays(classifier: Classifier) -> ArrayRecord:
     """Write a classifier as the arrays of a Flower model.
 
     Parameters
     ----------
-    classifier : LinearClassifier
-        C classes, d features.
+    classifier : Classifier
+        Of whichever kind.
 
     Returns
     -------
     ArrayRecord
-        ``weight`` (C, d) float32, ``bias`` (C,) float32, ``present`` (C,) bool.
+        Its parameters by name; a linear one has ``weight`` (C, d) float32, ``bias`` (C,) float32 and ``present``
+        (C,) bool.
     """
-    tensors = {"weight": classifier.weight, "bias": classifier.bias, "present": classifier.present}
-    return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in tensors.items()})
+    return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in classifier.tensors().items()})
 
 
 def network_to_arrays(network: Network) -> ArrayRecord:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from fedcof import LinearClassifier, UserError
+from fedcof import UserError
 from fedcof.data.problem import labels_of, problem_of
 from fedcof.keys import unknown_key
 from fedcof.methods.base import shrinkage_used
@@ -65,8 +65,7 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
         nodes.append(NodeResult(name, KEPT, int(upload.counts.sum()), upload.counts.numel()))
     solved = strategy.solve()
     seconds = round(time.perf_counter() - started, 3)
-    names = problem_of(config).class_names
-    classifier = LinearClassifier(solved.weight, solved.bias, solved.present, names)
+    classifier = solved.named(problem_of(config).class_names)
     (folder / target).mkdir(parents=True, exist_ok=True)
     classifier.save(folder / target / HEAD_FILE_NAME)
     right = rightly_classified(classifier, config)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedcof import LinearClassifier
 from fedcof.data.partitioning import describe_partition
 from fedcof.data.problem import labels_of, problem_of, split_features
 from fedcof.data.virtual_clients import client_indices
+from fedcof.embedding.transform import transformed
 from fedcof.files import whole_file, write_whole
 from fedcof.methods.base import shrinkage_used
 from fedcof.methods.method import PooledMethod
@@ -98,11 +98,14 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     started = time.perf_counter()
     table = split_features(config, "train")
     problem = problem_of(config)
-    features, labels = torch.tensor(table.features[:]), torch.tensor(table.labels[:])
+    features, labels = (
+        transformed(torch.tensor(table.features[:]), config.embedding.feature_transform),
+        torch.tensor(table.labels[:]),
+    )
     aggregator = method.pooled(features, labels, problem.num_classes, config.method)
     solved = aggregator.solve()
     seconds = round(time.perf_counter() - started, 3)
-    classifier = LinearClassifier(solved.weight, solved.bias, solved.present, problem.class_names)
+    classifier = solved.named(problem.class_names)
     _write_files(folder, Ledger(), config)
     classifier.save(folder / HEAD_FILE_NAME)
     right = rightly_classified(classifier, config)

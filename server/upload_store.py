@@ -131,7 +131,11 @@ def kept_configs(folder: Path) -> list[RunConfig]:
 
 def _kept_folders(folder: Path) -> list[tuple[Path, RunConfig]]:
     files = sorted((folder / FOLDER_NAME).glob(f"*/{CONFIG_FILE_NAME}"))
-    return [(file.parent, RunConfig.from_mapping(json.loads(file.read_text(encoding="utf-8")))) for file in files]
+    return [(file.parent, _kept_config(json.loads(file.read_text(encoding="utf-8")))) for file in files]
+
+
+def _kept_config(values: dict[str, object]) -> RunConfig:
+    return RunConfig.from_mapping(RunConfig.of_any_version(values))
 
 
 def _asked_for(config: RunConfig) -> list[object]:

@@ -16,9 +16,14 @@ from torch import nn
 
 from fedcof.embedding.backbones import Backbone
 from fedcof.embedding.images import DECODING
+from fedcof.embedding.section import NO_TRANSFORM
+from fedcof.embedding.transform import FeatureTransform
 from fedcof.errors import UserError, unknown_name
 from fedcof.files import put_in_place, whole_file
+from fedcof.heads.classifiers import load_classifier
 from fedcof.heads.linear import LinearClassifier
+from fedcof.heads.module import ClassifierModule
+from fedcof.run.config import RunConfig
 from fedcof.run.results import RunResult
 from simulations.prediction import backbone_of_run, best_run
 
@@ -27,6 +32,9 @@ ONNX_FILE_NAME = "model.onnx"
 
 # Below any score, and a number in half precision too.
 NEVER = -60000.0
+# A quadratic score may be lower than that.
+LOWEST = -1e30
+HEAD_PROGRAM_NAME = "head.pt2"
 LARGEST_DIFFERENCE = 1e-3
 
 
@@ -38,6 +46,9 @@ class Exported:
     ----------
     module : Module
         Takes preprocessed images and gives scores.
+    backbone, head : Module or None
+        The two parts of it, where timm's own model has no place for such a head: the first is timm's and gives
+        features, the second takes them. None where the module is timm's model as a whole.
     input_size : tuple of int
         Channels, height and width.
     preprocessing : dict
@@ -50,6 +61,8 @@ class Exported:
     input_size: tuple[int, int, int]
     preprocessing: dict[str, Any]
     class_names: tuple[str, ...]
+    backbone: nn.Module | None = None
+    head: nn.Module | None = None
 
 
 def export(folder: Path, file_format: str, target: Path | None = None) -> Path:
@@ -61,7 +74,9 @@ def export(folder: Path, file_format: str, target: Path | None = None) -> Path:
         Output folder of a run.
     file_format : {"timm", "onnx"}
         A folder in the hub's layout, which ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads; or a
-        file for ONNX runtimes, with the preprocessing and the class names in its metadata.
+        file for ONNX runtimes, with the preprocessing and the class names in its metadata. Where the head is more
+        than timm's linear layer, because it is quadratic or features are transformed, timm's model gives features,
+        and ``head.pt2`` in the folder, a program that ``torch.export.load`` reads, makes scores of them.
     target : Path, optional
         Where to write; ``timm`` or ``model.onnx`` in the folder unless given.
 
@@ -96,9 +111,14 @@ def _onnx() -> ModuleType:
 
 def _whole_model(folder: Path, run: RunResult) -> Exported:
     backbone = backbone_of_run(folder, run)
-    head = LinearClassifier.load(folder / run.head)
+    head = load_classifier(folder / run.head)
+    embedding = RunConfig.from_mapping(run.config).embedding
     preprocessing: dict[str, Any] = dict(backbone.preprocessing)
     input_size = preprocessing["input_size"]
+    if not isinstance(head, LinearClassifier) or embedding.feature_transform != NO_TRANSFORM:
+        ending = nn.Sequential(FeatureTransform(embedding.feature_transform), ClassifierModule(head, LOWEST)).eval()
+        whole = nn.Sequential(backbone.module, ending).eval()
+        return Exported(whole, input_size, preprocessing, head.class_names, backbone.module, ending)
     module = _with_head(backbone, head, input_size[1:])
     images = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -137,16 +157,23 @@ def _no_linear_head(name: str) -> UserError:
 def _write_timm(model: Exported, target: Path) -> Path:
     # What timm recommends for testing its own weights would be another size or crop than the head was made for.
     untested = {"test_input_size": None, "test_crop_pct": None}
-    settings = {**model.preprocessing, **untested, "num_classes": len(model.class_names)}
+    settings = {**model.preprocessing, **untested, "num_classes": 0 if model.head else len(model.class_names)}
     config = {"pretrained_cfg": settings, "label_names": list(model.class_names), "decoding": DECODING}
     # A convolution that is laid out channels last is written as files have it.
-    module = model.module.to(memory_format=torch.contiguous_format)
+    module = (model.backbone or model.module).to(memory_format=torch.contiguous_format)
     target.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".unfinished-", dir=target) as unfinished:
         save_for_hf(module, unfinished, model_config=config, safe_serialization=True)
+        if model.head:
+            torch.export.save(_program_of(model.head, module), Path(unfinished) / HEAD_PROGRAM_NAME)
         for file in Path(unfinished).iterdir():
             put_in_place(file, target / file.name)
     return target
+
+
+def _program_of(head: nn.Module, backbone: nn.Module) -> torch.export.ExportedProgram:
+    features = torch.zeros(2, int(backbone.num_features))  # type: ignore[arg-type]
+    return torch.export.export(head, (features,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
 def _write_onnx(model: Exported, target: Path, onnx: ModuleType) -> Path:

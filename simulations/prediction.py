@@ -12,8 +12,11 @@ from torch import Tensor
 from fedcof.data.problem import backbone_of
 from fedcof.embedding.backbones import Backbone
 from fedcof.embedding.images import decode_image
+from fedcof.embedding.section import EmbeddingSection
+from fedcof.embedding.transform import transformed
 from fedcof.errors import UserError
-from fedcof.heads.linear import LinearClassifier
+from fedcof.heads.classifier import Classifier
+from fedcof.heads.classifiers import load_classifier
 from fedcof.run.config import RunConfig
 from fedcof.run.results import BACKBONE_FILE_NAME, RunResult, load_results
 
@@ -105,13 +108,13 @@ def predict(folder: Path, run: RunResult, images: Sequence[Path]) -> Iterator[Pr
     UserError
         If the run has no classifier or no backbone.
     """
-    classifier = LinearClassifier.load(folder / run.head)
-    backbone = backbone_of_run(folder, run)
+    classifier = load_classifier(folder / run.head)
+    backbone, embedding = backbone_of_run(folder, run), RunConfig.from_mapping(run.config).embedding
     for start in range(0, len(images), BATCH_SIZE):
         paths = images[start : start + BATCH_SIZE]
         inputs = [_input_of(backbone, path) for path in paths]
         readable = [image for image in inputs if isinstance(image, Tensor)]
-        classes = iter(_likeliest(classifier, backbone, torch.stack(readable)) if readable else ())
+        classes = iter(_likeliest(classifier, backbone, embedding, torch.stack(readable)) if readable else ())
         for path, image in zip(paths, inputs, strict=True):
             if isinstance(image, UserError):
                 yield Prediction(path, [], str(image))
@@ -119,9 +122,11 @@ def predict(folder: Path, run: RunResult, images: Sequence[Path]) -> Iterator[Pr
                 yield Prediction(path, next(classes))
 
 
-def _likeliest(classifier: LinearClassifier, backbone: Backbone, inputs: Tensor) -> list[list[tuple[str, float]]]:
+def _likeliest(
+    classifier: Classifier, backbone: Backbone, embedding: EmbeddingSection, inputs: Tensor
+) -> list[list[tuple[str, float]]]:
     with torch.inference_mode():
-        scores = classifier.scores(backbone.module(inputs))
+        scores = classifier.scores(transformed(backbone.module(inputs), embedding.feature_transform))
     best = scores.topk(min(MOST_CLASSES, int(classifier.present.sum())), dim=1)
     names = classifier.class_names or tuple(map(str, range(classifier.num_classes)))
     return [

@@ -63,7 +63,7 @@ def kept_config(folder: Path, asked: RunConfig | None = None) -> RunConfig:
     if not path.exists():
         raise UserError(f"The folder {folder} holds no run to go on with: name the --output of fedcof simulate.")
     try:
-        kept = RunConfig.from_mapping(tomllib.loads(path.read_text(encoding="utf-8")))
+        kept = RunConfig.from_mapping(RunConfig.of_any_version(tomllib.loads(path.read_text(encoding="utf-8"))))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"The file {path} is not a run-config ({error}): mend it, or start anew.") from error
     key = (asked or kept).differing_key(kept.to_mapping())

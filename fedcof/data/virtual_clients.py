@@ -17,6 +17,7 @@ from fedcof.data.precomputed import OWNERS_FILE_NAME, is_precomputed, shared_fea
 from fedcof.data.problem import Sampled, backbone_of, dataset_of, kept_problem_of, split_features
 from fedcof.data.section import NATURAL
 from fedcof.embedding.feature_table import feature_cache_dir
+from fedcof.embedding.transform import transformed
 from fedcof.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ def client_samples(config: Sampled, client: int, held_out: bool = False) -> tupl
     indices = samples_of_client(config, client, held_out)
     if config.embedding.feature_cache or config.data.is_precomputed:
         table = split_features(config, "train")
-        return torch.from_numpy(table.features[indices]), torch.from_numpy(table.labels[indices])
+        features = torch.from_numpy(table.features[indices])
+        return transformed(features, config.embedding.feature_transform), torch.from_numpy(table.labels[indices])
     from fedcof.embedding.features import extract_features
 
     images, labels = client_images(config, client, held_out)
-    return extract_features(backbone_of(config), images, config.embedding.batch_size), labels
+    features = extract_features(backbone_of(config), images, config.embedding.batch_size)
+    return transformed(features, config.embedding.feature_transform), labels
 
 
 def client_images(config: Sampled, client: int, held_out: bool = False) -> tuple[datasets.Dataset, Tensor]:

@@ -10,6 +10,8 @@ from fedcof.keys import AT_LEAST_0, AT_LEAST_1, Acts, Beside, Changes, Section, 
 PRETRAINED = "pretrained"
 RANDOM = "none"
 
+NO_TRANSFORM, POWER, L2 = TRANSFORMS = ["none", "power", "l2"]
+
 _BOTH = Acts.CLIENT | Acts.SERVER
 _IMAGES = Beside("dataset has images", lambda run: not run.data.is_precomputed)
 
@@ -50,6 +52,15 @@ class EmbeddingSection(Section):
         beside=_IMAGES,
         shown=Shown.ALWAYS,
     )
+    feature_transform: str = key(
+        NO_TRANSFORM,
+        "What is done to features before they are averaged: none, power (the square root, with the sign), or l2 "
+        "(unit length). Fine-tuning takes the backbone's own features, and none.",
+        _BOTH,
+        Changes.UPLOAD,
+        choices=lambda: TRANSFORMS,
+        earlier=NO_TRANSFORM,
+    )
     batch_size: int = key(
         64, "Images embedded at once, and samples of a step of training.", _BOTH, Changes.RESULT, numbers=AT_LEAST_1
     )
@@ -60,3 +71,18 @@ class EmbeddingSection(Section):
         Changes.NOTHING,
         beside=_IMAGES,
     )
+
+    def fingerprint(self, backbone: str) -> str:
+        """Give the fingerprint of what makes the features: the backbone's, and the transform where there is one.
+
+        Parameters
+        ----------
+        backbone : str
+            The backbone's, see :class:`fedcof.embedding.backbones.Backbone`.
+
+        Returns
+        -------
+        str
+            Equal on two sides whose features can be averaged.
+        """
+        return backbone if self.feature_transform == NO_TRANSFORM else f"{backbone}-{self.feature_transform}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from fedcof.covariance.totals import ClassTotals
-from fedcof.heads.linear import LinearClassifier
+from fedcof.heads.classifier import Classifier
 from fedcof.registry import check_filled_in
+from fedcof.statistics.class_means import ClassMeanRows
 
 
 class Head(ABC):
@@ -22,14 +24,34 @@ class Head(ABC):
         corrected for.
     takes_factored : bool
         Whether it also solves a :class:`fedcof.covariance.factored.FactoredScatter`, in the space of its rows.
+    linear : str
+        Name of the head that training starts from in its place, where its classifier is not linear; else empty.
     """
 
     name: ClassVar[str]
     unit_length: ClassVar[bool]
     takes_factored: ClassVar[bool] = False
+    linear: ClassVar[str] = ""
+
+    def regularised(self, pooled_share: float, rank: int) -> Head:
+        """Say how much of its own each class's covariance has, to a head that gives it some.
+
+        Parameters
+        ----------
+        pooled_share : float
+            Share of the pooled covariance, above 0 and at most 1.
+        rank : int
+            Most directions of a class, from 0.
+
+        Returns
+        -------
+        Head
+            Itself, where all classes have one covariance.
+        """
+        return self
 
     @abstractmethod
-    def solve(self, scatter: Any, totals: ClassTotals) -> LinearClassifier:  # noqa: ANN401
+    def solve(self, scatter: Any, totals: ClassTotals) -> Classifier:  # noqa: ANN401
         """Solve for the classifier.
 
         Parameters
@@ -41,7 +63,7 @@ class Head(ABC):
 
         Returns
         -------
-        LinearClassifier
+        Classifier
             C classes; a class that nobody has is never predicted.
 
         Raises
@@ -49,6 +71,33 @@ class Head(ABC):
         UserError
             If the system has no solution.
         """
+
+    def solve_with_rows(
+        self,
+        scatter: Any,  # noqa: ANN401
+        totals: ClassTotals,
+        rows: Sequence[ClassMeanRows],
+    ) -> Classifier:
+        """Solve for the classifier where the rows are at hand, for heads that look at each class's own.
+
+        Parameters
+        ----------
+        scatter, totals
+            See :meth:`solve`.
+        rows : sequence of ClassMeans or EncodedClassMeans
+            What both were made of.
+
+        Returns
+        -------
+        Classifier
+            As :meth:`solve`.
+        """
+        return self.solve(scatter, totals)
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether it solves by :meth:`solve_with_rows`, so that no row may be let go before."""
+        return type(self).solve_with_rows is not Head.solve_with_rows
 
 
 def check_head(name: str, head: Head) -> None:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 HEADS: Registry[Head] = Registry(
     "head",
     "fedcof.heads",
-    {"ridge": "fedcof.heads.ridge:RIDGE", "lda": "fedcof.heads.lda:LDA"},
+    {
+        "ridge": "fedcof.heads.ridge:RIDGE",
+        "lda": "fedcof.heads.lda:LDA",
+        "quadratic": "fedcof.heads.regularised:QUADRATIC",
+    },
     "fedcof.heads.head:check_head",
 )

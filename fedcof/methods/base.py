@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedcof.covariance.totals import class_totals
 from fedcof.errors import UserError
-from fedcof.heads.linear import LinearClassifier
+from fedcof.heads.classifier import Classifier
 from fedcof.statistics.class_means import ClassMeanRows
 
 
@@ -22,7 +22,7 @@ class Aggregator(Protocol):
     def add(self, upload: Any, source: int | None = None) -> None:  # noqa: ANN401
         """Take one client's upload in; raises UserError if it cannot be used."""
 
-    def solve(self) -> LinearClassifier:
+    def solve(self) -> Classifier:
         """Solve for the classifier of all uploads so far."""
 
     def class_means(self) -> Tensor:
@@ -96,13 +96,13 @@ class ClassMeansAggregator(ABC):
         return len(self._sources)
 
     @abstractmethod
-    def solve(self) -> LinearClassifier:
+    def solve(self) -> Classifier:
         """Solve for the classifier of all uploads so far.
 
         Returns
         -------
-        LinearClassifier
-            Weight (C, d) and bias (C,), float32.
+        Classifier
+            Of C classes and d features.
 
         Raises
         ------

@@ -15,11 +15,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from fedcof.covariance.choices import LEAVE_ONE_OUT
+from fedcof.heads.linear import LinearClassifier
 from fedcof.methods.fedcof import FedCOF
 from fedcof.statistics.class_means import ClassMeans, class_means
 from fedcof.statistics.inputs import as_tensor
 
 Array = NDArray[Any]
+PROBABILISTIC = ("lda", "quadratic")
 
 
 class FedCOFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -34,16 +36,17 @@ class FedCOFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         How the within-class covariance is put together; see :class:`fedcof.FedCOF`.
     shrinkage : float or {"leave-one-out", "ledoit-wolf", "oas"}
         Gamma, in squared feature units, or how to estimate the amount.
-    head : {"ridge", "lda"}
+    head : {"ridge", "lda", "quadratic"}
         The closed-form classifier on top. With ``lda`` there is :meth:`predict_proba`: the posterior of normal
-        classes of one covariance, all equally likely. The scores of ``ridge`` are no logarithms of chances.
+        classes of one covariance, all equally likely; with ``quadratic``, of classes that each have their own. The
+        scores of ``ridge`` are no logarithms of chances.
 
     Attributes
     ----------
     classes_ : ndarray of shape (C,)
         Labels, sorted.
     coef_ : ndarray of shape (C, d), or (1, d) for two classes
-        Weights of the features in the scores.
+        Weights of the features in the scores; a quadratic head has none.
     intercept_ : ndarray of shape (C,), or (1,) for two classes
         Offsets of the scores; minus infinity for a class that no client has.
     means_ : ndarray of shape (C, d)
@@ -186,7 +189,7 @@ class FedCOFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         features = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        scores: Array = features @ self.coef_.T + self.intercept_
+        scores = self._solved().scores(features)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, X: ArrayLike) -> Array:  # noqa: N803
@@ -210,9 +213,9 @@ class FedCOFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: Array = self.classes_[places]
         return labels
 
-    @available_if(lambda self: self.head == "lda")  # type: ignore[untyped-decorator]
+    @available_if(lambda self: self.head in PROBABILISTIC)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: ArrayLike) -> Array:  # noqa: N803
-        """Compute the posterior of each class; for ``lda`` only.
+        """Compute the posterior of each class; for ``lda`` and ``quadratic`` only.
 
         Parameters
         ----------
@@ -238,12 +241,12 @@ class FedCOFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def coef_(self) -> Array:
         """Weights of the features in the scores."""
-        return self._solved().coefficients
+        return self._solved().linear[0]
 
     @property
     def intercept_(self) -> Array:
         """Offsets of the scores."""
-        return self._solved().intercepts
+        return self._solved().linear[1]
 
     @property
     def means_(self) -> Array:
@@ -280,12 +283,7 @@ class _Solution:
 
     def __init__(self, aggregator: FedCOF) -> None:
         self.aggregator = aggregator
-        classifier = aggregator.solve()
-        weight, bias = classifier.weight.double(), classifier.bias.double()
-        bias[~classifier.present] = -torch.inf
-        if len(weight) == 2:
-            weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
-        self.coefficients, self.intercepts = weight.numpy(), bias.numpy()
+        self.classifier = aggregator.solve()
 
     @staticmethod
     def of(estimator: FedCOFClassifier) -> _Solution:
@@ -294,6 +292,27 @@ class _Solution:
         for rows in estimator._rows:
             aggregator.add(rows)
         return _Solution(aggregator)
+
+    @cached_property
+    def linear(self) -> tuple[Array, Array]:
+        """Weights and offsets; raises AttributeError for a classifier that has more than these."""
+        classifier = self.classifier
+        if not isinstance(classifier, LinearClassifier):
+            raise AttributeError(f"a {classifier.KIND} classifier has no coef_ and no intercept_")
+        weight, bias = classifier.weight.double(), classifier.bias.double()
+        bias[~classifier.present] = -torch.inf
+        if len(weight) == 2:
+            weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
+        return weight.numpy(), bias.numpy()
+
+    def scores(self, features: Array) -> Array:
+        """Score features (n, d): shape (n, C), or (n, 1) for two classes."""
+        if isinstance(self.classifier, LinearClassifier):
+            weight, bias = self.linear
+            scores: Array = features @ weight.T + bias
+            return scores
+        scores = self.classifier.scores(features).numpy()
+        return scores[:, 1:] - scores[:, :1] if scores.shape[1] == 2 else scores
 
     @cached_property
     def means(self) -> Array:

@@ -14,7 +14,8 @@ from fedcof.covariance.shrinkage import is_at_edge, warn_at_edge
 from fedcof.covariance.shrunk import shrunk_scatter
 from fedcof.covariance.totals import ClassTotals, class_totals
 from fedcof.errors import unknown_name
-from fedcof.heads.linear import LinearClassifier
+from fedcof.heads.classifier import Classifier
+from fedcof.heads.head import Head
 from fedcof.heads.registry import HEADS
 from fedcof.heads.solving import SingularSystemError
 from fedcof.methods.base import Aggregator, ClassMeansAggregator
@@ -36,7 +37,8 @@ class FedCOF(ClassMeansAggregator):
     let go, so memory stays flat however many clients there are. Which uploads share a block then follows the order
     of arrival, and with it the last bits of the classifier; add uploads in the order of their sources, as the
     Flower strategy does, where they must be equal. ``per-class``, ``paper`` and ``ledoit-wolf``, whose weights and
-    fourth moments need all rows, keep the uploads in the form they have.
+    fourth moments need all rows, and the quadratic head, which looks at each class's own, keep the uploads in the
+    form they have.
 
     Parameters
     ----------
@@ -50,7 +52,7 @@ class FedCOF(ClassMeansAggregator):
     shrinkage : float or {"leave-one-out", "ledoit-wolf", "oas"}
         Gamma, in squared feature units (the paper: 1.0 for SqueezeNet and ViT-B/16, 0.1 for MobileNetV2), or how
         to estimate the amount.
-    head : {"ridge", "lda"}
+    head : {"ridge", "lda", "quadratic"} or Head
         The closed-form classifier on top.
 
     Attributes
@@ -74,16 +76,16 @@ class FedCOF(ClassMeansAggregator):
         feature_dim: int,
         estimator: str = "per-class",
         shrinkage: float | str = LEAVE_ONE_OUT,
-        head: str = "ridge",
+        head: str | Head = "ridge",
     ) -> None:
         super().__init__(num_classes, feature_dim)
         if estimator not in ESTIMATORS:
             raise unknown_name("estimator", estimator, ESTIMATORS)
-        self._solver = HEADS.get(head)
+        self._solver = HEADS.get(head) if isinstance(head, str) else head
         check_shrinkage(shrinkage)
         self.estimator = estimator
         self.shrinkage = shrinkage
-        self.head = head
+        self.head = self._solver.name
         self._streamed: ScatterSum | None = None
         self._rows_kept = 0
 
@@ -91,7 +93,8 @@ class FedCOF(ClassMeansAggregator):
         """Take one client's upload in; see :meth:`ClassMeansAggregator.add`."""
         super().add(upload, source)
         self._rows_kept += upload.num_rows
-        if self.estimator == POOLED and self.shrinkage != LEDOIT_WOLF and self._rows_kept >= ROWS_PER_BLOCK:
+        lets_go = self.estimator == POOLED and self.shrinkage != LEDOIT_WOLF and not self._solver.needs_rows
+        if lets_go and self._rows_kept >= ROWS_PER_BLOCK:
             if self._streamed is None:
                 self._streamed = self._sum(self._kept())
             else:
@@ -99,10 +102,12 @@ class FedCOF(ClassMeansAggregator):
             self._uploads.clear()
             self._rows_kept = 0
 
-    def solve(self) -> LinearClassifier:
+    def solve(self) -> Classifier:
         """Rebuild the covariance and solve the head; see :meth:`ClassMeansAggregator.solve`."""
         scatter, totals, self.shrinkage_ = self._scatter()
         try:
+            if self._solver.needs_rows:
+                return self._solver.solve_with_rows(scatter, totals, self._rows())
             return self._solver.solve(scatter, totals)
         except SingularSystemError as error:
             raise unsolvable_covariance(totals, self.feature_dim, self.shrinkage, self.takes_groups) from error
@@ -188,8 +193,9 @@ class FedCOFMethod(ClassMeansMethod):
         subtract_noise: bool = True,
     ) -> Aggregator:
         """Make the server's end; see :meth:`FederatedMethod.aggregator`."""
-        aggregator = FedCOF(num_classes, feature_dim, section.estimator, section.shrinkage, section.head)
-        return noise_corrected(aggregator, privacy, subtract_noise and HEADS.get(section.head).unit_length)
+        head = section.chosen_head
+        aggregator = FedCOF(num_classes, feature_dim, section.estimator, section.shrinkage, head)
+        return noise_corrected(aggregator, privacy, subtract_noise and head.unit_length)
 
 
 METHOD = FedCOFMethod()

@@ -78,6 +78,7 @@ class NoiseCorrected:
                 "hides how many samples they have: give a larger epsilon, or ask clients with more samples."
             )
         solved = self._aggregator.solve()
+        assert isinstance(solved, LinearClassifier)
         noise = self._rows * (self._privacy.sum_noise / self._counts.clamp(min=1)).square()
         lengths = signal_share(self.class_means(), noise).sqrt().to(torch.float32)
         return LinearClassifier(solved.weight / lengths[:, None], solved.bias, solved.present, solved.class_names)

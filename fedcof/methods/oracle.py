@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedcof.covariance.choices import LEAVE_ONE_OUT
+from fedcof.heads.head import Head
 from fedcof.methods.base import Aggregator
 from fedcof.methods.fedcof import FedCOF
 from fedcof.methods.method import PooledMethod
@@ -34,7 +35,7 @@ class Oracle(FedCOF):
     takes_groups: ClassVar[bool] = False
 
     def __init__(
-        self, num_classes: int, feature_dim: int, shrinkage: float | str = LEAVE_ONE_OUT, head: str = "ridge"
+        self, num_classes: int, feature_dim: int, shrinkage: float | str = LEAVE_ONE_OUT, head: str | Head = "ridge"
     ) -> None:
         super().__init__(num_classes, feature_dim, shrinkage=shrinkage, head=head)
 
@@ -69,7 +70,7 @@ class OracleMethod(PooledMethod):
 
     def pooled(self, features: Tensor, labels: Tensor, num_classes: int, section: MethodSection) -> Aggregator:
         """Take all samples in; see :meth:`PooledMethod.pooled`."""
-        oracle = Oracle(num_classes, features.shape[1], section.shrinkage, section.head)
+        oracle = Oracle(num_classes, features.shape[1], section.shrinkage, section.chosen_head)
         oracle.add_samples(features, labels)
         return oracle
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from fedcof.covariance.choices import ESTIMATORS, check_shrinkage
 from fedcof.heads.registry import HEADS
-from fedcof.keys import AT_LEAST_0, Acts, Beside, Changes, Section, Shown, key
+from fedcof.keys import AT_LEAST_0, SHARE, Acts, Beside, Changes, Section, Shown, key
 from fedcof.methods.registry import METHODS
 
 if TYPE_CHECKING:
+    from fedcof.heads.head import Head
     from fedcof.methods.method import Method
+
+QUADRATIC_HEAD = "quadratic"
 
 _ESTIMATES = Beside("the method rebuilds a covariance", lambda run: run.method.chosen.rebuilds_covariance)
 _SOLVES = Beside("the method solves a head on a covariance", lambda run: run.method.chosen.takes_head)
+_QUADRATIC = Beside(
+    "head is quadratic", lambda run: run.method.chosen.takes_head and run.method.head == QUADRATIC_HEAD
+)
 _PENALISED = Beside("the method takes a penalty", lambda run: run.method.chosen.takes_penalty)
 
 
@@ -65,6 +71,24 @@ class MethodSection(Section):
         refused_without_effect=True,
         after_upload=True,
     )
+    pooled_share: float = key(
+        0.96,
+        "Share of the pooled covariance in each class's own, for the quadratic head; at 1 it is lda.",
+        Acts.SERVER,
+        Changes.RESULT,
+        numbers=SHARE,
+        beside=_QUADRATIC,
+        after_upload=True,
+    )
+    class_directions: int = key(
+        10,
+        "Most directions of a class's own covariance that the quadratic head keeps.",
+        Acts.SERVER,
+        Changes.RESULT,
+        numbers=AT_LEAST_0,
+        beside=_QUADRATIC,
+        after_upload=True,
+    )
     ridge_penalty: float = key(
         0.01,
         "Penalty lambda of Fed3R's ridge regression, in squared feature units.",
@@ -87,3 +111,12 @@ class MethodSection(Section):
     def chosen(self) -> Method:
         """The method itself."""
         return METHODS.get(self.name)
+
+    def for_training(self) -> MethodSection:
+        """Give the same keys with a head that training can start from."""
+        return replace(self, head=self.chosen_head.linear or self.head)
+
+    @property
+    def chosen_head(self) -> Head:
+        """The head itself, with its keys."""
+        return HEADS.get(self.head).regularised(self.pooled_share, self.class_directions)

@@ -6,12 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from fedcof.data.section import DataSection
-from fedcof.embedding.section import EmbeddingSection
+from fedcof.embedding.section import NO_TRANSFORM, EmbeddingSection
 from fedcof.keys import Acts, Changes, Key, Scalar, Section, must_be, unknown_key
 from fedcof.methods.section import MethodSection
 from fedcof.privacy.section import PrivacySection
@@ -78,6 +78,23 @@ class RunConfig:
         return config
 
     @staticmethod
+    def of_any_version(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Fill in what a run-config that was kept did in keys that came later.
+
+        Parameters
+        ----------
+        values : mapping
+            Kebab-case keys as this or an earlier version wrote them.
+
+        Returns
+        -------
+        dict
+            The same, with the keys that it lacks and whose default is something else than there was before.
+        """
+        known = RunConfig.declared().values()
+        return {key.name: key.earlier for key in known if key.earlier is not None} | dict(values)
+
+    @staticmethod
     def of_message(values: Mapping[str, object]) -> RunConfig:
         """Make what a client sees of a run: the keys that act on clients, and nothing else of what it is told.
 
@@ -136,6 +153,9 @@ class RunConfig:
     def _fill(self, values: Mapping[str, Scalar]) -> None:
         for name, section in RunConfig.sections().items():
             object.__setattr__(self, name, section.of(values))
+        if self.training.fine_tunes:
+            # The square root has no slope at 0, where rectified features are.
+            object.__setattr__(self, "embedding", replace(self.embedding, feature_transform=NO_TRANSFORM))
 
     def _check(self) -> None:
         check_sections_together(self)

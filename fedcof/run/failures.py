@@ -71,7 +71,7 @@ def load_failures(folder: Path) -> list[RunFailure]:
         entries = json.loads(path.read_text(encoding="utf-8"))
         if any(entry["format"] != FORMAT for entry in entries):
             raise ValueError
-        return [RunFailure(**entry) for entry in entries]
+        return [RunFailure(**{**entry, "config": RunConfig.of_any_version(entry["config"])}) for entry in entries]
     except FileNotFoundError:
         return []
     except (ValueError, TypeError, KeyError, AttributeError) as error:

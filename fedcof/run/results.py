@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +215,7 @@ def _run_result(run: dict[str, Any]) -> RunResult:
     covariance = _diagnostic(run["covariance"]) if run.get("covariance") else None
     result = RunResult(**{**run, "rounds": rounds, "nodes": nodes, "covariance": covariance})
     _check_types(result)
-    return result
+    return replace(result, config=RunConfig.of_any_version(result.config))
 
 
 def _check_types(result: RunResult) -> None:

@@ -86,3 +86,27 @@ def lda(scatter, counts, means):
             weight[class_id] = np.linalg.solve(covariance, means[class_id])
             bias[class_id] = -means[class_id] @ weight[class_id] / 2 - np.log((counts > 0).sum())
     return weight, bias
+
+
+def quadratic_scores(scatter, rows, num_classes, points, share, rank):
+    """Friedman's discriminant scores, with a covariance made whole for each class; up to a term of all classes."""
+    counts, means, num_rows = totals(rows, num_classes)
+    pooled = scatter / sum(count - 1 for count in counts if count)
+    values, vectors = np.linalg.eigh(pooled)
+    whitening = vectors / np.sqrt(values)
+    scores = np.full((len(points), num_classes), -np.inf)
+    for class_id in range(num_classes):
+        if not counts[class_id]:
+            continue
+        own = np.eye(len(pooled))
+        if num_rows[class_id] >= 2:
+            covariance = whitening.T @ class_covariance(rows, class_id, counts, means, num_rows) @ whitening
+            squares, directions = np.linalg.eigh(covariance)
+            leading = directions[:, ::-1][:, : min(rank, int(num_rows[class_id]) - 1)]
+            kept = leading * squares[::-1][: leading.shape[1]]
+            own = share * np.eye(len(pooled)) + (1 - share) * kept @ leading.T
+        inverse, (_, log_determinant) = np.linalg.inv(own), np.linalg.slogdet(own)
+        for place, point in enumerate(points):
+            residual = (np.asarray(point, dtype=np.float64) - means[class_id]) @ whitening
+            scores[place, class_id] = -(residual @ inverse @ residual + log_determinant) / 2
+    return scores

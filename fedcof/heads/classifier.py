@@ -1,0 +1,240 @@
+"""What a classifier is, of whatever form: scores, predictions, and its file."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fedcof.errors import UserError
+from fedcof.files import write_whole
+from fedcof.statistics.inputs import Numbers, as_features
+
+FORMAT, NAMES = "format", "class_names"
+
+
+class Classifier(ABC):
+    """A classifier of feature vectors whose parameters are named tensors.
+
+    A kind of classifier is a frozen dataclass. Every field but the names holds a tensor, and is written to the
+    classifier's file and sent to clients under the field's name.
+
+    Attributes
+    ----------
+    KIND : str
+        What the kind is called, in its files too.
+    present : Tensor of shape (C,), bool
+        Which classes somebody has. The others are never predicted.
+    class_names : tuple of str
+        Names of the C classes, or empty.
+    """
+
+    KIND: ClassVar[str]
+
+    present: Tensor
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.present)
+
+    @property
+    @abstractmethod
+    def feature_dim(self) -> int:
+        """Dimension d of the feature vectors."""
+
+    @abstractmethod
+    def raw_scores(self, features: Tensor) -> Tensor:
+        """Score float32 features (n, d) on the classifier's device, whoever has the classes: shape (n, C)."""
+
+    @classmethod
+    def parameter_names(cls) -> frozenset[str]:
+        """Give the names of the tensors."""
+        return frozenset(field.name for field in fields(cls)) - {NAMES}  # type: ignore[arg-type]
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor], class_names: tuple[str, ...] = ()) -> Self:
+        """Make a classifier of its parameters.
+
+        Parameters
+        ----------
+        tensors : mapping of str to Tensor
+            As :meth:`tensors` gives them.
+        class_names : tuple of str
+            Names of the classes, or none.
+
+        Returns
+        -------
+        Classifier
+            Of this kind.
+
+        Raises
+        ------
+        UserError
+            If the kind has other parameters, or their shapes do not belong together.
+        """
+        if cls.parameter_names() != set(tensors):
+            raise UserError(
+                f"A {cls.KIND} classifier is made of {', '.join(sorted(cls.parameter_names()))}, but got "
+                f"{', '.join(sorted(tensors)) or 'nothing'}: use the same version of fedcof on both sides."
+            )
+        make: Any = cls
+        made: Self = make(**tensors, class_names=class_names)
+        return made
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give the classifier's parameters, and which classes are present, by name."""
+        return {name: getattr(self, name) for name in sorted(self.parameter_names())}
+
+    def scores(self, features: Numbers) -> Tensor:
+        """Score every class.
+
+        Parameters
+        ----------
+        features : Tensor, ndarray or sequence of shape (n, d)
+            Feature vectors.
+
+        Returns
+        -------
+        Tensor of shape (n, C), float32
+            Scores, minus infinity for a class that nobody has; on the device of the features.
+
+        Raises
+        ------
+        UserError
+            If the features have another dimension than the classifier.
+        """
+        features = as_features(features)
+        if features.dim() != 2 or features.shape[1] != self.feature_dim:
+            raise UserError(
+                f"The features have the shape {tuple(features.shape)}, but this classifier takes (n, "
+                f"{self.feature_dim}): embed the images with the backbone that it was solved for."
+            )
+        here = self.on(features.device)
+        return here.raw_scores(features.to(torch.float32)).masked_fill_(~here.present, float("-inf"))
+
+    def predict(self, features: Numbers) -> Tensor:
+        """Predict the class of each feature vector.
+
+        Parameters
+        ----------
+        features : Tensor, ndarray or sequence of shape (n, d)
+            Feature vectors.
+
+        Returns
+        -------
+        Tensor of shape (n,), int64
+            The class with the highest score; on the device of the features.
+        """
+        return self.scores(features).argmax(dim=1)
+
+    def on(self, device: torch.device) -> Self:
+        """Put the classifier on a device."""
+        if self.present.device == device:
+            return self
+        return self._with(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def _with(self, **changes: Any) -> Self:  # noqa: ANN401
+        return replace(self, **changes)  # type: ignore[type-var]
+
+    def named(self, class_names: Iterable[str]) -> Self:
+        """Give the classes names.
+
+        Parameters
+        ----------
+        class_names : iterable of str
+            One a class.
+
+        Returns
+        -------
+        Classifier
+            The same, with names.
+        """
+        return self._with(class_names=tuple(class_names))
+
+    def save(self, path: str | Path) -> None:
+        """Write the classifier as a safetensors file.
+
+        Parameters
+        ----------
+        path : str or Path
+            File to write; it replaces an older one.
+        """
+        metadata = {FORMAT: self.file_format(), NAMES: json.dumps(self.class_names)}
+        write_whole(path, save({name: tensor.contiguous() for name, tensor in self.tensors().items()}, metadata))
+
+    @classmethod
+    def file_format(cls) -> str:
+        """Name what the kind's files say that they are."""
+        return f"fedcof-{cls.KIND}-classifier-1"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a classifier of this kind, written by :meth:`save`.
+
+        Parameters
+        ----------
+        path : str or Path
+            A safetensors file.
+
+        Returns
+        -------
+        Classifier
+            The same classifier, to the last bit.
+
+        Raises
+        ------
+        UserError
+            If the file is missing, truncated, or not such a classifier.
+        """
+        metadata, tensors = read_classifier_file(path)
+        if metadata.get(FORMAT) != cls.file_format():
+            raise UserError(
+                f"The file {path} is not a classifier that fedcof wrote, or not a {cls.KIND} one: name another."
+            )
+        return cls.of_tensors(tensors, tuple(json.loads(metadata[NAMES])))
+
+    def check_parts(self, *, fits: bool) -> None:
+        """Check that the parameters belong together and that every class or none has a name; raises UserError."""
+        if not fits or len(self.class_names) not in (0, self.num_classes):
+            shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in self.tensors().items())
+            raise UserError(
+                f"A {self.KIND} classifier needs a bias, a mark of presence and a name for each class, but got "
+                f"{shapes} and {len(self.class_names)} names: give one of each per class."
+            )
+
+
+def read_classifier_file(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read a safetensors file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    tuple of (dict, dict)
+        Its metadata, and its tensors by name.
+
+    Raises
+    ------
+    UserError
+        If it is missing or truncated.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"There is no classifier at {path}: name a head.safetensors that a run has written.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"The classifier {path} cannot be read ({error}): run its run again.") from error

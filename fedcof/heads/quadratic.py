@@ -84,9 +84,10 @@ class QuadraticClassifier(Classifier):
         """Score; see :meth:`Classifier.raw_scores`."""
         moved = features - self.centre
         scores = torch.addmm(self.bias, moved, self.weight.T)
-        distances = moved @ self.directions.flatten(0, 1).T
-        distances = (distances - self.offsets.flatten()).square_()
-        scores += distances.view(len(features), *self.offsets.shape).sum(dim=2) / 2
+        if self.rank:
+            distances = moved @ self.directions.flatten(0, 1).T
+            distances = (distances - self.offsets.flatten()).square_()
+            scores += distances.view(-1, *self.offsets.shape).sum(dim=2) / 2
         if self.whitening.shape[1]:
             scores -= (moved @ self.whitening).square().sum(dim=1, keepdim=True) * (self.curvature / 2)
         return scores

@@ -13,10 +13,11 @@ import torch
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
-from fedcof import LinearClassifier
+from fedcof import ClassMeans, FedCOF, LinearClassifier
 from fedcof.embedding.backbones import load_backbone
 from fedcof.embedding.features import extract_features
 from fedcof.embedding.images import DECODING, decode_image, rgb_images
+from fedcof.heads.regularised import RegularisedDiscriminant
 from fedcof.run.config import RunConfig
 from fedcof.run.results import RunResult, append_result
 from simulations import prediction
@@ -179,3 +180,42 @@ def test_an_onnx_file_says_how_to_prepare_images(tmp_path):
     (scores,) = session.run(["scores"], {"images": images.numpy()})
     for found, row in zip(predict(tmp_path, best_run(tmp_path), paths), scores, strict=True):
         assert dict(found.classes) == pytest.approx(dict(zip(NAMES, row.tolist(), strict=True)), rel=1e-3, abs=1e-3)
+
+
+def quadratic_run(folder, transform):
+    """Save a run with a quadratic classifier of random class means, one class of which has a single row."""
+    backbone = load_backbone("test_efficientnet", 32, "none")
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.tensor([0, 1] * 20 + [2])
+    rows = torch.rand(len(labels), backbone.feature_dim, generator=generator) * (1 + labels[:, None])
+    aggregator = FedCOF(4, backbone.feature_dim, head=RegularisedDiscriminant(0.5, 3))
+    aggregator.add(ClassMeans(labels, torch.full((len(labels),), 5), rows))
+    config = RunConfig(
+        backbone="test_efficientnet", weights="none", image_size=32, head="quadratic", feature_transform=transform
+    )
+    run = RunResult("fedcof", 0, 0.5, 1, 1, 1, 0, 1.0, config.to_mapping())
+    append_result(folder, run)
+    aggregator.solve().named((*NAMES, "emu")).save(folder / run.head)
+    return run, backbone
+
+
+@pytest.mark.parametrize("transform", ["none", "power"])
+def test_a_quadratic_head_leaves_with_its_backbone(tmp_path, transform):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    run, backbone = quadratic_run(tmp_path, transform)
+    paths = odd_images(tmp_path)
+    export(tmp_path, "onnx")
+    export(tmp_path, "timm")
+    images = torch.stack([backbone.transform(image) for image in rgb_images(table_of(paths), range(len(paths)))])
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (of_onnx,) = session.run(["scores"], {"images": images.numpy()})
+    model = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    head = torch.export.load(tmp_path / "timm" / "head.pt2").module()
+    with torch.inference_mode():
+        of_timm = head(model(images)).numpy()
+    found = [dict(prediction.classes) for prediction in predict(tmp_path, run, paths)]
+    scale = max(abs(score) for scores in found for score in scores.values())
+    for scores in (of_onnx, of_timm):
+        assert (scores[:, 3] < -1e29).all()
+        for row, ours in zip(scores.tolist(), found, strict=True):
+            assert dict(zip(NAMES, row, strict=False)) == pytest.approx(ours, abs=1e-4 * scale)

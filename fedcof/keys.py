@@ -115,6 +115,8 @@ class Key:
         Whether it may be changed when kept uploads are solved again.
     earlier : bool, int, float, str or None
         What it is in a run-config that was written before there was the key; None where that is its default.
+    published : bool, int, float, str or None
+        What it is in the papers of the methods; None where that is its default, or they leave it open.
     """
 
     name: str
@@ -135,6 +137,7 @@ class Key:
     several: str = ""
     after_upload: bool = False
     earlier: Scalar | None = None
+    published: Scalar | None = None
 
     @property
     def argument(self) -> str:

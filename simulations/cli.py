@@ -111,7 +111,9 @@ def simulate(
 def compare(
     scenario: Scenario = "digits",
     settings: Settings = None,
-    methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "fedncm,fedcof",
+    methods: Annotated[
+        str, typer.Option(help="Methods, separated by commas; fedcof:paper is FedCOF as its paper has it.")
+    ] = "fedncm:paper,fedcof:paper,fedcof",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     output: Output = None,
 ) -> None:

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any, Protocol
 
 from fedcof.data.section import DataSection
-from fedcof.errors import UserError
+from fedcof.errors import UserError, unknown_name
 from fedcof.keys import unknown_key
 from fedcof.methods.registry import METHODS
 from fedcof.methods.section import MethodSection
@@ -17,6 +17,9 @@ from fedcof.run.results import RunResult
 from simulations.scenario import absolute_value, with_absolute_paths
 
 Runs = dict[str, RunConfig]
+
+# Behind a method's name: as its paper has it.
+AS_PUBLISHED = "paper"
 
 
 class Configured(Protocol):
@@ -67,7 +70,7 @@ def laid_out(values: dict[str, object], methods: list[str], seeds: list[str]) ->
     values : dict
         Run-config keys with a value, or a list of values to compare.
     methods, seeds : list of str
-        What else to compare.
+        What else to compare; ``fedcof:paper`` is FedCOF as its paper has it, whatever the values say.
 
     Returns
     -------
@@ -87,8 +90,9 @@ def laid_out(values: dict[str, object], methods: list[str], seeds: list[str]) ->
     impossible: list[RunFailure] = []
     for seed, *choice in product(seeds, *lists.values()):
         for method in methods:
-            chosen = {**values, **dict(zip(lists, choice, strict=True))}
-            chosen |= {**MethodSection.named(name=method), **DataSection.named(seed=seed)}
+            name, published = _form_of(method)
+            chosen = {**values, **dict(zip(lists, choice, strict=True)), **published}
+            chosen |= {**MethodSection.named(name=name), **DataSection.named(seed=seed)}
             without_effect = keys_without_effect(chosen)
             kept = {key: value for key, value in chosen.items() if key not in without_effect}
             try:
@@ -100,6 +104,15 @@ def laid_out(values: dict[str, object], methods: list[str], seeds: list[str]) ->
     if not runs:
         raise UserError(impossible[0].reason)
     return runs, [failure for i, failure in enumerate(impossible) if failure not in impossible[:i]]
+
+
+def _form_of(method: str) -> tuple[str, dict[str, object]]:
+    """Take ``name`` or ``name:paper`` apart into the method and the keys that its paper has otherwise."""
+    name, separator, form = method.partition(":")
+    if separator and form != AS_PUBLISHED:
+        raise unknown_name("form of a method", form, [AS_PUBLISHED])
+    known = RunConfig.declared().values() if separator else ()
+    return name, {key.name: key.published for key in known if key.published is not None}
 
 
 def _checked_lists(
@@ -123,7 +136,7 @@ def _checked_lists(
         for one in value if isinstance(value, list) else [value]:
             known[key].validate(known[key].read(one))
     for one in methods:
-        METHODS.get(one)
+        METHODS.get(_form_of(one)[0])
     for one in seeds:
         seed.validate(seed.read(one))
     return {key: value for key, value in values.items() if isinstance(value, list)}

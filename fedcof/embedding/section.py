@@ -60,6 +60,7 @@ class EmbeddingSection(Section):
         Changes.UPLOAD,
         choices=lambda: TRANSFORMS,
         earlier=NO_TRANSFORM,
+        published=NO_TRANSFORM,
     )
     batch_size: int = key(
         64, "Images embedded at once, and samples of a step of training.", _BOTH, Changes.RESULT, numbers=AT_LEAST_1

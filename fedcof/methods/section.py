@@ -67,6 +67,7 @@ class MethodSection(Section):
         Acts.SERVER,
         Changes.RESULT,
         choices=HEADS.names,
+        published="ridge",
         beside=_SOLVES,
         refused_without_effect=True,
         after_upload=True,

@@ -32,6 +32,8 @@ class FedCOFStrategy(OneShotStrategy):
         Size of the classifier.
     estimator, shrinkage, head
         See :class:`fedcof.FedCOF`.
+    pooled_share, class_directions
+        See :class:`fedcof.heads.regularised.RegularisedDiscriminant`; for the head ``quadratic``.
     **participation
         See :class:`Participation`; one that is misspelt is a TypeError.
     """
@@ -43,9 +45,18 @@ class FedCOFStrategy(OneShotStrategy):
         estimator: str = "per-class",
         shrinkage: float | str = "leave-one-out",
         head: str = "ridge",
+        pooled_share: float = 0.96,
+        class_directions: int = 10,
         **participation: Unpack[Participation],
     ) -> None:
-        section = MethodSection(name="fedcof", estimator=estimator, shrinkage=shrinkage, head=head)
+        section = MethodSection(
+            name="fedcof",
+            estimator=estimator,
+            shrinkage=shrinkage,
+            head=head,
+            pooled_share=pooled_share,
+            class_directions=class_directions,
+        )
         super().__init__(section, num_classes, feature_dim, **participation)
 
 

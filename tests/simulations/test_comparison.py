@@ -35,6 +35,16 @@ def test_methods_seeds_and_lists_are_multiplied():
     assert varying_keys([result_of(config, folder) for folder, config in runs.items()]) == ["alpha", "groups"]
 
 
+def test_a_method_may_take_the_form_of_its_paper():
+    values = {"head": "lda", "feature-transform": "power", "num-clients": 7}
+    runs = comparison_runs(values, ["fedncm:paper", "fedcof:paper", "fedcof"], ["0"])
+    found = [(run.method.name, run.method.head, run.embedding.feature_transform) for run in runs.values()]
+    assert found[1:] == [("fedcof", "ridge", "none"), ("fedcof", "lda", "power")]
+    assert found[0][::2] == ("fedncm", "none")
+    # In the paper's form already, a method is run once.
+    assert len(comparison_runs({"head": "ridge", "feature-transform": "none", "upload": "paper"}, ["fedcof", "fedcof:paper"], ["0"])) == 1
+
+
 def test_folders_are_plain_and_differ():
     runs = comparison_runs({"dataset": "folder:/a b/c", "shrinkage": [0.1, "oas"]}, ["fedcof"], ["3"])
     assert len(runs) == 2
@@ -55,6 +65,7 @@ def test_only_what_has_no_result_is_left():
     ("values", "methods", "sentence"),
     [
         ({"method": ["fedcof"]}, ["fedcof"], "method takes no list: use --methods"),
+        ({}, ["fedcof:poster"], "Unknown form of a method 'poster'"),
         ({"seed": [0, 1]}, ["fedcof"], "seed takes no list: use --seeds"),
         ({"alpha": []}, ["fedcof"], "alpha has an empty list"),
         ({"alpha": [0.1, "wide"]}, ["fedcof"], "alpha is 'wide'"),

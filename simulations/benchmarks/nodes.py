@@ -1,7 +1,7 @@
 """What a real federation on one machine costs: ``fedcof deploy-local`` with more and more nodes.
 
-``wall`` is from the start of the command to its end, ``CPU`` what all its processes computed. ``memory`` is the most that
-all of them held at one time, each page that several share counted once (PSS, which Linux alone tells).
+``wall`` is from the start of the command to its end, ``CPU`` what all its processes computed. ``memory`` is the
+most that all of them held at one time, each page that several share counted once (PSS, which Linux alone tells).
 """
 
 from __future__ import annotations

@@ -24,7 +24,6 @@ def watched(look: Callable[[psutil.Process], object]) -> Iterator[None]:
         Called with each of them every quarter of a second.
     """
 
-
     def look_at_each(processes: list[psutil.Process]) -> None:
         for process in processes:
             with suppress(psutil.Error):

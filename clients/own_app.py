@@ -9,6 +9,7 @@ has imported Flower, so that it costs no new start of Python.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -118,6 +119,8 @@ def _fork_answerer() -> Start:
 
 def _answer_all(commands: TextIO) -> None:
     """Answer each command in a process of its own, until the pipe ends with the process that writes to it."""
+    # The collector would write to the pages that are shared.
+    gc.freeze()
     # Nobody waits for them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in commands:

@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from PIL import Image
 from torch import Tensor, nn
 
-from fedcof.embedding.light_timm import timm
+from fedcof.embedding.light_timm import create_transform, resolve_model_data_config, timm
 from fedcof.embedding.weights import PRETRAINED, RANDOM
 from fedcof.errors import UserError
 
@@ -93,10 +93,10 @@ def load_backbone(name: str, image_size: int = 0, weights: str = PRETRAINED) -> 
     module = _create(name, image_size, weights).eval().requires_grad_(False)
     # Convolutions run up to twice as fast on a CPU so, and nothing runs slower.
     module = module.to(memory_format=torch.channels_last)
-    preprocessing = timm.data.resolve_model_data_config(module)  # type: ignore[no-untyped-call]
+    preprocessing = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
     if image_size:
         preprocessing["input_size"] = (3, image_size, image_size)
-    transform = timm.data.create_transform(**preprocessing, is_training=False)
+    transform = create_transform(**preprocessing, is_training=False)
     return Backbone(
         name=name,
         module=module,

@@ -42,7 +42,7 @@ def _disable_later(fn: Function | None = None, *args: object, **options: object)
 
     @functools.cache
     def disabled() -> Function:
-        made: Function = _disable(fn, *args, **options)  # type: ignore[arg-type]
+        made: Function = _disable(fn, *args, **options)  # type: ignore[no-untyped-call]
         return made
 
     @functools.wraps(fn)
@@ -59,7 +59,7 @@ def _compiler_later() -> Iterator[None]:
         return
     stand_in = _Later(_COMPILER)
     sys.modules[_COMPILER] = stand_in
-    torch.compiler.disable = _disable_later  # type: ignore[assignment]
+    torch.compiler.disable = _disable_later
     try:
         yield
     finally:
@@ -74,5 +74,7 @@ def _give_way(stand_in: ModuleType) -> None:
 
 with _compiler_later():
     import timm
+    from timm.data.config import resolve_model_data_config
+    from timm.data.transforms_factory import create_transform
 
-__all__ = ["timm"]
+__all__ = ["create_transform", "resolve_model_data_config", "timm"]

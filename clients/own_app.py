@@ -2,84 +2,57 @@
 
 Flower's SuperNode answers a message by running the command ``flower-superexec``, which runs ``flwr-clientapp`` for
 each message, which installs and runs the app that the server has sent along: a policy in that app is the server's.
-The commands of the same names that :func:`write_commands` makes run Flower's own code with two changes: the app is
-this installation's :mod:`clients.client_app`, and each message is answered by a copy of one process that has
-imported Flower, so that it costs no new start of Python.
+The commands of the same names that :mod:`clients.own_commands` makes run Flower's own code with two changes: the
+app is this installation's :mod:`clients.client_app`, and each message is answered by a copy of one process that
+has imported Flower, so that it costs no new start of Python.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
-from flwr.clientapp import ClientApp
+from flwr.app import Context, Message
 from flwr.supercore.cli import flower_superexec
 from flwr.supercore.superexec.executor import subprocess_executor
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp
 
 from clients.client_app import app
-from fedcof.files import write_whole
+from clients.own_commands import CLIENTAPP
 
-SUPEREXEC, CLIENTAPP = "flower-superexec", "flwr-clientapp"
-
-
-def write_commands(folder: Path) -> Path:
-    """Make the commands, to be found before Flower's own.
-
-    Parameters
-    ----------
-    folder : Path
-        Where to put them; to be the first on the ``PATH`` of a SuperNode.
-
-    Returns
-    -------
-    Path
-        The folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for command, function in ((SUPEREXEC, "superexec"), (CLIENTAPP, "clientapp")):
-        path = folder / command
-        # Apart from the folder that it is started in; -I would leave out PYTHONPATH, which may name a checkout.
-        write_whole(path, f"#!{sys.executable} -P\nfrom clients.own_app import {function}\n{function}()\n")
-        path.chmod(0o700)
-    return folder
+Answering = Callable[[Message, Context], Message]
+Start = Callable[[Sequence[str]], object]
 
 
-def path_with_commands(folder: Path, path: str) -> str:
-    """Make the commands, and give a ``PATH`` on which they come before Flower's own.
+def clientapp(answering: Answering = app) -> None:
+    """Answer one message, as ``flwr-clientapp`` does, by this installation's app.
 
     Parameters
     ----------
-    folder : Path
-        Where to put them.
-    path : str
-        The ``PATH`` until now.
-
-    Returns
-    -------
-    str
-        The one for a SuperNode.
+    answering : callable
+        What answers, if not the app alone.
     """
-    return f"{write_commands(folder)}{os.pathsep}{path}"
-
-
-def clientapp() -> None:
-    """Answer one message, as ``flwr-clientapp`` does, by this installation's app."""
-    _use_own_app()
+    _use_own_app(answering)
     flwr_clientapp()
 
 
-def superexec() -> None:
-    """Wait for messages, as ``flower-superexec`` does, and have each answered by a copy of this process."""
-    _use_own_app()
-    answer = _fork_answerer()
+def superexec(answer: Start | None = None) -> None:
+    """Wait for messages, as ``flower-superexec`` does, and have each answered by a copy of this process.
+
+    Parameters
+    ----------
+    answer : callable, optional
+        Has a message answered by another process, given the command that Flower would run.
+    """
+    answer = answer or _fork_answerer()
     # Flower offers no place for this, so its modules' own names are set; a test says when they are gone.
     executor: Any = subprocess_executor
     real = executor.subprocess
@@ -91,16 +64,42 @@ def superexec() -> None:
     flower_superexec()
 
 
-def _use_own_app() -> None:
-    def load(*_: object, **__: object) -> Callable[..., ClientApp]:
-        return lambda *fab: app
+def run_and_end(command: Sequence[str], work: Callable[[], None]) -> NoReturn:
+    """Do the work of a command in a process that was forked for it, and end that.
 
-    answering: Any = run_clientapp
-    answering.install_from_fab = lambda *_, **__: None
-    answering.get_load_client_app_fn = load
+    Parameters
+    ----------
+    command : sequence of str
+        The command.
+    work : callable
+        Does it.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    sys.argv = list(command)
+    status = 1
+    try:
+        work()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
-def _fork_answerer() -> Callable[[Sequence[str]], None]:
+def _use_own_app(answering: Answering = app) -> None:
+    def load(*_: object, **__: object) -> Callable[..., Answering]:
+        return lambda *fab: answering
+
+    module: Any = run_clientapp
+    module.install_from_fab = lambda *_, **__: None
+    module.get_load_client_app_fn = load
+
+
+def _fork_answerer() -> Start:
     """Fork a process that forks one more for each command: from this one, whose threads start later, none could."""
     reading, writing = os.pipe()
     if os.fork() == 0:
@@ -120,19 +119,10 @@ def _fork_answerer() -> Callable[[Sequence[str]], None]:
 
 def _answer_all(commands: TextIO) -> None:
     """Answer each command in a process of its own, until the pipe ends with the process that writes to it."""
+    # The collector would write to the pages that are shared.
+    gc.freeze()
     # Nobody waits for them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in commands:
         if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            sys.argv = json.loads(line)
-            status = 1
-            try:
-                clientapp()
-                status = 0
-            except SystemExit as end:
-                status = end.code if isinstance(end.code, int) else 1
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(status)
+            run_and_end(json.loads(line), clientapp)

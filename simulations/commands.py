@@ -162,12 +162,15 @@ def deploy_local(scenario: str, settings: list[str], num_nodes: int, output: Pat
         If something cannot be run as asked.
     """
     from simulations import deployment
+    from simulations.door import nginx_command
     from simulations.flower_runs import progress_of_replies
     from simulations.intakes import Intakes
 
     config = configure(scenario, settings).replaced(num_clients=num_nodes)
     # The images are decoded anyway, to be dealt: all that are damaged are to be known before.
     Intakes(output).say([config], thorough=True)
+    if not nginx_command():
+        say("There is no nginx here, so the nodes call the SuperLink itself; on a real server it is behind one.")
     with progress_bars() as bars:
         follow = progress_of_replies(bars, config.num_replies)
         results = deployment.deploy_local(config, num_nodes, output, follow)

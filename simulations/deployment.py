@@ -6,14 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import datasets
 
-from clients.own_app import path_with_commands
+from clients.own_commands import path_with_commands
 from fedcof.data.class_list import classes_text
 from fedcof.data.image_dataset import ImageDataset
 from fedcof.data.node_table import write_table
@@ -25,11 +25,14 @@ from fedcof.errors import UserError
 from fedcof.files import write_whole
 from fedcof.keys import Scalar
 from fedcof.run.config import RunConfig
+from fedcof.run.protocol import DATA
 from fedcof.run.results import RunResult, load_results
 from server.reporting import FAILURE_FILE_NAME
 from simulations.bundle import stage_app
 from simulations.credentials import AUTHORITY, SERVER, SERVER_KEY, write_certificates, write_node_key
+from simulations.door import nginx_command, open_door
 from simulations.node_supervision import NodeSettings
+from simulations.nursery import Nursery
 from simulations.processes import guarded, signals_ignored, signals_raise, stop
 from simulations.runtime import Connection, flower_environment, reserved_port, start_superlink
 from simulations.submission import run_app
@@ -142,25 +145,52 @@ class LocalFederation:
         subprocess.Popen
             The SuperNode.
         """
-        assert self.connection.certificates is not None
-        home = self.connection.home / "nodes" / name
-        home.mkdir(parents=True, exist_ok=True)
         with self.log_of(name).open("a", encoding="utf-8") as log, reserved_port() as port:
-            settings = NodeSettings(
-                self.door or self.connection.address,
-                self.connection.certificates,
-                key,
-                {"name": name, **node_config},
-                home,
-                port.getsockname()[1],
-            )
+            settings = self._settings_of(name, key, node_config, port.getsockname()[1])
             self.nodes[name] = self.connection.popen(
                 *settings.command(),
                 stdout=log.fileno(),
                 stderr=subprocess.STDOUT,
-                variables={"FLWR_HOME": str(home), **self._commands(own_app)},
+                variables={"FLWR_HOME": str(settings.home), **self._commands(own_app)},
             )
         return self.nodes[name]
+
+    def start_nodes(self, nursery: Nursery, nodes: Mapping[str, tuple[Path, Mapping[str, Scalar]]]) -> None:
+        """Start many SuperNodes with their own app.
+
+        Parameters
+        ----------
+        nursery : Nursery
+            Has their processes.
+        nodes : mapping of str to (Path, mapping)
+            Private key and node-config of each, by its name.
+        """
+        with ExitStack() as held:
+            # All at once, so that no two get the same.
+            ports = [held.enter_context(reserved_port()).getsockname()[1] for _ in nodes]
+        for (name, (key, node_config)), port in zip(nodes.items(), ports, strict=True):
+            settings = self._settings_of(name, key, node_config, port)
+            nursery.start_node(settings.command(), settings.home, self.log_of(name))
+
+    def open_door(self, nginx: str) -> None:
+        """Have nodes come through nginx from now on.
+
+        Parameters
+        ----------
+        nginx : str
+            Its command.
+        """
+        with reserved_port() as reserved:
+            port = reserved.getsockname()[1]
+        open_door(self.connection, port, nginx)
+        self.door = f"{LOOPBACK}:{port}"
+
+    def _settings_of(self, name: str, key: Path, node_config: Mapping[str, Scalar], port: int) -> NodeSettings:
+        assert self.connection.certificates is not None
+        home = self.connection.home / "nodes" / name
+        home.mkdir(parents=True, exist_ok=True)
+        superlink = self.door or self.connection.address
+        return NodeSettings(superlink, self.connection.certificates, key, {"name": name, **node_config}, home, port)
 
     def _commands(self, own_app: bool) -> dict[str, str]:
         if not own_app:
@@ -250,11 +280,20 @@ def deploy_local(
     with _whole_federation(output):
         folders = write_node_folders(config, num_nodes, output)
     values = nodes_run_config(config, num_nodes, output)
-    with TemporaryDirectory(prefix="fedcof-") as scratch, local_federation(Path(scratch)) as federation:
+    with (
+        TemporaryDirectory(prefix="fedcof-") as scratch,
+        local_federation(Path(scratch)) as federation,
+        closing(Nursery(federation.connection, num_nodes)) as nursery,
+    ):
+        if nginx := nginx_command():
+            federation.open_door(nginx)
         app = stage_app(Path(scratch) / "app")
         keys = federation.new_keys([folder.name for folder in folders])
-        for folder, key in zip(folders, keys, strict=True):
-            federation.start_node(folder.name, key, {"data": str(folder / TABLE_FILE_NAME)})
+        own = [{DATA: str(folder / TABLE_FILE_NAME)} for folder in folders]
+        federation.start_nodes(
+            nursery,
+            {folder.name: (key, data) for folder, key, data in zip(folders, keys, own, strict=True)},
+        )
         try:
             run_app(federation.connection, app, values, None, on_line)
         except UserError as error:

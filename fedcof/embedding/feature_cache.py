@@ -22,7 +22,6 @@ from weakref import WeakKeyDictionary
 
 import datasets
 import numpy as np
-import timm
 import torch
 from filelock import FileLock
 from torch import Tensor
@@ -32,6 +31,7 @@ from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
 from fedcof.embedding.feature_table import CACHE_VARIABLE, DESCRIPTION, FeatureTable, file_digest, open_features
 from fedcof.embedding.features import Progress, embedded_batches
 from fedcof.embedding.images import column_values, decoding_key
+from fedcof.embedding.light_timm import timm
 from fedcof.embedding.unfinished_features import CHUNKS, Kept, UnfinishedFeatures, kept_in
 from fedcof.errors import UserError, first_line
 from fedcof.files import put_in_place, write_whole

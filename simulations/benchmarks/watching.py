@@ -23,14 +23,31 @@ def watched(look: Callable[[psutil.Process], object]) -> Iterator[None]:
     look : callable
         Called with each of them every quarter of a second.
     """
+
+    def look_at_each(processes: list[psutil.Process]) -> None:
+        for process in processes:
+            with suppress(psutil.Error):
+                look(process)
+
+    with watched_together(look_at_each):
+        yield
+
+
+@contextmanager
+def watched_together(look: Callable[[list[psutil.Process]], object]) -> Iterator[None]:
+    """Look at all the processes that are started meanwhile as they are at one time.
+
+    Parameters
+    ----------
+    look : callable
+        Called with all of them every quarter of a second; some may have ended since they were listed.
+    """
     mark, done = f"{os.getpid()}-{time.monotonic_ns()}", threading.Event()
     os.environ[MARK] = mark
 
     def watch() -> None:
         while not done.wait(SAMPLING_SECONDS):
-            for process in _marked(mark):
-                with suppress(psutil.Error):
-                    look(process)
+            look(_marked(mark))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from clients.own_app import CLIENTAPP, SUPEREXEC, write_commands
+from clients.own_commands import CLIENTAPP, SUPEREXEC, write_commands
 
 USED = """
 from clients import own_app

@@ -3,12 +3,13 @@
 import os
 
 import numpy as np
+import psutil
 import pytest
 
 from fedcof.data.precomputed import load_features
 from fedcof.errors import UserError
 from server.federation import CLIENTS_PER_MESSAGE
-from simulations.benchmarks import embedding, rounds
+from simulations.benchmarks import embedding, nodes, rounds
 from simulations.benchmarks.federations import (
     chosen_clients,
     class_probabilities,
@@ -81,6 +82,19 @@ def test_peak_memory_is_watched_only_meanwhile(monkeypatch):
         assert "FEDCOF_BENCHMARK" in os.environ
     assert "FEDCOF_BENCHMARK" not in os.environ
     assert memory == rounds.PeakMemory()
+
+
+def test_memory_of_many_processes_is_the_most_at_one_time():
+    load, this = nodes.Load(), psutil.Process()
+    load.look([this])
+    once = load.memory
+    assert 0 < once <= this.memory_info().rss + 2**24
+    load.look([this, this])
+    load.look([])
+    assert load.memory > 1.5 * once
+    assert load.processes == 2
+    assert load.cpu == pytest.approx(sum(this.cpu_times()[:2]), abs=1)
+    assert nodes.table_of([nodes.Deployment(3, 3, 20.0, load.cpu, load.memory, 2, None)]).row_count == 1
 
 
 def test_embedding_compares_equal_features():

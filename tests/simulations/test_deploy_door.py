@@ -1,10 +1,8 @@
 """The door of a federation, deploy/nginx.conf: nodes come through it, and nobody runs code through it."""
 
 import http.client
-import shutil
 import ssl
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +12,12 @@ from PIL import Image
 from fedcof.run.results import load_results
 from simulations.bundle import stage_app
 from simulations.deployment import local_federation
-from simulations.runtime import flower_command, reserved_port
+from simulations.door import nginx_command
+from simulations.runtime import flower_command
 from simulations.submission import run_app
 from tests.waiting import until
 
-ROOT = Path(__file__).parents[2]
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+NGINX = nginx_command()
 pytestmark = pytest.mark.skipif(not NGINX, reason="there is no nginx here")
 HOUR = 3600.0
 
@@ -27,23 +25,10 @@ HOUR = 3600.0
 @pytest.fixture
 def door(tmp_path):
     """A SuperLink on loopback, and nginx before it; gives the federation, whose nodes call nginx."""
-    with local_federation(tmp_path / "server") as federation, reserved_port() as reserved:
-        port = str(reserved.getsockname()[1])
-        inner = federation.connection.address.rpartition(":")[2]
-        text = (ROOT / "deploy" / "nginx.conf").read_text(encoding="utf-8")
-        folder = tmp_path / "server"
-        (folder / "nginx.conf").write_text(
-            text.replace("INNER_PORT", inner).replace("PORT", port), encoding="utf-8"
-        )
-        reserved.close()
-        command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
-        with subprocess.Popen(command) as nginx:
-            try:
-                federation.door = f"127.0.0.1:{port}"
-                assert until(lambda: status(federation, "GET", "/health") == 200, nginx)
-                yield federation
-            finally:
-                nginx.terminate()
+    with local_federation(tmp_path / "server") as federation:
+        federation.open_door(NGINX)
+        assert until(lambda: status(federation, "GET", "/health") == 200, federation.connection.processes[-1])
+        yield federation
 
 
 def status(federation, method, path):

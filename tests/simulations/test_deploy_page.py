@@ -16,6 +16,7 @@ from PIL import Image
 
 from clients.policy import POLICY_KEYS
 from fedcof.run.results import load_results
+from simulations.door import nginx_command
 from simulations.processes import stop_groups
 from simulations.runtime import reserved_port
 from tests.running import kill_groups, marked
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 POLICY_PAGE = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 SITES = ["site-0", "site-1"]
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+NGINX = nginx_command()
 
 
 def blocks():

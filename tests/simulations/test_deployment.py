@@ -31,8 +31,10 @@ from server.resolving import solve_again
 from server.upload_store import UploadStore
 from simulations.bundle import stage_app
 from simulations.deployment import local_federation
+from simulations.door import nginx_command
+from simulations.nursery import Nursery
 from simulations.submission import run_app
-from tests.running import marked
+from tests.running import is_running, marked, members_of_groups
 from tests.simulations import hostile_client
 from tests.waiting import until
 
@@ -102,11 +104,15 @@ def test_real_nodes_end_with_the_simulations_classifier(federation, fedcof, data
     assert fedcof("simulate", *words, "-c", "feature-cache=false", "-o", tmp_path / "simulated") == (0, "")
     images, parts = dataset_of(config), client_indices(config)
     *keys, key_of_nothing = federation.new_keys(["site-0", "site-1", "site-2", "site-9"])
+    nodes = {}
     for number, (indices, key) in enumerate(zip(parts, keys, strict=True)):
         write_table(tmp_path / f"site-{number}.csv", images, indices)
         name = f"site-{number}"
         own = {"data": str(tmp_path / f"{name}.csv"), "state": str(tmp_path / "state"), "smallest-count": 1}
-        federation.start_node(name, key, own)
+        nodes[name] = key, own
+    # Three share what they import, as all nodes of deploy-local do; the others have processes of their own.
+    with closing(Nursery(federation.connection, len(nodes))) as nursery:
+        federation.start_nodes(nursery, nodes)
     (tmp_path / "empty").mkdir()
     federation.start_node("site-9", key_of_nothing, {"data": str(tmp_path / "empty")})
     # A node that nobody knows is turned away, and so is one that does not know the authority.
@@ -329,8 +335,16 @@ def test_an_interrupted_trial_stops_all_that_it_started(dataset, tmp_path):
     command = [sys.executable, "-c", f"{start}; from simulations.cli import main; main()", *arguments]
     environment = {**os.environ, "MARK": str(tmp_path), "FEDCOF_CACHE": str(tmp_path / "cache")}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    nodes = "flower-supernode"
-    assert until(lambda: sum(nodes in line for line in marked("MARK", tmp_path).values()) == 2, process)
+
+    def found(word):
+        return [number for number, line in marked("MARK", tmp_path).items() if word in line]
+
+    # The two that fork, and of each node a SuperNode and its SuperExec.
+    assert until(lambda: len(found("nursery_processes")) >= 6, process)
+    door = members_of_groups(found("nginx"))
+    assert len(door) > 2 or not nginx_command()
     process.send_signal(signal.SIGINT)
     assert process.wait() != 0
     assert until(lambda: not marked("MARK", tmp_path)), marked("MARK", tmp_path)
+    # What has written over its environment bears no mark.
+    assert until(lambda: not any(map(is_running, door)))

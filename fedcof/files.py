@@ -14,24 +14,40 @@ _KEPT_OF_NAME = 40
 
 
 OWNER_ALONE = 0o700
+_OTHERS = 0o077
 
 
-def private_folder(folder: Path) -> Path:
-    """Make a folder that its owner alone may look into, or make one that is there so.
+def private_folder(folder: Path, leave_existing: bool = False) -> Path:
+    """Make a folder that its owner alone may look into: what this module writes into it is its owner's alone too.
 
     Parameters
     ----------
     folder : Path
-        The folder.
+        The folder. Folders above it that are missing are made in the same way.
+    leave_existing : bool
+        Whether one that is there stays as it is: its owner may have opened it to others.
 
     Returns
     -------
     Path
         The same.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=OWNER_ALONE)
-    folder.chmod(OWNER_ALONE)
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(exist_ok=True, mode=OWNER_ALONE)
+    if not leave_existing:
+        folder.chmod(OWNER_ALONE)
     return folder
+
+
+@contextmanager
+def nobody_else() -> Iterator[None]:
+    """Have all that this process makes meanwhile, by whatever library, be its owner's alone."""
+    before = os.umask(_OTHERS)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -81,6 +97,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def put_in_place(unfinished: Path, path: Path) -> None:
     """Rename a file, or a folder of files, once what it holds is on disk; the new name is then on disk too.
 
+    In a folder that is its owner's alone it is so too, before it has its name.
+
     Parameters
     ----------
     unfinished : Path
@@ -94,6 +112,9 @@ def put_in_place(unfinished: Path, path: Path) -> None:
         _sync_folder(unfinished)
     else:
         _sync(unfinished)
+    if not path.parent.stat().st_mode & _OTHERS:
+        for place in (unfinished, *(unfinished.iterdir() if unfinished.is_dir() else ())):
+            place.chmod(place.stat().st_mode & OWNER_ALONE)
     unfinished.replace(path)
     _sync_folder(path.parent)
 

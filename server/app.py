@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import count
 from logging import getLogger
 from pathlib import Path
@@ -20,7 +20,7 @@ from fedcof.data.class_list import class_names_of, classes_text
 from fedcof.data.intake import bad_images_listed, write_left_out
 from fedcof.data.problem import dataset_of
 from fedcof.errors import refused_by_system
-from fedcof.files import write_whole
+from fedcof.files import nobody_else, write_whole
 from fedcof.run.config import RunConfig
 from fedcof.run.failures import RunFailure, note_failure
 from fedcof.run.results import append_result
@@ -42,7 +42,15 @@ def main(grid: Grid, context: Context) -> None:
     """Run what the run-config asks for: one run, or those that its plan lists."""
     base = RunConfig.from_mapping(context.run_config)
     output = Path(base.execution.output or Path.home() / ".fedcof" / "runs" / str(context.run_id))
+    # Of nodes' uploads and what is made of them nobody else on the server is to know, of a simulation's whoever may.
+    with nobody_else() if base.data.on_nodes else nullcontext():
+        _run(grid, base, output)
+
+
+def _run(grid: Grid, base: RunConfig, output: Path) -> None:
     try:
+        # What an earlier run failed of is not what this one does.
+        (output / FAILURE_FILE_NAME).unlink(missing_ok=True)
         _run_all(grid, base, output)
     except (UserError, OSError) as error:
         sentence = refused_by_system(error) if isinstance(error, OSError) else error

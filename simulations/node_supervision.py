@@ -14,6 +14,7 @@ import psutil
 
 from clients.own_commands import path_with_commands
 from fedcof.errors import UserError
+from fedcof.files import nobody_else, private_folder
 from fedcof.keys import Scalar
 from simulations.processes import signals_ignored, signals_raise, stop
 from simulations.runtime import flower_command, flower_environment
@@ -81,9 +82,12 @@ def run_node(settings: NodeSettings, say: Callable[[str], None]) -> None:
     UserError
         If Flower is not installed, or a value has more than one line.
     """
-    # Features, answers, logs and all else that the node writes is its owner's alone.
-    os.umask(0o077)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    with nobody_else():
+        _run_supervised(settings, say)
+
+
+def _run_supervised(settings: NodeSettings, say: Callable[[str], None]) -> None:
+    private_folder(settings.home)
     environment = flower_environment(settings.home)
     environment["PATH"] = path_with_commands(settings.home / "commands", environment["PATH"])
     home = Path(environment["FLWR_HOME"])

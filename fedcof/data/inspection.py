@@ -16,7 +16,7 @@ import datasets
 from fedcof.embedding.feature_table import feature_cache_dir
 from fedcof.embedding.flaws import Flaw, Kind
 from fedcof.embedding.image_check import flaw_of, reader
-from fedcof.files import write_whole
+from fedcof.files import private_folder, write_whole
 
 # To be raised when the pass itself changes.
 FORMAT = 1
@@ -118,5 +118,6 @@ def _kept(state: str, number: int, thorough: bool, look: Callable[[], Iterable[F
         found = {place: [flaw.kind, flaw.reason] for place, flaw in flaws.items()}
         # Without a note the next process looks again.
         with suppress(OSError):
+            private_folder(path.parent, leave_existing=True)
             write_whole(path, json.dumps({"thorough": thorough, "flaws": found}))
     return flaws

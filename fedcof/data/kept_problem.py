@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fedcof.embedding.feature_table import DESCRIPTION, FeatureTable, open_features
 from fedcof.errors import unknown_name
-from fedcof.files import write_whole
+from fedcof.files import private_folder, write_whole
 
 # The folder of the notes, in the environment of the processes that may believe them.
 FOLDER_VARIABLE = "FEDCOF_KEPT_PROBLEMS"
@@ -110,6 +110,7 @@ def leave_note(folder: Path, source: Source, problem: KeptProblem, stamp: str = 
     stamp : str
         What tells a later run that it would find the same, see :func:`fedcof.data.unchanged.stamp_of`.
     """
+    private_folder(folder, leave_existing=True)
     write_whole(_path(folder, source), json.dumps({**asdict(problem), "stamp": stamp}))
 
 

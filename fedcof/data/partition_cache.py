@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcof.errors import first_line
-from fedcof.files import whole_file
+from fedcof.files import private_folder, whole_file
 
 Partition = list[NDArray[np.int64]]
 
@@ -50,6 +50,7 @@ def kept_partition(
         return kept
     parts = deal()
     try:
+        private_folder(folder, leave_existing=True)
         with whole_file(path) as unfinished:
             np.savez(unfinished, samples=np.concatenate(parts), sizes=[len(part) for part in parts])
     except OSError as error:

@@ -24,6 +24,7 @@ from fedcof.data.parquet_files import Files, load_by_description
 from fedcof.data.table_cache import refused_copy, table_cache_dir
 from fedcof.embedding.flaws import Flaw, Kind
 from fedcof.errors import UserError, first_line
+from fedcof.files import private_folder
 
 HUB_TIMEOUT_SECONDS = 10.0
 SPLITS = ("train", "test")
@@ -187,6 +188,8 @@ def _loaded(name: str, path: str, data_files: Mapping[str, object] | None) -> Ma
     cache = table_cache_dir() if data_files else Path(datasets.config.HF_DATASETS_CACHE)
     place = {"cache_dir": str(cache)} if data_files else {}
     try:
+        if data_files:
+            private_folder(cache, leave_existing=True)
         splits: Mapping[str, Dataset] = datasets.load_dataset(path, data_files=data_files, **place)
     except ConnectionError as error:
         raise _unreachable(path, error) from error

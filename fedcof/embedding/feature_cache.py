@@ -34,7 +34,7 @@ from fedcof.embedding.images import column_values, decoding_key
 from fedcof.embedding.light_timm import timm
 from fedcof.embedding.unfinished_features import CHUNKS, Kept, UnfinishedFeatures, kept_in
 from fedcof.errors import UserError, first_line
-from fedcof.files import put_in_place, write_whole
+from fedcof.files import private_folder, put_in_place, write_whole
 
 FORMAT = 1
 UNFINISHED = ".unfinished"
@@ -232,7 +232,8 @@ def _lock(entry: Path) -> Iterator[None]:
     # The lock's own file stays behind: to delete it would let two processes lock two files of one name.
     lock = FileLock(f"{entry}.lock")
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
+        # Features tell nearly as much as their images.
+        private_folder(entry.parent, leave_existing=True)
         lock.acquire()
     except OSError as error:
         raise _unwritable(entry, error.strerror) from error

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from fedcof import LinearClassifier
 from fedcof.data.kept_problem import KeptProblem, KeptSplit, leave_note
 from fedcof.data.partition_cache import kept_partition
 from fedcof.embedding.feature_cache import cached_features
-from fedcof.files import put_in_place, whole_file, write_whole
+from fedcof.files import nobody_else, private_folder, put_in_place, whole_file, write_whole
 from fedcof.run.config import RunConfig
 from fedcof.wire.codec import Sent
 from server.checkpoint import save_checkpoint
@@ -104,6 +105,46 @@ def test_all_that_is_kept_is_on_disk_before_it_has_its_name(kind, tmp_path, monk
     assert files
     assert {path.stat().st_ino for path in files} <= synced
     assert not [path for path in folder.rglob("*") if path.name.startswith(".") or "unfinished" in path.name]
+
+
+@pytest.fixture
+def loose_umask():
+    """The umask of an account whose files all may read, and write."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+# What holds what people's samples are, or tell, is its owner's alone wherever it is written.
+ALONE = ("partition", "features", "upload", "answers", "note")
+
+
+@pytest.mark.usefixtures("loose_umask")
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_is_private_is_its_owners_alone_whatever_the_umask(kind, tmp_path):
+    with nullcontext() if kind in ALONE else nobody_else():
+        if kind in ("classifier", "features"):
+            (tmp_path / "new").mkdir(mode=0o700)
+        WRITERS[kind](tmp_path / "new")
+    kept = [path for path in tmp_path.rglob("*") if path.suffix != ".lock"]
+    assert any(path.is_file() for path in kept)
+    assert [path.name for path in kept if path.stat().st_mode & 0o077] == []
+
+
+@pytest.mark.usefixtures("loose_umask")
+def test_what_is_not_private_may_be_read_by_others(tmp_path):
+    (tmp_path / "shared").mkdir()
+    write_whole(tmp_path / "shared" / "report.html", "")
+    assert (tmp_path / "shared" / "report.html").stat().st_mode & 0o444 == 0o444
+
+
+@pytest.mark.usefixtures("loose_umask")
+def test_a_folder_that_was_opened_to_others_stays_open(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    keep_features(shared)
+    assert shared.stat().st_mode & 0o777 == 0o777
+    assert private_folder(shared).stat().st_mode & 0o777 == 0o700
 
 
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):

@@ -124,7 +124,9 @@ class Answers:
             If it would be one too many, or it cannot be kept.
         """
         with self._state.locked():
-            kept = self._kept(digest)
+            given = self._given()
+            # One that was kept and could not be noted has never been sent.
+            kept = self._kept(digest) if any(one.digest == digest for one in given) else None
             if kept is None:
                 given = self._room_for(config, digest)
                 kept = make()
@@ -150,10 +152,7 @@ class Answers:
 
     def _room_for(self, config: RunConfig, digest: str) -> list[Given]:
         """Note one more, if the limits leave room for it."""
-        policy, now = self._policy, time.time()
-        noted = self._state.read(FILE_NAME) or []
-        # Earlier versions noted the time alone.
-        given = [Given(**one) if isinstance(one, dict) else Given(float(one)) for one in noted]
+        policy, now, given = self._policy, time.time(), self._given()
         recent = sum(now - SECONDS_A_DAY < one.at for one in given)
         if policy.answers_per_day != NO_LIMIT and recent >= policy.answers_per_day:
             raise refused(policy.name, "another answer", f"{policy.answers_per_day} within 24 hours")
@@ -163,6 +162,11 @@ class Answers:
         if policy.largest_epsilon:
             self._check_sum([*given, new])
         return [*given, new]
+
+    def _given(self) -> list[Given]:
+        noted = self._state.read(FILE_NAME) or []
+        # Earlier versions noted the time alone.
+        return [Given(**one) if isinstance(one, dict) else Given(float(one)) for one in noted]
 
     def _check_sum(self, given: list[Given]) -> None:
         """Add the promises up, as different answers about the same samples do (basic composition)."""

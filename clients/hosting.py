@@ -48,12 +48,16 @@ def introduce(message: Message, context: Context) -> Message:
         A ``node`` record with ``partition-id`` and ``num-partitions``, or with ``name`` and ``data-state``.
     """
     if DATA in context.node_config:
-        state = data_state_of(str(context.node_config[DATA]), state_of(context.node_config))
-        record = ConfigRecord({NAME: str(context.node_config.get(NAME, "")), DATA_STATE: state})
-        return Message(RecordDict({NODE: record}), reply_to=message)
+        return _or_what_may_be_told(_introduction_by_name, message, context)
     keys = [key for key in (PARTITION_ID, NUM_PARTITIONS) if key in context.node_config]
     node = ConfigRecord({key: int(context.node_config[key]) for key in keys})
     return Message(RecordDict({NODE: node}), reply_to=message)
+
+
+def _introduction_by_name(message: Message, context: Context) -> Message:
+    state = data_state_of(str(context.node_config[DATA]), state_of(context.node_config))
+    record = ConfigRecord({NAME: str(context.node_config.get(NAME, "")), DATA_STATE: state})
+    return Message(RecordDict({NODE: record}), reply_to=message)
 
 
 def answer(handler: Handler, message: Message, context: Context) -> Message:
@@ -86,19 +90,42 @@ def answer(handler: Handler, message: Message, context: Context) -> Message:
 
 def _answer_for_itself(handler: Handler, message: Message, context: Context) -> Message:
     client = int(context.node_config.get(PARTITION_ID, 0))
+
+    def reply(message: Message, context: Context) -> Message:
+        return Message(_within_limits(handler, client, message.content, context), reply_to=message)
+
     if DATA not in context.node_config:
-        return Message(handler(client, message.content, context), reply_to=message)
+        return reply(message, context)
+    return _or_what_may_be_told(reply, message, context)
+
+
+def _or_what_may_be_told(
+    reply: Callable[[Message, Context], Message], message: Message, context: Context
+) -> Message:
+    """Reply, or say why not; Flower would send an exception's own words, with what they quote."""
     try:
-        return Message(handler(client, message.content, context), reply_to=message)
+        return reply(message, context)
     except Exception as error:
-        # Flower would send the exception's own words, with what they quote.
         logger.exception("Not answered")
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, told(error)), reply_to=message)
 
 
+def _within_limits(handler: Handler, client: int, content: RecordDict, context: Context) -> RecordDict:
+    if DATA not in context.node_config:
+        return handler(client, content, context)
+    # What reads policies takes a while to import, which one that only says its name need not wait for.
+    from clients.asked import policy_of
+    from clients.limits import within_limits
+
+    policy = policy_of(context)
+    assert policy is not None
+    with within_limits(policy):
+        return handler(client, content, context)
+
+
 def _reply_or_reason(handler: Handler, client: int, content: RecordDict, context: Context) -> RecordDict:
     try:
-        return handler(client, content, context)
+        return _within_limits(handler, client, content, context)
     except Exception as error:
         reason = _reason(client, error, DATA in context.node_config)
     return RecordDict({ERROR: ConfigRecord({REASON: reason})})

@@ -54,8 +54,8 @@ class NodePolicy:
         The privacy that all its answers together keep; an epsilon of 0 for any, and for none.
     largest_image_size, largest_batch_size : int
         In pixels, and in images: what a server may have it compute with.
-    longest_answer : float
-        Minutes that an answer may take.
+    longest_answer, largest_memory : float
+        Minutes, and gigabytes of the machine's memory, that an answer may take; 0 for any.
     state : NodeState
         What the node remembers.
     """
@@ -74,6 +74,7 @@ class NodePolicy:
     largest_image_size: int = 512
     largest_batch_size: int = 256
     longest_answer: float = 60.0
+    largest_memory: float = 8.0
     state: NodeState = field(default_factory=lambda: NodeState(Path()))
 
     @staticmethod
@@ -218,5 +219,6 @@ _READERS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "largest-image-size": ("largest_image_size", _from_one),
     "largest-batch-size": ("largest_batch_size", _from_one),
     "longest-answer": ("longest_answer", _number),
+    "largest-memory": ("largest_memory", _number),
 }
 POLICY_KEYS = tuple(_READERS)

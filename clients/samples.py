@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +19,7 @@ from torch import Tensor
 from clients.asked import policy_of
 from clients.cells import NOT_SENT, cells_of
 from clients.node_state import state_of
-from clients.policy import NodePolicy, refused
+from clients.policy import NodePolicy
 from clients.refusal import Refusal
 from fedcof.data.class_list import listed_names
 from fedcof.data.problem import backbone_of
@@ -104,17 +102,17 @@ def _held_on_node(config: RunConfig, policy: NodePolicy, held_out: bool, images:
     from fedcof.embedding.features import extract_features
 
     mine = _sendable(config, images, policy, held_out)
-    backbone, progress = backbone_of(config), _deadline(policy)
+    backbone = backbone_of(config)
     if not len(images):
         features = torch.empty(0, backbone.feature_dim)
     elif config.embedding.feature_cache:
         # A node starts a new process for every message: what it embedded is on disk.
         size = config.embedding.batch_size
-        table = cached_features(backbone, images, feature_cache_dir(), size, progress=progress)
+        table = cached_features(backbone, images, feature_cache_dir(), size)
         features = torch.from_numpy(table.features[mine.places])
     else:
         selected = images.select(mine.places)
-        features = extract_features(backbone, selected, config.embedding.batch_size, progress=progress)
+        features = extract_features(backbone, selected, config.embedding.batch_size)
     cells = None if config.privacy.epsilon else torch.from_numpy(mine.cells)
     features = transformed(features, config.embedding.feature_transform)
     return Held(features, torch.from_numpy(mine.labels), cells, mine.ids, mine.withheld)
@@ -194,17 +192,6 @@ def _digests(images: datasets.Dataset) -> list[str]:
             content = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
             digests.append(hashlib.sha256(content).hexdigest())
     return digests
-
-
-def _deadline(policy: NodePolicy) -> Callable[[int], None]:
-    """Give what stops an embedding that takes longer than the owner allows."""
-    end = time.monotonic() + 60 * policy.longest_answer
-
-    def on_batch(images: int) -> None:
-        if policy.longest_answer and time.monotonic() > end:
-            raise refused(policy.name, "so long an answer", f"at most {policy.longest_answer:g} minutes")
-
-    return on_batch
 
 
 def _node_images(config: RunConfig, context: Context, thorough: bool = False) -> datasets.Dataset:

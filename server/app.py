@@ -32,6 +32,10 @@ from server.upload_store import UploadStore
 
 POLL_SECONDS = 0.05
 
+# Kept free while a run lasts, so that a disk that has become full has room for the sentence that says so.
+ROOM_FILE_NAME = ".room"
+ROOM_BYTES = 2**16
+
 logger = getLogger("flwr")
 
 app = ServerApp()
@@ -48,16 +52,22 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _run(grid: Grid, base: RunConfig, output: Path) -> None:
+    room = output / ROOM_FILE_NAME
     try:
         # What an earlier run failed of is not what this one does.
         (output / FAILURE_FILE_NAME).unlink(missing_ok=True)
+        write_whole(room, bytes(ROOM_BYTES))
         _run_all(grid, base, output)
     except (UserError, OSError) as error:
         sentence = refused_by_system(error) if isinstance(error, OSError) else error
-        # A full disk has no room for the sentence either; Flower passes it on, with words of its own around it.
+        # Flower passes the sentence on, with words of its own around it.
         with suppress(OSError):
+            room.unlink(missing_ok=True)
             write_whole(output / FAILURE_FILE_NAME, str(sentence))
         raise sentence from error
+    finally:
+        with suppress(OSError):
+            room.unlink(missing_ok=True)
     logger.info("%s %s", FINISHED, output)
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from fedcof.files import write_whole
 
-SUPEREXEC, CLIENTAPP = "flower-superexec", "flwr-clientapp"
+SUPEREXEC, CLIENTAPP, SUPERNODE = "flower-superexec", "flwr-clientapp", "flower-supernode"
+
+# What each command runs.
+_FUNCTIONS = {
+    SUPEREXEC: ("clients.own_app", "superexec"),
+    CLIENTAPP: ("clients.own_app", "clientapp"),
+    SUPERNODE: ("clients.own_supernode", "supernode"),
+}
 
 
 def write_commands(folder: Path) -> Path:
@@ -25,10 +32,10 @@ def write_commands(folder: Path) -> Path:
         The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for command, function in ((SUPEREXEC, "superexec"), (CLIENTAPP, "clientapp")):
+    for command, (module, function) in _FUNCTIONS.items():
         path = folder / command
         # Apart from the folder that it is started in; -I would leave out PYTHONPATH, which may name a checkout.
-        write_whole(path, f"#!{sys.executable} -P\nfrom clients.own_app import {function}\n{function}()\n")
+        write_whole(path, f"#!{sys.executable} -P\nfrom {module} import {function}\n{function}()\n")
         path.chmod(0o700)
     return folder
 

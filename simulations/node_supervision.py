@@ -12,12 +12,12 @@ from pathlib import Path
 
 import psutil
 
-from clients.own_commands import path_with_commands
+from clients.own_commands import SUPERNODE, path_with_commands
 from fedcof.errors import UserError
 from fedcof.files import nobody_else, private_folder
 from fedcof.keys import Scalar
 from simulations.processes import signals_ignored, signals_raise, stop
-from simulations.runtime import flower_command, flower_environment
+from simulations.runtime import flower_environment
 
 # A SuperNode asks its SuperLink for messages every few seconds; one without a connection for so long is deaf.
 LONGEST_SILENCE = 120.0
@@ -54,11 +54,16 @@ class NodeSettings:
     home: Path = Path()
     port: int = 9094
 
+    @property
+    def commands(self) -> Path:
+        """Folder of the node's own commands in place of Flower's."""
+        return self.home / "commands"
+
     def command(self) -> list[str]:
         """Write the command that starts the SuperNode."""
         config = " ".join(f"{key}={_quoted(value)}" for key, value in self.node_config.items())
         return [
-            "flower-supernode",
+            SUPERNODE,
             *("--superlink", self.superlink),
             *("--root-certificates", str(self.authority)),
             *("--auth-supernode-private-key", str(self.key)),
@@ -80,7 +85,7 @@ def run_node(settings: NodeSettings, say: Callable[[str], None]) -> None:
     Raises
     ------
     UserError
-        If Flower is not installed, or a value has more than one line.
+        If a value has more than one line.
     """
     with nobody_else():
         _run_supervised(settings, say)
@@ -89,7 +94,7 @@ def run_node(settings: NodeSettings, say: Callable[[str], None]) -> None:
 def _run_supervised(settings: NodeSettings, say: Callable[[str], None]) -> None:
     private_folder(settings.home)
     environment = flower_environment(settings.home)
-    environment["PATH"] = path_with_commands(settings.home / "commands", environment["PATH"])
+    environment["PATH"] = path_with_commands(settings.commands, environment["PATH"])
     home = Path(environment["FLWR_HOME"])
     with signals_raise():
         while True:
@@ -171,7 +176,7 @@ def _start(settings: NodeSettings, environment: dict[str, str]) -> subprocess.Po
     command = settings.command()
     with (settings.home / "supernode.log").open("ab") as log:
         return subprocess.Popen(
-            [str(flower_command(command[0])), *command[1:]],
+            [str(settings.commands / command[0]), *command[1:]],
             env=environment,
             cwd=settings.home,
             stdin=subprocess.DEVNULL,

@@ -18,7 +18,7 @@ from fedcof.errors import UserError
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.classifiers import load_classifier
 from fedcof.run.config import RunConfig
-from fedcof.run.results import BACKBONE_FILE_NAME, RunResult, load_results
+from fedcof.run.results import BACKBONE_FILE_NAME, RunResult, is_within, load_results
 
 # Larger batches are hardly faster on a CPU, and at 224 px take 20 MB of memory for each image more.
 BATCH_SIZE = 8
@@ -164,5 +164,8 @@ def backbone_of_run(folder: Path, run: RunResult) -> Backbone:
     """
     config = RunConfig.from_mapping(run.config)
     if config.training.fine_tunes:
-        config = config.replaced(weights=str((folder / run.head).with_name(BACKBONE_FILE_NAME)))
+        trained = (folder / run.head).with_name(BACKBONE_FILE_NAME)
+        if not is_within(folder, trained):
+            raise UserError(f"The backbone {trained} leads out of {folder}: copy the file itself there.")
+        config = config.replaced(weights=str(trained))
     return backbone_of(config)

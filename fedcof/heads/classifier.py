@@ -201,7 +201,17 @@ class Classifier(ABC):
             raise UserError(
                 f"The file {path} is not a classifier that fedcof wrote, or not a {cls.KIND} one: name another."
             )
-        return cls.of_tensors(tensors, tuple(json.loads(metadata[NAMES])))
+        # A file of somebody else's may say anything.
+        try:
+            names = json.loads(metadata.get(NAMES, ""))
+            if not _are_parameters(tensors) or not isinstance(names, list) or not all(map(_is_text, names)):
+                raise ValueError
+            return cls.of_tensors(tensors, tuple(names))
+        except (ValueError, TypeError, IndexError, RecursionError) as error:
+            raise UserError(
+                f"The classifier {path} cannot be read (its numbers or names are not a {cls.KIND} classifier's): run "
+                "its run again."
+            ) from error
 
     def check_parts(self, *, fits: bool) -> None:
         """Check that the parameters belong together and that every class or none has a name; raises UserError."""
@@ -211,6 +221,17 @@ class Classifier(ABC):
                 f"A {self.KIND} classifier needs a bias, a mark of presence and a name for each class, but got "
                 f"{shapes} and {len(self.class_names)} names: give one of each per class."
             )
+
+
+def _are_parameters(tensors: Mapping[str, Tensor]) -> bool:
+    return all(
+        tensor.dtype == torch.bool if name == "present" else tensor.is_floating_point()
+        for name, tensor in tensors.items()
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def read_classifier_file(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -236,5 +257,5 @@ def read_classifier_file(path: str | Path) -> tuple[dict[str, str], dict[str, Te
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(f"The classifier {path} cannot be read ({error}): run its run again.") from error

@@ -68,13 +68,20 @@ def load_failures(folder: Path) -> list[RunFailure]:
     """
     path = folder / FILE_NAME
     try:
+        if path.exists() and not path.is_file():
+            raise TypeError
         entries = json.loads(path.read_text(encoding="utf-8"))
         if any(entry["format"] != FORMAT for entry in entries):
             raise ValueError
-        return [RunFailure(**{**entry, "config": RunConfig.of_any_version(entry["config"])}) for entry in entries]
+        failures = [
+            RunFailure(**{**entry, "config": RunConfig.of_any_version(entry["config"])}) for entry in entries
+        ]
+        if not all(isinstance(one.reason, str) for one in failures):
+            raise TypeError
+        return failures
     except FileNotFoundError:
         return []
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"The file {path} is not a list of failed runs of this version of fedcof: delete it, and the runs are "
             "tried again."

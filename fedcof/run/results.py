@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.errors import UserError
@@ -183,6 +184,9 @@ def load_results(folder: Path) -> list[RunResult]:
     if not path.exists():
         return []
     try:
+        # To open a pipe would wait for somebody to write to it.
+        if not path.is_file():
+            raise TypeError
         runs = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(runs, list):
             raise TypeError
@@ -192,7 +196,7 @@ def load_results(folder: Path) -> list[RunResult]:
                 "name a new output folder, or run its runs again."
             )
         results = [_run_result(run) for run in runs]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IsADirectoryError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"The file {path} is not a results file of fedcof: name another output folder.") from error
     for result in results:
         _check_within(folder, result.head)
@@ -201,12 +205,32 @@ def load_results(folder: Path) -> list[RunResult]:
 
 def _check_within(folder: Path, head: str) -> None:
     """Follow no path out of a folder that may be somebody else's."""
-    if not (folder / head).resolve().is_relative_to(folder.resolve()):
+    if not is_within(folder, folder / head):
         raise UserError(
             f"The results in {folder} name a classifier outside of it, at {head}: only files within it are read, "
-            "so "
-            "copy the classifier there and mend the name."
+            "so copy the classifier there and mend the name."
         )
+
+
+def is_within(folder: Path, path: Path) -> bool:
+    """Say whether a path leads to something within a folder, wherever the links on its way lead.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    path : Path
+        What need not exist.
+
+    Returns
+    -------
+    bool
+        False for what lies elsewhere, or cannot be a path.
+    """
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def _run_result(run: dict[str, Any]) -> RunResult:
@@ -219,16 +243,32 @@ def _run_result(run: dict[str, Any]) -> RunResult:
 
 
 def _check_types(result: RunResult) -> None:
-    """Check what others compute with; raises TypeError."""
-    whole = result.seed, result.uplink_bytes, result.downlink_bytes, result.clients
-    numbers = *whole, result.seconds, *([] if result.accuracy is None else [result.accuracy])
-    if not (
-        isinstance(result.config, dict)
-        and all(isinstance(text, str) for text in (result.method, result.head))
-        and all(isinstance(number, int) for number in whole)
-        and all(isinstance(number, int | float) for number in numbers)
-    ):
+    """Check that each field is what it says, because others compute with it; raises TypeError."""
+    kinds = get_type_hints(RunResult)
+    # A diagnostic's numbers may be null, where they had no end.
+    if not all(_fits(getattr(result, name), kind) for name, kind in kinds.items() if name != "covariance"):
         raise TypeError
+
+
+def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401
+    """Say whether a value that was read from JSON is of a field's type."""
+    inner = get_args(kind)
+    if kind is Any:
+        return True
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(
+            _fits(key, inner[0]) and _fits(item, inner[1]) for key, item in value.items()
+        )
+    if is_dataclass(kind):
+        fields = get_type_hints(kind)
+        return isinstance(value, kind) and all(_fits(getattr(value, name), fields[name]) for name in fields)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 
 def _known(accuracy: float | None) -> float | None:
@@ -237,7 +277,13 @@ def _known(accuracy: float | None) -> float | None:
 
 
 def _diagnostic(values: dict[str, Any]) -> CovarianceDiagnostic:
-    return CovarianceDiagnostic(**values)
+    """Read a diagnostic, of whose numbers those are null that had no end; raises TypeError."""
+    found = CovarianceDiagnostic(**values)
+    for name, value in values.items():
+        is_list = get_origin(get_type_hints(CovarianceDiagnostic)[name]) is list
+        if not _fits(value, list[float | None] if is_list else float | None):
+            raise TypeError
+    return found
 
 
 def append_result(folder: Path, result: RunResult) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedcof.files import write_whole
-from fedcof.run.results import RunResult
+from fedcof.run.results import RunResult, is_within
 from simulations.report.class_labels import class_labels, names_behind
 from simulations.report.figure_style import MOST_NAMED_CLASSES, Styles, drawn_quietly, styles_of
 from simulations.report.machine_paths import without_folders
@@ -145,9 +145,12 @@ def _federation(results: Sequence[RunResult], varying: Sequence[str], folder: Pa
 
 def _counts_of(run: RunResult, folder: Path) -> NDArray[np.int32] | None:
     """Read the samples of each class on each client, of shape (clients, C); None where the run has kept none."""
+    path = folder / Path(run.head).parent / "federation.npz"
+    if not (path.is_file() and is_within(folder, path)):
+        return None
     try:
-        with np.load(folder / Path(run.head).parent / "federation.npz") as arrays:
+        with np.load(path) as arrays:
             counts: NDArray[np.int32] = arrays["counts"]
     except (OSError, KeyError, ValueError, EOFError, BadZipFile):
         return None
-    return counts if counts.ndim == 2 and counts.size else None
+    return counts if counts.ndim == 2 and counts.size and counts.dtype.kind in "iu" else None

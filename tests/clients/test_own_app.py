@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from clients.own_commands import CLIENTAPP, SUPEREXEC, write_commands
+from clients.own_commands import CLIENTAPP, SUPEREXEC, SUPERNODE, write_commands
 
 USED = """
 from clients import own_app
@@ -40,15 +40,34 @@ def test_whatever_is_shipped_the_installed_app_is_loaded():
 
 def test_the_commands_are_found_before_flowers(tmp_path):
     folder = write_commands(tmp_path / "commands")
-    assert {path.name for path in folder.iterdir()} == {SUPEREXEC, CLIENTAPP}
+    assert {path.name for path in folder.iterdir()} == {SUPEREXEC, CLIENTAPP, SUPERNODE}
     for path in folder.iterdir():
         assert path.stat().st_mode & 0o077 == 0
     environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-    for command in (SUPEREXEC, CLIENTAPP):
+    for command, option in ((SUPEREXEC, "--runtime-api"), (CLIENTAPP, "--runtime-api"), (SUPERNODE, "--superlink")):
         done = subprocess.run(
             [command, "--help"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        assert "--runtime-api-address" in done.stdout
+        assert option in done.stdout
+
+
+DYING = """
+import sys, threading, time
+from clients import own_supernode
+
+def loses_a_thread():
+    threading.Thread(target=lambda: 1 / 0, daemon=True).start()
+    time.sleep(1000)
+
+own_supernode.flower_supernode = loses_a_thread
+own_supernode.supernode()
+"""
+
+
+def test_a_supernode_ends_with_the_first_of_its_threads():
+    done = subprocess.run([sys.executable, "-c", DYING], capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_every_message_is_answered_by_a_process_of_its_own():

@@ -45,6 +45,30 @@ def test_files_that_are_no_classifier_are_refused(classifier, tmp_path):
         LinearClassifier.load(tmp_path / "head.safetensors")
 
 
+WHOLE = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "present": torch.ones(2, dtype=torch.bool)}
+MALFORMED = {
+    "no bias": ({key: WHOLE[key] for key in ("weight", "present")}, '["a", "b"]'),
+    "a bias too long": ({**WHOLE, "bias": torch.zeros(3)}, '["a", "b"]'),
+    "a weight of one dimension": ({**WHOLE, "weight": torch.zeros(2)}, '["a", "b"]'),
+    "whole numbers": ({**WHOLE, "weight": torch.zeros(2, 3, dtype=torch.int64)}, '["a", "b"]'),
+    "presence in floats": ({**WHOLE, "present": torch.ones(2)}, '["a", "b"]'),
+    "no names": (WHOLE, None),
+    "names that are none": (WHOLE, '{"a": 1, "b": 2}'),
+    "names that are numbers": (WHOLE, "[1, 2]"),
+    "names that are no JSON": (WHOLE, "["),
+    "a name too few": (WHOLE, '["a"]'),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_malformed_classifier_is_one_sentence(tmp_path, what):
+    tensors, names = MALFORMED[what]
+    metadata = {"format": LinearClassifier.file_format()} | ({} if names is None else {"class_names": names})
+    save_file(tensors, tmp_path / "head.safetensors", metadata)
+    with pytest.raises(UserError, match="cannot be read|is made of|needs a bias"):
+        LinearClassifier.load(tmp_path / "head.safetensors")
+
+
 def test_features_and_shapes_must_fit(classifier):
     with pytest.raises(UserError, match="takes \\(n, 2\\)"):
         classifier.predict(torch.zeros(4, 3))

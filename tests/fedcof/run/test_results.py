@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from fedcof import UserError
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.run.config import RunConfig
+from fedcof.run.failures import load_failures
 from fedcof.run.results import FILE_NAME, RoundResult, RunResult, append_result, load_results
 
 
@@ -117,13 +119,48 @@ def written(tmp_path, **changes):
     path.write_text(json.dumps([{**run, **changes}]), encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "changes", [{"accuracy": "high"}, {"config": 7}, {"seed": None}, {"uplink_bytes": "1"}, {"head": 7}], ids=str
-)
+WRONG = [
+    {"accuracy": "high"},
+    {"config": 7},
+    {"seed": None},
+    {"seed": True},
+    {"uplink_bytes": "1"},
+    {"head": 7},
+    {"class_names": 7},
+    {"class_names": ["a", None]},
+    {"class_accuracy": ["high"]},
+    {"rejected": ["0"]},
+    {"rounds": [{"round": "1", "clients": 1, "accuracy": 0.5, "uplink_bytes": 1, "downlink_bytes": 1}]},
+    {"nodes": [{"name": 1, "outcome": "accepted"}]},
+    {"covariance": {"relative_error": "low"}},
+    {"left_out": {"train": 3}},
+    {"shrinkage": "much"},
+]
+
+
+@pytest.mark.parametrize("changes", WRONG, ids=str)
 def test_what_others_compute_with_is_what_it_says(tmp_path, changes):
     written(tmp_path, **changes)
     with pytest.raises(UserError, match="is not a results file"):
         load_results(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["results.json", "failures.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_waited_for(tmp_path, name, make):
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=name):
+        load_results(tmp_path) if name == "results.json" else load_failures(tmp_path)
+
+
+@pytest.mark.parametrize("content", [*MALFORMED.values(), b'[{"format": 1, "method": "a", "seed": 0, "reason": 7}]'])
+def test_a_malformed_list_of_failures_is_one_sentence(tmp_path, content):
+    (tmp_path / "failures.json").write_bytes(content)
+    if content == MALFORMED["no list"]:
+        assert load_failures(tmp_path) == []
+    else:
+        with pytest.raises(UserError, match="is not a list of failed runs"):
+            load_failures(tmp_path)
 
 
 @pytest.mark.parametrize("head", ["../head.safetensors", "/etc/passwd", "a/../../b", "link/head.safetensors"])

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shlex
 from dataclasses import asdict, replace
@@ -254,6 +255,23 @@ def test_classes_without_test_samples_and_broken_counts_do_not_stop_the_report(t
     assert "The federation" not in page
     assert not (tmp_path / "accuracy_vs_bytes.png").exists()
     assert page_rows(page, "bytes")[0]["uplink measured, bytes"] == "0"
+
+
+def test_no_link_leads_the_report_out_of_its_folder(tmp_path):
+    folder, elsewhere = tmp_path / "results", tmp_path / "elsewhere.npz"
+    append_result(folder, run(classes=10))
+    (folder / "fedcof-0").mkdir()
+    counts = np.eye(20, 10, dtype=np.int32) * 7
+    np.savez(folder / "fedcof-0" / "federation.npz", counts=counts)
+    assert "The federation" in write_report(folder).read_text()
+    np.savez(elsewhere, counts=counts)
+    (folder / "fedcof-0" / "federation.npz").unlink()
+    (folder / "fedcof-0" / "federation.npz").symlink_to(elsewhere)
+    assert "The federation" not in write_report(folder).read_text()
+    (folder / "fedcof-0" / "federation.npz").unlink()
+    # To open a pipe would wait for somebody to write to it.
+    os.mkfifo(folder / "fedcof-0" / "federation.npz")
+    assert "The federation" not in write_report(folder).read_text()
 
 
 def test_the_same_results_give_the_same_page(folder):

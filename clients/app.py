@@ -22,7 +22,7 @@ from clients.samples import Held, held_here, images_here
 from clients.training import Inputs, LocalTraining, train
 from clients.upload import samples_told, upload_of
 from fedcof import UserError
-from fedcof.data.problem import backbone_of, problem_of
+from fedcof.data.problem import backbone_of, fingerprint_of, problem_of
 from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
 from fedcof.heads.classifiers import classifier_of
 from fedcof.heads.trainable import Network
@@ -99,7 +99,7 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     if not policy:
         upload = _upload(config, client, held, seed)
         return RecordDict({statistics_record(upload.tag): _record(upload.arrays)})
-    fingerprint = config.embedding.fingerprint(backbone_of(config).fingerprint)
+    fingerprint = fingerprint_of(config)
 
     def make() -> Answer:
         upload = _upload(config, client, held, seed, policy)

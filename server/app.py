@@ -18,7 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedcof import UserError
 from fedcof.data.class_list import class_names_of, classes_text
 from fedcof.data.intake import bad_images_listed, write_left_out
-from fedcof.data.problem import dataset_of
+from fedcof.data.problem import dataset_of, fingerprint_of
 from fedcof.errors import refused_by_system
 from fedcof.files import nobody_else, write_whole
 from fedcof.run.config import RunConfig
@@ -112,7 +112,7 @@ def _federation(grid: Grid, config: RunConfig, folder: Path) -> Federation:
     # A node whose upload is kept is not needed, so it is not waited for.
     if not config.data.on_nodes:
         return Federation(grid, config.data.num_clients, config.execution.node_timeout)
-    store = UploadStore(folder, config)
+    store = UploadStore(folder, config, fingerprint_of(config))
     known = [name for name in store.names() if store.read(name)]
     return Federation(grid, config.data.num_clients, config.execution.node_timeout, known, NameBook(folder))
 

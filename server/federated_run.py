@@ -152,10 +152,11 @@ class FederatedRun:
     def _rules(self) -> NodeRules | None:
         if not self.config.data.on_nodes:
             return None
+        fingerprint = fingerprint_of(self.config)
         return NodeRules(
-            store=UploadStore(self.folder, self.config),
+            store=UploadStore(self.folder, self.config, fingerprint),
             names=self._federation.names,
-            fingerprint=self.config.embedding.fingerprint(backbone_of(self.config).fingerprint),
+            fingerprint=fingerprint,
             most_rows=most_rows(self.config.wire, self._problem.num_classes),
             expected=self.config.data.num_clients,
             left_out=self._federation.left_out,

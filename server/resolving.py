@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedcof import UserError
-from fedcof.data.problem import labels_of, problem_of
+from fedcof.data.problem import fingerprint_of, labels_of, problem_of
 from fedcof.keys import unknown_key
 from fedcof.methods.base import shrinkage_used
 from fedcof.run.config import RunConfig
@@ -59,7 +59,10 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
     for number, name in enumerate(store.names()):
         sent = store.read(name)
         if sent is None:
-            raise UserError(f"The kept upload of {name} in {store.folder} is damaged: run the federation again.")
+            raise UserError(
+                f"The kept upload of {name} in {store.folder} is damaged, or of another backbone: run the federation "
+                "again."
+            )
         upload = strategy.read_upload(sent)
         strategy.aggregator.add(upload, number)
         nodes.append(NodeResult(name, KEPT, int(upload.counts.sum()), upload.counts.numel()))
@@ -85,9 +88,8 @@ def _kept(folder: Path, changes: Mapping[str, object]) -> tuple[RunConfig, Uploa
         # Whatever was trained afterwards, it started from these.
         asked = kept.replaced(continue_=NO_TRAINING).to_mapping()
         config = RunConfig.from_mapping({**asked, **changes})
-        store = UploadStore(folder, config)
-        if store.names():
-            return config, store
+        if UploadStore(folder, config).names():
+            return config, UploadStore(folder, config, fingerprint_of(config))
     raise UserError(
         f"The folder {folder} keeps no uploads that this method can be solved from: name the output folder of a "
         "run on nodes, and a method of the same statistics."

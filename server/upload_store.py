@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from fedcof.data.class_list import class_names_of, classes_text
 from fedcof.files import private_folder, write_whole
 from fedcof.run.config import RunConfig
+from fedcof.run.protocol import FINGERPRINT
 from fedcof.wire.codec import Sent
 
 FOLDER_NAME = "uploads"
@@ -22,6 +23,7 @@ CONFIG_FILE_NAME = "run-config.json"
 PREFIX, SUFFIX = "node-", ".safetensors"
 
 TAG, DATA_STATE = "tag", "data-state"
+WORDS = {DATA_STATE: "data", FINGERPRINT: "backbone"}
 
 logger = getLogger("flwr")
 
@@ -35,10 +37,12 @@ class UploadStore:
         The run's folder; what is asked otherwise there has a folder of its own within it.
     config : RunConfig
         The run.
+    fingerprint : str, optional
+        That of the backbone which the server has for it: uploads of another, by whatever name, are not read.
     """
 
-    def __init__(self, folder: Path, config: RunConfig) -> None:
-        self._config = config
+    def __init__(self, folder: Path, config: RunConfig, fingerprint: str = "") -> None:
+        self._config, self._fingerprint = config, fingerprint
         asked = _asked_for(config)
         same = (kept for kept, found in _kept_folders(folder) if _asked_for(found) == asked)
         digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
@@ -61,7 +65,8 @@ class UploadStore:
         if not (self.folder / CONFIG_FILE_NAME).exists():
             write_whole(self.folder / CONFIG_FILE_NAME, json.dumps(self._config.to_mapping(), indent=1))
         arrays = {key: np.ascontiguousarray(array) for key, array in sent.arrays.items()}
-        write_whole(self._path(name), save(arrays, {TAG: sent.tag, DATA_STATE: data_state}))
+        noted = {TAG: sent.tag, DATA_STATE: data_state, FINGERPRINT: self._fingerprint}
+        write_whole(self._path(name), save(arrays, noted))
 
     def remove(self, name: str) -> None:
         """Forget an upload, so that its node is asked again.
@@ -91,17 +96,18 @@ class UploadStore:
         Returns
         -------
         Sent or None
-            As it was sent; None if there is none, or it has to be asked for again, because it is damaged or of data
-            that has changed since.
+            As it was sent; None if there is none, or it has to be asked for again, because it is damaged, or of
+            data or a backbone that has changed since.
         """
         path = self._path(name)
         try:
             with safe_open(path, framework="np") as file:
                 noted = file.metadata() or {}
-                kept = noted.get(DATA_STATE, "")
-                if kept and data_state and kept != data_state:
-                    logger.info("The data of %s has changed since its upload was kept: it is asked again.", name)
-                    return None
+                for key, now in ((DATA_STATE, data_state), (FINGERPRINT, self._fingerprint)):
+                    # Where either is unknown, as in uploads of earlier versions, it is taken to be the same.
+                    if now and noted.get(key, now) not in ("", now):
+                        logger.info("The %s of %s has changed since its upload: it is asked again.", WORDS[key], name)
+                        return None
                 return Sent({key: file.get_tensor(key) for key in file.keys()}, noted.get(TAG, ""))  # noqa: SIM118
         except FileNotFoundError:
             return None

@@ -224,6 +224,11 @@ def backbone_of(config: Sampled) -> Backbone:
     return shared_backbone(config.embedding.backbone, config.embedding.image_size, config.embedding.weights)
 
 
+def fingerprint_of(config: Sampled) -> str:
+    """Give the fingerprint of what makes a run's features here; see :func:`backbone_of`, and EmbeddingSection."""
+    return config.embedding.fingerprint(backbone_of(config).fingerprint)
+
+
 def split_features(config: Sampled, split: str, progress: Progress | None = None) -> FeatureTable:
     """Features of a whole split, embedded by whoever asks first and read from the cache by all others.
 

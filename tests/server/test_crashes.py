@@ -109,6 +109,8 @@ def test_a_killed_server_has_every_upload_that_had_arrived_and_asks_for_none_aga
     kept = store.names()
     assert len(kept) == ARRIVED
     assert all(store.read(name) for name in kept)
+    # Of another backbone, by the same name, they would be asked for again.
+    assert not any(UploadStore(tmp_path / "out", config, "0" * 64).read(name) for name in kept)
     exposed = [path for path in (tmp_path / "out").rglob("*") if path.stat().st_mode & 0o077]
     assert exposed == []
 

@@ -6,6 +6,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.clientapp import ClientApp
 
 from fedcof import UserError
+from fedcof.wire.codec import Sent
 from server import exchange, strategy
 from server.continuation import Continuation, training_strategy
 from server.federation import Federation
@@ -312,3 +313,12 @@ def test_data_that_has_changed_is_asked_for_again(tmp_path):
         fedcof.start(federation, timeout=1.0, train_config=ConfigRecord({}))
         assert times() == expected
         assert np.array_equal(fedcof.solved().weight, weight_of(range(3)))
+
+
+@pytest.mark.parametrize(("kept_with", "read_with", "is_there"), [("a", "a", True), ("a", "b", False), ("", "b", True)])
+def test_uploads_of_another_backbone_of_the_same_name_are_asked_for_again(tmp_path, kept_with, read_with, is_there):
+    """Where it is not known, as in uploads of earlier versions, it is taken to be the same."""
+    UploadStore(tmp_path, CONFIG, kept_with).keep("site", Sent(hostile_client.upload(0), "class-means.float32"))
+    store = UploadStore(tmp_path, CONFIG, read_with)
+    assert (store.read("site") is not None) == is_there
+    assert store.names() == ["site"]

@@ -46,7 +46,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run what the run-config asks for: one run, or those that its plan lists."""
     base = RunConfig.from_mapping(context.run_config)
     output = Path(base.execution.output or Path.home() / ".fedcof" / "runs" / str(context.run_id))
-    # Of nodes' uploads and what is made of them nobody else on the server is to know, of a simulation's whoever may.
+    # Of nodes' uploads nobody else on the server is to know, of a simulation's whoever may.
     with nobody_else() if base.data.on_nodes else nullcontext():
         _run(grid, base, output)
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
-from fedcof.data.problem import backbone_of, labels_of, problem_of
+from fedcof.data.problem import backbone_of, fingerprint_of, labels_of, problem_of
 from fedcof.files import whole_file
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.trainable import Network

@@ -60,8 +60,8 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
         sent = store.read(name)
         if sent is None:
             raise UserError(
-                f"The kept upload of {name} in {store.folder} is damaged, or of another backbone: run the federation "
-                "again."
+                f"The kept upload of {name} in {store.folder} is damaged, or of another backbone: run the "
+                "federation again."
             )
         upload = strategy.read_upload(sent)
         strategy.aggregator.add(upload, number)

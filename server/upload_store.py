@@ -106,7 +106,9 @@ class UploadStore:
                 for key, now in ((DATA_STATE, data_state), (FINGERPRINT, self._fingerprint)):
                     # Where either is unknown, as in uploads of earlier versions, it is taken to be the same.
                     if now and noted.get(key, now) not in ("", now):
-                        logger.info("The %s of %s has changed since its upload: it is asked again.", WORDS[key], name)
+                        logger.info(
+                            "The %s of %s has changed since its upload: it is asked again.", WORDS[key], name
+                        )
                         return None
                 return Sent({key: file.get_tensor(key) for key in file.keys()}, noted.get(TAG, ""))  # noqa: SIM118
         except FileNotFoundError:

@@ -48,9 +48,7 @@ def served(config, folder, grid_class=InMemoryGrid, **grid_settings):
         node_config=lambda partition: of(partition) | {"fingerprint": fingerprint},
         **grid_settings,
     )
-    context = Context(
-        run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config.to_mapping()
-    )
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config.to_mapping())
     app.main(grid, context)
     return grid
 
@@ -89,7 +87,9 @@ def forked(act):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_killed_server_has_every_upload_that_had_arrived_and_asks_for_none_again(config, tmp_path, seed, monkeypatch):
+def test_a_killed_server_has_every_upload_that_had_arrived_and_asks_for_none_again(
+    config, tmp_path, seed, monkeypatch
+):
     reading, writing = os.pipe()
     monkeypatch.setattr(OneByOne, "told", writing, raising=False)
     monkeypatch.setattr(OneByOne, "delivered", 0, raising=False)

@@ -315,7 +315,9 @@ def test_data_that_has_changed_is_asked_for_again(tmp_path):
         assert np.array_equal(fedcof.solved().weight, weight_of(range(3)))
 
 
-@pytest.mark.parametrize(("kept_with", "read_with", "is_there"), [("a", "a", True), ("a", "b", False), ("", "b", True)])
+@pytest.mark.parametrize(
+    ("kept_with", "read_with", "is_there"), [("a", "a", True), ("a", "b", False), ("", "b", True)]
+)
 def test_uploads_of_another_backbone_of_the_same_name_are_asked_for_again(tmp_path, kept_with, read_with, is_there):
     """Where it is not known, as in uploads of earlier versions, it is taken to be the same."""
     UploadStore(tmp_path, CONFIG, kept_with).keep("site", Sent(hostile_client.upload(0), "class-means.float32"))

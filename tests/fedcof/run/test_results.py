@@ -153,7 +153,9 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, name, make):
         load_results(tmp_path) if name == "results.json" else load_failures(tmp_path)
 
 
-@pytest.mark.parametrize("content", [*MALFORMED.values(), b'[{"format": 1, "method": "a", "seed": 0, "reason": 7}]'])
+@pytest.mark.parametrize(
+    "content", [*MALFORMED.values(), b'[{"format": 1, "method": "a", "seed": 0, "reason": 7}]']
+)
 def test_a_malformed_list_of_failures_is_one_sentence(tmp_path, content):
     (tmp_path / "failures.json").write_bytes(content)
     if content == MALFORMED["no list"]:

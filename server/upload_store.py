@@ -23,7 +23,7 @@ CONFIG_FILE_NAME = "run-config.json"
 PREFIX, SUFFIX = "node-", ".safetensors"
 
 TAG, DATA_STATE = "tag", "data-state"
-WORDS = {DATA_STATE: "data", FINGERPRINT: "backbone"}
+_WORDS = {DATA_STATE: "data", FINGERPRINT: "backbone"}
 
 logger = getLogger("flwr")
 
@@ -107,7 +107,7 @@ class UploadStore:
                     # Where either is unknown, as in uploads of earlier versions, it is taken to be the same.
                     if now and noted.get(key, now) not in ("", now):
                         logger.info(
-                            "The %s of %s has changed since its upload: it is asked again.", WORDS[key], name
+                            "The %s of %s has changed since its upload: it is asked again.", _WORDS[key], name
                         )
                         return None
                 return Sent({key: file.get_tensor(key) for key in file.keys()}, noted.get(TAG, ""))  # noqa: SIM118

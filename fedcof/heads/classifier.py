@@ -209,8 +209,8 @@ class Classifier(ABC):
             return cls.of_tensors(tensors, tuple(names))
         except (ValueError, TypeError, IndexError, RecursionError) as error:
             raise UserError(
-                f"The classifier {path} cannot be read (its numbers or names are no {cls.KIND} classifier's): run its "
-                "run again."
+                f"The classifier {path} cannot be read (its numbers or names are no {cls.KIND} classifier's): "
+                "run its run again."
             ) from error
 
     def check_parts(self, *, fits: bool) -> None:

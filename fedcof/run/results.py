@@ -252,23 +252,22 @@ def _check_types(result: RunResult) -> None:
 
 def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401
     """Say whether a value that was read from JSON is of a field's type."""
-    inner = get_args(kind)
-    if kind is Any:
-        return True
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+    inner, outer = get_args(kind), get_origin(kind) or kind
     if isinstance(kind, UnionType):
         return any(_fits(value, one) for one in inner)
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(
-            _fits(key, inner[0]) and _fits(item, inner[1]) for key, item in value.items()
-        )
-    if is_dataclass(kind):
-        fields = get_type_hints(kind)
-        return isinstance(value, kind) and all(_fits(getattr(value, name), fields[name]) for name in fields)
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    if kind is Any:
+        return True
+    wanted = int | float if kind is float else outer
+    if not isinstance(value, wanted) or (kind in (int, float) and isinstance(value, bool)):
+        return False
+    parts: list[tuple[object, Any]] = []
+    if isinstance(value, list) and inner:
+        parts = [(item, inner[0]) for item in value]
+    elif isinstance(value, dict) and inner:
+        parts = [pair for key, item in value.items() for pair in ((key, inner[0]), (item, inner[1]))]
+    elif is_dataclass(kind):
+        parts = [(getattr(value, name), one) for name, one in get_type_hints(kind).items()]
+    return all(_fits(part, one) for part, one in parts)
 
 
 def _known(accuracy: float | None) -> float | None:

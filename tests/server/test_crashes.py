@@ -10,7 +10,6 @@ import time
 import pytest
 import torch
 from flwr.app import Context, RecordDict
-from flwr.clientapp import ClientApp
 
 from fedcof import LinearClassifier, UserError
 from fedcof.data.problem import backbone_of
@@ -87,9 +86,7 @@ def forked(act):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_killed_server_has_every_upload_that_had_arrived_and_asks_for_none_again(
-    config, tmp_path, seed, monkeypatch
-):
+def test_a_killed_server_has_all_that_had_arrived_and_asks_for_none_again(config, tmp_path, seed, monkeypatch):
     reading, writing = os.pipe()
     monkeypatch.setattr(OneByOne, "told", writing, raising=False)
     monkeypatch.setattr(OneByOne, "delivered", 0, raising=False)

@@ -1,4 +1,4 @@
-"""Real SuperNodes that live and are deaf: an HTTP 500, an expired certificate; ``fedcof node`` starts them again."""
+"""Real SuperNodes that live and are deaf, after an HTTP 500 or an expired certificate, are started again."""
 
 import shutil
 import ssl

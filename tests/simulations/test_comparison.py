@@ -42,7 +42,14 @@ def test_a_method_may_take_the_form_of_its_paper():
     assert found[1:] == [("fedcof", "ridge", "none"), ("fedcof", "lda", "power")]
     assert found[0][::2] == ("fedncm", "none")
     # In the paper's form already, a method is run once.
-    assert len(comparison_runs({"head": "ridge", "feature-transform": "none", "upload": "paper"}, ["fedcof", "fedcof:paper"], ["0"])) == 1
+    assert (
+        len(
+            comparison_runs(
+                {"head": "ridge", "feature-transform": "none", "upload": "paper"}, ["fedcof", "fedcof:paper"], ["0"]
+            )
+        )
+        == 1
+    )
 
 
 def test_folders_are_plain_and_differ():

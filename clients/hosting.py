@@ -9,8 +9,7 @@ from typing import cast
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from clients.data_state import data_state_of
-from clients.node_state import state_of
+from clients.data_state import own_data_state
 from clients.refusal import told
 from fedcof.errors import UserError
 from fedcof.run.protocol import (
@@ -48,7 +47,7 @@ def introduce(message: Message, context: Context) -> Message:
         A ``node`` record with ``partition-id`` and ``num-partitions``, or with ``name`` and ``data-state``.
     """
     if DATA in context.node_config:
-        state = data_state_of(str(context.node_config[DATA]), state_of(context.node_config))
+        state = own_data_state(context.node_config)
         record = ConfigRecord({NAME: str(context.node_config.get(NAME, "")), DATA_STATE: state})
         return Message(RecordDict({NODE: record}), reply_to=message)
     keys = [key for key in (PARTITION_ID, NUM_PARTITIONS) if key in context.node_config]

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
-from fedcof.data.problem import backbone_of, labels_of, problem_of
+from fedcof.data.problem import backbone_of, fingerprint_of, labels_of, problem_of
 from fedcof.files import whole_file
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.trainable import Network
@@ -155,7 +155,8 @@ class FederatedRun:
         return NodeRules(
             store=UploadStore(self.folder, self.config),
             names=self._federation.names,
-            fingerprint=self.config.embedding.fingerprint(backbone_of(self.config).fingerprint),
+            fingerprint=fingerprint_of(self.config),
+            is_declared=self.config.data.is_precomputed,
             most_rows=most_rows(self.config.wire, self._problem.num_classes),
             expected=self.config.data.num_clients,
             left_out=self._federation.left_out,

@@ -67,8 +67,8 @@ def _check_training(config: RunConfig) -> None:
         )
     if config.training.fine_tunes and config.data.is_precomputed:
         raise UserError(
-            f"Fine-tuning needs images, but the dataset is {config.data.dataset!r}: set continue to linear-probe, "
-            "or name a dataset of images."
+            f"Fine-tuning needs images, but there are features of {config.data.encoder or config.data.dataset!r}: "
+            "set continue to linear-probe, or run on images."
         )
 
 

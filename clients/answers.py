@@ -17,7 +17,6 @@ from clients.policy import NO_LIMIT, NodePolicy, refused
 from clients.refusal import Refusal
 from fedcof.data.section import DataSection
 from fedcof.files import write_whole
-from fedcof.methods.registry import kind_of
 from fedcof.run.config import RunConfig
 
 FILE_NAME = "answers.json"
@@ -110,7 +109,7 @@ class Question:
         values = {key: value for key, value in config.upload_values().items() if key not in seeds}
         # An answer from before the owner has become stricter is not repeated.
         limits = [policy.smallest_count, policy.largest_groups]
-        return Question(_digest([kind_of(config.method.name), values, limits]), seen)
+        return Question(_digest([config.method.kind, values, limits]), seen)
 
     def digest(self, samples: list[str], fingerprint: str) -> str:
         """Tell answers apart, by all that they depend on.

@@ -91,7 +91,6 @@ def asked(content: RecordDict, context: Context, act: Act) -> RunConfig:
     if policy is None:
         return config
     config = _with_own_places(config, context.node_config)
-    _check_encoder(config, encoder_of(context.node_config))
     policy.admit(act, config)
     return config
 
@@ -99,6 +98,7 @@ def asked(content: RecordDict, context: Context, act: Act) -> RunConfig:
 def _with_own_places(config: RunConfig, node_config: Mapping[str, object]) -> RunConfig:
     if config.data.dataset != NODES:
         raise Refusal("it answers for its own data alone, but another dataset was asked for")
+    _check_encoder(config, encoder_of(node_config))
     weights = config.embedding.weights
     if WEIGHTS in node_config:
         weights = str(node_config[WEIGHTS])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clients.asked import encoder_of
+from clients.data_state import own_data_state
 from clients.node_state import state_of
 from clients.refusal import Refusal
 from fedcof.data.class_list import listed_names
@@ -143,7 +144,7 @@ def own_data(config: RunConfig, context: Context, thorough: bool = False) -> Own
     """
     if encoder_of(context.node_config):
         names = listed_names(config.data.classes)
-        return OwnFeatures(_features_of(str(context.node_config[DATA]), names, config.data.feature_dim))
+        return OwnFeatures(read_node_features(str(context.node_config[DATA]), names, config.data.feature_dim))
     return OwnImages(own_images(config, context, thorough))
 
 
@@ -170,17 +171,15 @@ def own_images(config: RunConfig, context: Context, thorough: bool = False) -> d
     # In the folder where the node notes its answers, which no message carries away.
     folder = state_of(context.node_config).folder
     data = str(context.node_config[DATA])
-    return _images_of(data, config.data.classes, config.data.bad_images, folder, thorough)
+    state = own_data_state(context.node_config)
+    return _images_of(data, config.data.classes, config.data.bad_images, folder, thorough, state)
 
 
 @lru_cache(maxsize=2)
-def _features_of(data: str, names: tuple[str, ...], feature_dim: int) -> FeatureTable:
-    return read_node_features(data, names, feature_dim)
-
-
-@lru_cache(maxsize=2)
-def _images_of(data: str, classes: str, bad_images: str, folder: Path, thorough: bool) -> datasets.Dataset:
-    """Read a node's images. What is left out of them goes to its own log: the server learns no name of a file."""
+def _images_of(
+    data: str, classes: str, bad_images: str, folder: Path, thorough: bool, state: str
+) -> datasets.Dataset:
+    """Read a node's images in a state of theirs. What is left out of them goes to its own log, and no further."""
     from fedcof.data.intake import LEFT_OUT_FILE_NAME, BadImagesError, write_left_out
     from fedcof.data.node_data import read_node_images
 

@@ -13,7 +13,6 @@ from clients.act import Act
 from clients.node_state import NodeState, state_of
 from clients.refusal import Refusal
 from fedcof.errors import UserError
-from fedcof.methods.registry import kind_of
 from fedcof.privacy.section import PrivacySection
 from fedcof.run.config import RunConfig
 from fedcof.run.protocol import NAME
@@ -113,7 +112,7 @@ class NodePolicy:
         """
         embedding, privacy = config.embedding, config.privacy
         if act is Act.STATISTICS:
-            self._admit_statistics(kind_of(config.method.name))
+            self._admit_statistics(config.method.kind)
         if act is Act.TRAINING and not self.training:
             raise self._refusal("training", "set allow-training there to change that")
         if act is Act.EVALUATION and not (self.evaluation or privacy.epsilon):

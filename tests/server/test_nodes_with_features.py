@@ -1,4 +1,4 @@
-"""A run whose nodes have features of their own, in memory with the real ClientApp: whoever has others is left out."""
+"""Nodes with features of their own, in memory with the real ClientApp: whoever has others is left out."""
 
 import numpy as np
 import pyarrow as pa

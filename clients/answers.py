@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,35 +58,79 @@ class Given:
         What tells it from others; empty for what is never repeated.
     epsilon, delta : float
         The privacy that it was given with; 0 without.
+    asked, seen : str
+        The question's, see :class:`Question`; empty for what is never repeated, and in notes of earlier versions.
     """
 
     at: float
     digest: str = ""
     epsilon: float = 0.0
     delta: float = 0.0
+    asked: str = ""
+    seen: str = ""
 
 
-def digest_of(config: RunConfig, samples: list[str], fingerprint: str) -> str:
-    """Tell answers apart: by the keys that they depend on, the samples, and the backbone.
+@dataclass(frozen=True)
+class Question:
+    """What was asked, and of what, as far as it is known before anything is read.
 
-    Parameters
+    Attributes
     ----------
-    config : RunConfig
-        What was asked.
-    samples : list of str
-        Class and content of each sample.
-    fingerprint : str
-        The backbone's.
-
-    Returns
-    -------
-    str
-        Hexadecimal SHA-256 digest.
+    asked : str
+        Digest of the keys that an answer depends on, and of the policy's limits that it keeps to.
+    seen : str
+        Digest of what tells, without reading them, that data and backbone are what they were; empty where it
+        cannot be told.
     """
-    # The seed is the server's: another one would only draw the rounding anew.
-    values = {key: value for key, value in config.upload_values().items() if key not in DataSection.named(seed=0)}
-    made_of = [config.method.chosen.kind, values, sorted(samples), fingerprint]
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+    asked: str
+    seen: str = ""
+
+    @staticmethod
+    def of(config: RunConfig, policy: NodePolicy, seen: str = "") -> Question:
+        """Tell questions apart.
+
+        Parameters
+        ----------
+        config : RunConfig
+            What was asked.
+        policy : NodePolicy
+            What the owner allows.
+        seen : str
+            See :attr:`seen`.
+
+        Returns
+        -------
+        Question
+            Equal where the same answer answers both.
+        """
+        seeds = DataSection.named(seed=0)
+        # The seed is the server's: another one would only draw the rounding anew.
+        values = {key: value for key, value in config.upload_values().items() if key not in seeds}
+        # An answer from before the owner has become stricter is not repeated.
+        limits = [policy.smallest_count, policy.largest_groups]
+        return Question(_digest([config.method.kind, values, limits]), seen)
+
+    def digest(self, samples: list[str], fingerprint: str) -> str:
+        """Tell answers apart, by all that they depend on.
+
+        Parameters
+        ----------
+        samples : list of str
+            Class and content of each sample.
+        fingerprint : str
+            That of the backbone, or of the features' encoder.
+
+        Returns
+        -------
+        str
+            Hexadecimal SHA-256 digest.
+        """
+        return _digest([self.asked, sorted(samples), fingerprint])
+
+
+def _digest(of: object) -> str:
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
 
 
 class Answers:
@@ -101,17 +145,65 @@ class Answers:
     def __init__(self, policy: NodePolicy) -> None:
         self._policy, self._state = policy, policy.state
 
-    def first(self, digest: str, config: RunConfig, make: Callable[[], Answer]) -> Answer:
+    def repeated(self, question: Question) -> Answer | None:
+        """Give an answer again that can be told to be the one, before anything is read.
+
+        Parameters
+        ----------
+        question : Question
+            What is asked.
+
+        Returns
+        -------
+        Answer or None
+            None where there is none, or it takes a look at the samples to tell.
+
+        Raises
+        ------
+        Refusal
+            If what is kept is damaged.
+        """
+        if not question.seen:
+            return None
+        with self._state.locked():
+            same = (one for one in self._given() if (one.asked, one.seen) == (question.asked, question.seen))
+            return next((self._kept(one.digest) for one in same if one.digest), None)
+
+    def check_room(self, config: RunConfig, question: Question | None = None) -> None:
+        """Refuse what would be one answer too many, before anything is read.
+
+        Parameters
+        ----------
+        config : RunConfig
+            What was asked.
+        question : Question, optional
+            What tells whether a look at the samples may show that the answer is a repetition, which is none too
+            many; without, it cannot be one.
+
+        Raises
+        ------
+        Refusal
+            If there is no room.
+        """
+        with self._state.locked():
+            given = self._given()
+            if question and any(one.digest and one.asked in ("", question.asked) for one in given):
+                return
+            self._room_for(config, given)
+
+    def first(self, question: Question, digest: str, config: RunConfig, make: Callable[[], Answer]) -> Answer:
         """Give the first answer to a question, made now if it has not been asked before.
 
         Parameters
         ----------
+        question : Question
+            What is asked.
         digest : str
-            See :func:`digest_of`.
+            See :meth:`Question.digest`.
         config : RunConfig
             What was asked.
         make : callable
-            Makes the answer.
+            Makes the answer, which is not asked for where one is kept or there is no room for another.
 
         Returns
         -------
@@ -128,11 +220,19 @@ class Answers:
             # One that was kept and could not be noted has never been sent.
             kept = self._kept(digest) if any(one.digest == digest for one in given) else None
             if kept is None:
-                given = self._room_for(config, digest)
-                kept = make()
-                self._keep(digest, kept)
-                self._state.write(FILE_NAME, [asdict(one) for one in given])
-        return kept
+                self._room_for(config, given)
+        # To make one may take an hour, for which no other process has to wait.
+        answer = make() if kept is None else kept
+        with self._state.locked():
+            before = given = self._given()
+            kept = self._kept(digest) if any(one.digest == digest for one in given) else None
+            if kept is None:
+                given = self._room_for(config, given, digest)
+                self._keep(digest, answer)
+            given = [replace(one, **asdict(question)) if one.digest == digest else one for one in given]
+            if given != before:
+                self._note(given)
+        return answer if kept is None else kept
 
     def count(self, config: RunConfig) -> None:
         """Count an answer that is not kept: a network, or an accuracy.
@@ -148,11 +248,19 @@ class Answers:
             If it would be one too many.
         """
         with self._state.locked():
-            self._state.write(FILE_NAME, [asdict(one) for one in self._room_for(config, "")])
+            self._note(self._room_for(config, self._given()))
 
-    def _room_for(self, config: RunConfig, digest: str) -> list[Given]:
-        """Note one more, if the limits leave room for it."""
-        policy, now, given = self._policy, time.time(), self._given()
+    def _given(self) -> list[Given]:
+        noted = self._state.read(FILE_NAME) or []
+        # Earlier versions noted the time alone.
+        return [Given(**one) if isinstance(one, dict) else Given(float(one)) for one in noted]
+
+    def _note(self, given: list[Given]) -> None:
+        self._state.write(FILE_NAME, [asdict(one) for one in given])
+
+    def _room_for(self, config: RunConfig, given: list[Given], digest: str = "") -> list[Given]:
+        """Add one more, if the limits leave room for it."""
+        policy, now = self._policy, time.time()
         recent = sum(now - SECONDS_A_DAY < one.at for one in given)
         if policy.answers_per_day != NO_LIMIT and recent >= policy.answers_per_day:
             raise refused(policy.name, "another answer", f"{policy.answers_per_day} within 24 hours")
@@ -162,11 +270,6 @@ class Answers:
         if policy.largest_epsilon:
             self._check_sum([*given, new])
         return [*given, new]
-
-    def _given(self) -> list[Given]:
-        noted = self._state.read(FILE_NAME) or []
-        # Earlier versions noted the time alone.
-        return [Given(**one) if isinstance(one, dict) else Given(float(one)) for one in noted]
 
     def _check_sum(self, given: list[Given]) -> None:
         """Add the promises up, as different answers about the same samples do (basic composition)."""

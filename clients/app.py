@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from numpy.typing import NDArray
 from torch import Tensor
 
-from clients.answers import Answer, Answers, digest_of
+from clients.act import Act
+from clients.answers import Answer, Answers
 from clients.asked import asked, policy_of
+from clients.first_look import arrays_record, question_of, record_of
 from clients.hosting import answer, introduce
-from clients.policy import Act, NodePolicy
-from clients.samples import Held, held_here, images_here
+from clients.policy import NodePolicy
+from clients.samples import Held, OwnSamples, held_here, images_here, with_own_samples
 from clients.training import Inputs, LocalTraining, train
 from clients.upload import samples_told, upload_of
 from fedcof import UserError
-from fedcof.data.problem import backbone_of, fingerprint_of, problem_of
+from fedcof.data.problem import backbone_of, problem_of
 from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
 from fedcof.heads.classifiers import classifier_of
 from fedcof.heads.trainable import Network
@@ -32,15 +31,11 @@ from fedcof.run.config import RunConfig
 from fedcof.run.protocol import (
     ARRAYS,
     CONFIG,
-    FINGERPRINT,
     INTRODUCTION,
     METRICS,
-    NODE,
     NUM_EXAMPLES,
-    SAMPLES,
     SERVER_ROUND,
     STATISTICS,
-    WITHHELD,
     statistics_record,
 )
 
@@ -94,30 +89,34 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     config = asked(content, context, Act.STATISTICS)
     seed = _client_seed(config.data.seed, client)
     _drop_out(config, seed)
-    policy = policy_of(context)
-    held = held_here(config, client, context)
-    if not policy:
-        upload = _upload(config, client, held, seed)
-        return RecordDict({statistics_record(upload.tag): _record(upload.arrays)})
-    fingerprint = fingerprint_of(config)
+    if policy := policy_of(context):
+        return record_of(_answer_of_node(config, client, context, policy, seed))
+    upload = _upload(config, client, held_here(config, client, context), seed)
+    return RecordDict({statistics_record(upload.tag): arrays_record(upload.arrays)})
 
-    def make() -> Answer:
-        upload = _upload(config, client, held, seed, policy)
-        withheld = upload.withheld + held.withheld
-        return Answer(upload.arrays, upload.tag, samples_told(config, upload), withheld, fingerprint)
 
-    answer = Answers(policy).first(digest_of(config, list(held.ids), fingerprint), config, make)
-    node = ConfigRecord({SAMPLES: answer.samples, WITHHELD: answer.withheld, FINGERPRINT: answer.fingerprint})
-    return RecordDict({statistics_record(answer.tag): _record(answer.arrays), NODE: node})
+def _answer_of_node(config: RunConfig, client: int, context: Context, policy: NodePolicy, seed: int) -> Answer:
+    """Repeat the node's first answer, or make it: nothing is embedded for one that is repeated or refused."""
+    # Told before anything is read, so that what changes meanwhile shows the next time.
+    question = question_of(config, context, policy)
+
+    def first(samples: OwnSamples) -> Answer:
+        def make() -> Answer:
+            held = samples.held()
+            upload = _upload(config, client, held, seed, policy)
+            withheld = upload.withheld + held.withheld
+            told = samples_told(config, upload)
+            return Answer(upload.arrays, upload.tag, told, withheld, samples.fingerprint)
+
+        digest = question.digest(samples.ids, samples.fingerprint)
+        return Answers(policy).first(question, digest, config, make)
+
+    return with_own_samples(config, context, policy, first)
 
 
 def _upload(config: RunConfig, client: int, held: Held, seed: int, policy: NodePolicy | None = None) -> Outgoing:
     samples = Samples(held.features, held.labels, problem_of(config).num_classes, seed, held.cells)
     return upload_of(config, client, samples, policy)
-
-
-def _record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 
 def training_of_client(client: int, content: RecordDict, context: Context) -> RecordDict:
@@ -161,8 +160,8 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
         device,
         chosen_precision(AUTO, device),
     )
-    arrays = ArrayRecord({name: Array(array) for name, array in network.to_arrays().items()})
-    return RecordDict({ARRAYS: arrays, METRICS: MetricRecord({"loss": loss, NUM_EXAMPLES: len(labels)})})
+    metrics = MetricRecord({"loss": loss, NUM_EXAMPLES: len(labels)})
+    return RecordDict({ARRAYS: arrays_record(network.to_arrays()), METRICS: metrics})
 
 
 def evaluation_of_client(client: int, content: RecordDict, context: Context) -> RecordDict:
@@ -206,6 +205,13 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
     right = int((classifier.predict(features) == labels).sum())
     accuracy = right / max(len(labels), 1)
     return RecordDict({METRICS: MetricRecord({"accuracy": accuracy, NUM_EXAMPLES: len(labels)})})
+
+
+HANDLERS = {
+    Act.STATISTICS: statistics_of_client,
+    Act.TRAINING: training_of_client,
+    Act.EVALUATION: evaluation_of_client,
+}
 
 
 def _network(config: RunConfig) -> Network:

@@ -6,15 +6,39 @@ from collections.abc import Mapping
 
 from flwr.app import Context, RecordDict
 
-from clients.policy import Act, NodePolicy
+from clients.act import Act
+from clients.policy import NodePolicy
 from clients.refusal import Refusal
 from fedcof.data.class_list import classes_text, listed_names
-from fedcof.data.section import NODES
+from fedcof.data.section import NODES, check_encoder
 from fedcof.embedding.section import place_of_weights
 from fedcof.run.config import RunConfig
-from fedcof.run.protocol import CONFIG, DATA
+from fedcof.run.protocol import CONFIG, DATA, ENCODER
 
 WEIGHTS = "weights"
+
+
+def encoder_of(node_config: Mapping[str, object]) -> str:
+    """Read what computed a node's features, as its owner declares it.
+
+    Parameters
+    ----------
+    node_config : mapping
+        With ``encoder``, if the node's data are features.
+
+    Returns
+    -------
+    str
+        Empty where they are images.
+
+    Raises
+    ------
+    UserError
+        If it is no line of text.
+    """
+    encoder = str(node_config.get(ENCODER, ""))
+    check_encoder(encoder)
+    return encoder
 
 
 def policy_of(context: Context) -> NodePolicy | None:
@@ -74,6 +98,7 @@ def asked(content: RecordDict, context: Context, act: Act) -> RunConfig:
 def _with_own_places(config: RunConfig, node_config: Mapping[str, object]) -> RunConfig:
     if config.data.dataset != NODES:
         raise Refusal("it answers for its own data alone, but another dataset was asked for")
+    _check_encoder(config, encoder_of(node_config))
     weights = config.embedding.weights
     if WEIGHTS in node_config:
         weights = str(node_config[WEIGHTS])
@@ -82,3 +107,19 @@ def _with_own_places(config: RunConfig, node_config: Mapping[str, object]) -> Ru
     # Read as names here, so that nobody takes them for a file's.
     classes = classes_text(listed_names(config.data.classes))
     return config.replaced(classes=classes, weights=weights, test_data="")
+
+
+def _check_encoder(config: RunConfig, declared: str) -> None:
+    """Let nothing be asked of features that is for images, or for those of another encoder."""
+    asked = config.data.encoder
+    if asked == declared:
+        if declared and config.training.fine_tunes:
+            raise Refusal("fine-tuning needs images, but it has features")
+        return
+    if not asked:
+        raise Refusal(f"it has features, of the encoder {declared!r}, but images were asked for")
+    if not declared:
+        raise Refusal(
+            f"features of the encoder {asked!r} were asked for, but its node-config declares no {ENCODER}"
+        )
+    raise Refusal(f"its features are of the encoder {declared!r}, but those of {asked!r} were asked for")

@@ -9,8 +9,7 @@ from typing import cast
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from clients.data_state import data_state_of
-from clients.node_state import state_of
+from clients.data_state import own_data_state
 from clients.refusal import told
 from fedcof.errors import UserError
 from fedcof.run.protocol import (
@@ -55,7 +54,7 @@ def introduce(message: Message, context: Context) -> Message:
 
 
 def _introduction_by_name(message: Message, context: Context) -> Message:
-    state = data_state_of(str(context.node_config[DATA]), state_of(context.node_config))
+    state = own_data_state(context.node_config)
     record = ConfigRecord({NAME: str(context.node_config.get(NAME, "")), DATA_STATE: state})
     return Message(RecordDict({NODE: record}), reply_to=message)
 

@@ -5,29 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from clients.act import Act
 from clients.node_state import NodeState, state_of
 from clients.refusal import Refusal
-from fedcof import ClassMeans
 from fedcof.errors import UserError
 from fedcof.privacy.section import PrivacySection
 from fedcof.run.config import RunConfig
 from fedcof.run.protocol import NAME
+from fedcof.statistics.kinds import CLASS_MEANS
 from fedcof.wire.registry import known_kinds
 
 NO_LIMIT = 0
-
-
-class Act(Enum):
-    """What a server asks a node to do."""
-
-    STATISTICS = "statistics"
-    TRAINING = "training"
-    EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ class NodePolicy:
 
     name: str
     backbones: tuple[str, ...] = ()
-    statistics: tuple[str, ...] = (ClassMeans.KIND,)
+    statistics: tuple[str, ...] = (CLASS_MEANS,)
     training: bool = False
     evaluation: bool = False
     smallest_count: int = 5
@@ -121,16 +113,16 @@ class NodePolicy:
         """
         embedding, privacy = config.embedding, config.privacy
         if act is Act.STATISTICS:
-            self._admit_statistics(config.method.chosen.kind)
+            self._admit_statistics(config.method.kind)
         if act is Act.TRAINING and not self.training:
             raise self._refusal("training", "set allow-training there to change that")
         if act is Act.EVALUATION and not (self.evaluation or privacy.epsilon):
             raise self._refusal("evaluation", "set allow-evaluation there to change that")
-        self._admit_backbone(embedding.backbone)
-        for asked, largest, what in (
-            (embedding.image_size, self.largest_image_size, "an image-size"),
-            (embedding.batch_size, self.largest_batch_size, "a batch-size"),
-        ):
+        sizes = [(embedding.batch_size, self.largest_batch_size, "a batch-size")]
+        if not config.data.is_precomputed:
+            self._admit_backbone(embedding.backbone)
+            sizes.insert(0, (embedding.image_size, self.largest_image_size, "an image-size"))
+        for asked, largest, what in sizes:
             if asked > largest:
                 raise self._refusal(f"{what} of {asked}", f"at most {largest}")
         self._admit_privacy(act, privacy)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from logging import getLogger
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -18,22 +15,18 @@ from torch import Tensor
 
 from clients.asked import policy_of
 from clients.cells import NOT_SENT, cells_of
-from clients.node_state import state_of
+from clients.own_data import OwnData, OwnImages, own_data, own_images
 from clients.policy import NodePolicy
-from clients.refusal import Refusal
 from fedcof.data.class_list import listed_names
-from fedcof.data.problem import backbone_of
+from fedcof.data.problem import fingerprint_of
 from fedcof.data.virtual_clients import client_images, client_samples
-from fedcof.embedding.feature_table import feature_cache_dir
 from fedcof.embedding.transform import transformed
 from fedcof.run.config import RunConfig
-from fedcof.run.protocol import DATA
 
 if TYPE_CHECKING:
     import datasets
 
-IMAGES_AT_ONCE = 256
-logger = getLogger("flwr")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +41,6 @@ class Held:
         Class of each sample.
     cells : Tensor of shape (n,), int64, or None
         Cell of each sample within its class; None in a simulation, and under privacy noise.
-    ids : list of str
-        Class and content of each sample; empty in a simulation.
     withheld : int
         Classes of which it holds samples, but none that may be sent.
     """
@@ -57,8 +48,88 @@ class Held:
     features: Tensor
     labels: Tensor
     cells: Tensor | None = None
-    ids: tuple[str, ...] = ()
     withheld: int = 0
+
+
+class OwnSamples:
+    """A node's own samples that may be sent: which they are, before any is embedded.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    policy : NodePolicy
+        What the node's owner allows.
+    data : OwnData
+        What the node has.
+    held_out : bool
+        See :func:`held_here`.
+    """
+
+    def __init__(self, config: RunConfig, policy: NodePolicy, data: OwnData, held_out: bool = False) -> None:
+        self._config, self._policy, self._data = config, policy, data
+        self._sendable = _sendable(config, data, policy, held_out)
+
+    @property
+    def ids(self) -> list[str]:
+        """Class and content of each."""
+        return list(self._sendable.ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of what makes, or made, their features."""
+        return fingerprint_of(self._config)
+
+    def held(self) -> Held:
+        """Give them with their features, which are embedded now if need be.
+
+        Returns
+        -------
+        Held
+            All that may be sent.
+
+        Raises
+        ------
+        UserError
+            If an image cannot be read, or it takes longer than the owner allows.
+        """
+        mine = self._sendable
+        features = self._data.features(self._config, mine.places)
+        features = transformed(features, self._config.embedding.feature_transform)
+        cells = None if self._config.privacy.epsilon else torch.from_numpy(mine.cells)
+        return Held(features, torch.from_numpy(mine.labels), cells, mine.withheld)
+
+
+def with_own_samples(
+    config: RunConfig, context: Context, policy: NodePolicy, use: Callable[[OwnSamples], T], held_out: bool = False
+) -> T:
+    """Do something with a node's own samples, anew if an image shows to be damaged only as it is decoded.
+
+    Parameters
+    ----------
+    config, context, held_out
+        See :func:`held_here`.
+    policy : NodePolicy
+        What the node's owner allows.
+    use : callable
+        What to do.
+
+    Returns
+    -------
+    object
+        What that gives.
+
+    Raises
+    ------
+    UserError
+        If the node has no data where it says, or some of it cannot be used.
+    """
+    from fedcof.embedding.flaws import UndecodableImageError
+
+    try:
+        return use(OwnSamples(config, policy, own_data(config, context), held_out))
+    except UndecodableImageError:
+        return use(OwnSamples(config, policy, own_data(config, context, thorough=True), held_out))
 
 
 def held_here(config: RunConfig, client: int, context: Context, held_out: bool = False) -> Held:
@@ -88,34 +159,7 @@ def held_here(config: RunConfig, client: int, context: Context, held_out: bool =
     policy = policy_of(context)
     if policy is None:
         return Held(*client_samples(config, client, held_out))
-    from fedcof.embedding.images import UndecodableImageError
-
-    try:
-        return _held_on_node(config, policy, held_out, _node_images(config, context))
-    except UndecodableImageError:
-        _images_of.cache_clear()
-        return _held_on_node(config, policy, held_out, _node_images(config, context, thorough=True))
-
-
-def _held_on_node(config: RunConfig, policy: NodePolicy, held_out: bool, images: datasets.Dataset) -> Held:
-    from fedcof.embedding.feature_cache import cached_features
-    from fedcof.embedding.features import extract_features
-
-    mine = _sendable(config, images, policy, held_out)
-    backbone = backbone_of(config)
-    if not len(images):
-        features = torch.empty(0, backbone.feature_dim)
-    elif config.embedding.feature_cache:
-        # A node starts a new process for every message: what it embedded is on disk.
-        size = config.embedding.batch_size
-        table = cached_features(backbone, images, feature_cache_dir(), size)
-        features = torch.from_numpy(table.features[mine.places])
-    else:
-        selected = images.select(mine.places)
-        features = extract_features(backbone, selected, config.embedding.batch_size)
-    cells = None if config.privacy.epsilon else torch.from_numpy(mine.cells)
-    features = transformed(features, config.embedding.feature_transform)
-    return Held(features, torch.from_numpy(mine.labels), cells, mine.ids, mine.withheld)
+    return with_own_samples(config, context, policy, OwnSamples.held, held_out)
 
 
 def images_here(
@@ -136,8 +180,8 @@ def images_here(
     policy = policy_of(context)
     if policy is None:
         return client_images(config, client, held_out)
-    images = _node_images(config, context)
-    mine = _sendable(config, images, policy, held_out)
+    images = own_images(config, context)
+    mine = _sendable(config, OwnImages(images), policy, held_out)
     return images.select(mine.places), torch.from_numpy(mine.labels)
 
 
@@ -152,12 +196,9 @@ class _Sendable:
     withheld: int
 
 
-def _sendable(config: RunConfig, images: datasets.Dataset, policy: NodePolicy, held_out: bool) -> _Sendable:
-    from fedcof.embedding.images import column_values
-
-    labels = column_values(images, "label").astype(np.int64)
+def _sendable(config: RunConfig, data: OwnData, policy: NodePolicy, held_out: bool) -> _Sendable:
+    labels, digests = data.labels(), data.digests()
     names = listed_names(config.data.classes)
-    digests = _digests(images)
     classes = [names[label] for label in labels]
     if config.privacy.epsilon:
         # Cells would depend on true counts, which the promise does not cover; its noise hides every sample.
@@ -179,48 +220,3 @@ def _is_held_out(labels: NDArray[np.int64], cells: NDArray[np.int64], share: flo
     first_held_out = number_of_cells - np.floor(share * number_of_cells).astype(np.int64)
     held_out: NDArray[np.bool_] = cells >= first_held_out[labels]
     return held_out
-
-
-def _digests(images: datasets.Dataset) -> list[str]:
-    """Digest the content of every image, a few at a time."""
-    from fedcof.embedding.images import encoded_images
-
-    encoded = encoded_images(images)
-    digests = []
-    for start in range(0, len(encoded), IMAGES_AT_ONCE):
-        for image in encoded[start : start + IMAGES_AT_ONCE]["image"]:
-            content = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
-            digests.append(hashlib.sha256(content).hexdigest())
-    return digests
-
-
-def _node_images(config: RunConfig, context: Context, thorough: bool = False) -> datasets.Dataset:
-    # In the folder where the node notes its answers, which no message carries away.
-    folder = state_of(context.node_config).folder
-    data = str(context.node_config[DATA])
-    return _images_of(data, config.data.classes, config.data.bad_images, folder, thorough)
-
-
-@lru_cache(maxsize=2)
-def _images_of(data: str, classes: str, bad_images: str, folder: Path, thorough: bool) -> datasets.Dataset:
-    """Read a node's images. What is left out of them goes to its own log: the server learns no name of a file."""
-    from fedcof.data.intake import LEFT_OUT_FILE_NAME, BadImagesError, write_left_out
-    from fedcof.data.node_data import read_node_images
-
-    try:
-        # Names not from a file, even if they look like its path: a server would be told what stands in it.
-        found = read_node_images(data, listed_names(classes), bad_images, thorough)
-    except BadImagesError as error:
-        logger.error("%s All are listed in %s.", error, folder / LEFT_OUT_FILE_NAME)
-        with suppress(OSError):
-            write_left_out(error.left_out, folder)
-        bad = sum(each.is_bad for each in error.left_out)
-        raise Refusal(
-            f"{bad} of its images cannot be used: its log names them; mend or remove them there, or set bad-images "
-            "to skip for the run"
-        ) from error
-    for line in found.intake.summary():
-        logger.info("%s", line)
-    with suppress(OSError):
-        write_left_out(found.intake.left_out, folder)
-    return found.images

@@ -18,7 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedcof import UserError
 from fedcof.data.class_list import class_names_of, classes_text
 from fedcof.data.intake import bad_images_listed, write_left_out
-from fedcof.data.problem import dataset_of, fingerprint_of
+from fedcof.data.problem import dataset_of, fingerprint_of, labels_of
 from fedcof.errors import refused_by_system
 from fedcof.files import nobody_else, write_whole
 from fedcof.run.config import RunConfig
@@ -72,7 +72,11 @@ def _run(grid: Grid, base: RunConfig, output: Path) -> None:
 
 
 def _say_intake(config: RunConfig, output: Path) -> None:
-    """Log what is taken of the server's own test images; what is left out is listed beside the results."""
+    """Log what is taken of the server's own test data; what is left out of images is listed beside the results."""
+    if config.data.is_precomputed:
+        # Features are all used, or none of them.
+        logger.info("test: %d features", len(labels_of(config, "test")))
+        return
     with bad_images_listed(output):
         intake = dataset_of(config).intake
     for line in intake.summary():

@@ -157,6 +157,7 @@ class FederatedRun:
             store=UploadStore(self.folder, self.config, fingerprint),
             names=self._federation.names,
             fingerprint=fingerprint,
+            is_declared=self.config.data.is_precomputed,
             most_rows=most_rows(self.config.wire, self._problem.num_classes),
             expected=self.config.data.num_clients,
             left_out=self._federation.left_out,

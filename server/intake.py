@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from flwr.app import ConfigRecord, RecordDict
 
 from fedcof import UserError
+from fedcof.data.section import LONGEST_ENCODER
 from fedcof.run.protocol import FINGERPRINT, NODE, SAMPLES, WITHHELD
 from fedcof.run.results import NodeResult
 from fedcof.statistics.base import Statistics
@@ -36,7 +37,7 @@ class NodeRules:
     names : mapping of int to str
         Name of each client's node.
     fingerprint : str
-        That of the backbone that all must have used.
+        That of the backbone that all must have used, or the encoder that all must declare.
     most_rows : int
         Most rows of an upload.
     expected : int
@@ -49,6 +50,8 @@ class NodeRules:
         What tells whether the data of a client's node has changed since its upload was kept.
     most_bytes : int
         Most bytes of a reply's arrays.
+    is_declared : bool
+        Whether nodes have features in place of images, and so declare an encoder.
     """
 
     store: UploadStore
@@ -60,6 +63,7 @@ class NodeRules:
     screened: bool = True
     data_states: Mapping[int, str] = field(default_factory=dict)
     most_bytes: int = MOST_BYTES
+    is_declared: bool = False
 
 
 class Intake:
@@ -145,14 +149,21 @@ class Intake:
         said = content.config_records.get(NODE, ConfigRecord())
         found = str(said.get(FINGERPRINT, ""))
         if found != self.rules.fingerprint:
-            raise UserError(
-                f"its backbone's weights or preprocessing ({found[:12] or 'unsaid'}) are not the server's "
-                f"({self.rules.fingerprint[:12]})"
-            )
+            raise UserError(self._of_another(found))
         self.rules.store.keep(self.rules.names[client], sent, self.rules.data_states.get(client, ""))
         self._wait(client, upload, sent, ACCEPTED)
         samples, withheld = (_count(said.get(key, 0)) for key in (SAMPLES, WITHHELD))
         self.nodes[client] = replace(self.nodes[client], samples=samples, withheld=withheld)
+
+    def _of_another(self, found: str) -> str:
+        expected = self.rules.fingerprint
+        if self.rules.is_declared:
+            said = repr(found[:LONGEST_ENCODER]) if found else "unsaid"
+            return f"the encoder of its features ({said}) is not the run's ({expected!r})"
+        return (
+            f"its backbone's weights or preprocessing ({found[:12] or 'unsaid'}) are not the server's "
+            f"({expected[:12]})"
+        )
 
     def release(self) -> Iterator[tuple[int, Statistics, Sent, str]]:
         """Compare what was taken in.

@@ -16,8 +16,11 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
+from clients.asked import encoder_of
 from clients.policy import NodePolicy
+from fedcof.data.node_features import features_at, holds_features
 from fedcof.errors import UserError, first_line
+from fedcof.run.protocol import DATA, ENCODER
 
 # Flower turns a call away that is signed this much later, or earlier, than the server's clock.
 SECONDS_AHEAD, SECONDS_BEHIND = 5, 305
@@ -55,7 +58,7 @@ def check_node(superlink: str, authority: Path, key: Path, node_config: Mapping[
     authority, key : Path
         The authority's certificate and the node's private key.
     node_config : mapping of str to str
-        Name, data, state and policy.
+        Name, data, encoder, state and policy.
 
     Yields
     ------
@@ -63,7 +66,7 @@ def check_node(superlink: str, authority: Path, key: Path, node_config: Mapping[
         Each as soon as it is known.
     """
     yield _checked("policy", lambda: _policy(node_config))
-    yield _checked("data", lambda: _data(node_config.get("data", "")))
+    yield _checked("data", lambda: _data(node_config.get(DATA, ""), encoder_of(node_config)))
     yield _checked("key", lambda: _key(key))
     yield _checked("disk", lambda: _disk(Path(node_config.get("state", "") or Path.home()).expanduser()))
     address = _checked("address", lambda: _address(superlink))
@@ -269,10 +272,19 @@ def _policy(node_config: Mapping[str, str]) -> str:
     )
 
 
-def _data(data: str) -> str:
+def _data(data: str, encoder: str) -> str:
     place = Path(data).expanduser()
     if not data or not place.exists():
         raise UserError(f"There is no data at {data!r}: name a folder with a folder for each class, or a table.")
+    if encoder:
+        features, labels = features_at(data)
+        classes = len(set(labels.ids.tolist()))
+        return f"{len(features)} features of {encoder} in {features.shape[1]} dimensions, {classes} classes"
+    if holds_features(place):
+        raise UserError(
+            f"There are features at {data}: declare what computed them with -n {ENCODER}=VALUE, as all nodes of "
+            "the federation do."
+        )
     if place.is_dir():
         classes = sum(1 for entry in place.iterdir() if entry.is_dir())
         if not classes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from clients.asked import WEIGHTS
+from clients.asked import WEIGHTS, encoder_of
 from clients.node_state import STATE
 from clients.policy import POLICY_KEYS, NodePolicy
 from fedcof.errors import UserError, unknown_name
-from fedcof.run.protocol import DATA, NAME
+from fedcof.run.protocol import DATA, ENCODER, NAME
 from simulations.node_checks import Check
 from simulations.node_checks import check_node as checks_of_node
 from simulations.node_checks import check_server as checks_of_server
@@ -41,6 +41,7 @@ def run(superlink: str, authority: Path, key: Path, settings: Sequence[str], por
     """
     node_config = node_config_of(settings)
     policy = NodePolicy.of(node_config)
+    encoder_of(node_config)
     for path, what in ((authority, "certificate of the authority"), (key, "private key")):
         if not path.is_file():
             raise UserError(f"There is no {what} at {path}: name it; docs/deploy.md says where it comes from.")
@@ -78,7 +79,7 @@ def node_config_of(settings: Sequence[str]) -> dict[str, str]:
     Parameters
     ----------
     settings : sequence of str
-        Each ``key=value``: name, data, state, weights, and the keys of the policy.
+        Each ``key=value``: name, data, state, weights, encoder, and the keys of the policy.
 
     Returns
     -------
@@ -90,7 +91,7 @@ def node_config_of(settings: Sequence[str]) -> dict[str, str]:
     UserError
         If a key is unknown, has no value, or name or data is missing.
     """
-    known = [NAME, *PLACES, *POLICY_KEYS]
+    known = [NAME, *PLACES, ENCODER, *POLICY_KEYS]
     node_config = {}
     for setting in settings:
         key, separator, value = setting.partition("=")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fedcof.data.precomputed import is_precomputed
 from fedcof.run.config import RunConfig
 from simulations.gpu_memory import GpuMemory, gpu_share
 from simulations.runtime import Resources
@@ -56,6 +55,4 @@ def client_resources(config: RunConfig, num_nodes: int, measure: Measure | None 
 
 
 def _clients_embed(config: RunConfig) -> bool:
-    return not (
-        config.embedding.feature_cache or is_precomputed(config.data.dataset) or config.method.name == "oracle"
-    )
+    return not (config.embedding.feature_cache or config.data.is_precomputed or config.method.name == "oracle")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import datasets
 
-from fedcof.data.class_list import class_names_of, places_of
+from fedcof.data.agreed_names import agreed_names
+from fedcof.data.class_list import class_names_of
 from fedcof.data.image_dataset import ImageDataset
 from fedcof.data.image_files import ImageFiles, by_parts, without_flawed_files
-from fedcof.data.intake import Intake, check_bad_images, check_no_class_lost, some
+from fedcof.data.intake import Intake, check_bad_images, check_no_class_lost
 from fedcof.data.node_table import files_of_table, is_table
 from fedcof.data.section import ERROR
 from fedcof.embedding.flaws import Kind
@@ -91,10 +91,10 @@ def read_node_images(
     if path.is_dir():
         found = ImageFiles(path, split, by_parts, thorough)
         files, names, left_out = found.files, found.labels, found.left_out
-        agreed = _agreed(data, names, class_names)
+        agreed = agreed_names(data, names, class_names)
     elif is_table(path):
         files, names = files_of_table(path)
-        agreed = _agreed(data, names, class_names)
+        agreed = agreed_names(data, names, class_names)
         files, names, left_out = without_flawed_files(files, names, split, thorough)
     else:
         raise UserError(
@@ -112,20 +112,6 @@ def read_node_images(
     images = datasets.Dataset.from_dict(columns, features=features)
     taken = {name: counts[name] for name in class_names if counts[name]}
     return NodeImages(images, Intake({split: taken}, tuple(left_out)))
-
-
-def _agreed(data: str, names: Iterable[str], class_names: tuple[str, ...]) -> dict[str, str]:
-    """Give for each name, however its letters are composed, the one that was agreed on."""
-    distinct = sorted(set(names))
-    agreed = {}
-    for name, place in zip(distinct, places_of(class_names, distinct), strict=True):
-        if place < 0:
-            raise UserError(
-                f"The class {name!r} of {data} is not one of the {len(class_names)} that the federation agreed on "
-                f"({some(class_names)}): rename or remove it."
-            )
-        agreed[name] = class_names[place]
-    return agreed
 
 
 @lru_cache(maxsize=2)

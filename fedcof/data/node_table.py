@@ -13,6 +13,7 @@ import pyarrow.parquet
 from datasets import Features, Value
 
 from fedcof.data.arrow_columns import TEXT_TYPES, labels_in, missing_rows, names_classes
+from fedcof.data.labels import SplitLabels
 from fedcof.errors import UserError, first_line
 
 PATH_COLUMN, LABEL_COLUMN = COLUMNS = ("path", "label")
@@ -61,7 +62,7 @@ def files_of_table(path: Path) -> Rows:
     try:
         files, names = _read_csv(path) if path.suffix.lower() == CSV else _read_parquet(path)
     except (pa.ArrowException, csv.Error, OSError) as error:
-        raise _unreadable(path, first_line(error)) from error
+        raise unreadable(path, first_line(error)) from error
     return [str(path.parent / file) for file in files], names
 
 
@@ -81,10 +82,9 @@ def write_table(path: Path, files: Sequence[str], names: Sequence[str]) -> None:
     pa.parquet.write_table(pa.Table.from_arrays(columns, list(COLUMNS)), path)
 
 
-def _unreadable(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"The table {path} cannot be read ({reason}): it needs the columns {PATH_COLUMN} and {LABEL_COLUMN}."
-    )
+def unreadable(path: Path, reason: str, columns: Sequence[str] = COLUMNS) -> UserError:
+    """Make the error for a table that cannot be read for some reason."""
+    return UserError(f"The table {path} cannot be read ({reason}): it needs the columns {' and '.join(columns)}.")
 
 
 def _read_csv(path: Path) -> Rows:
@@ -93,7 +93,7 @@ def _read_csv(path: Path) -> Rows:
         rows = _rows_of_csv(path, text, separator)
         if rows is not None:
             return [file for file, _ in rows], [name for _, name in rows]
-    raise _unreadable(path, f"its first line is {text.lstrip().partition(chr(10))[0].strip()[:80]!r}")
+    raise unreadable(path, f"its first line is {text.lstrip().partition(chr(10))[0].strip()[:80]!r}")
 
 
 def _text_of(path: Path) -> str:
@@ -139,23 +139,71 @@ def _missing(path: Path, where: str, column: str) -> UserError:
 
 
 def _read_parquet(path: Path) -> Rows:
+    table = parquet_columns(path, COLUMNS)
+    if not _is_text(Features.from_arrow_schema(table.schema)[PATH_COLUMN]):
+        raise unreadable(path, f"its {PATH_COLUMN} holds {table.column(PATH_COLUMN).type}")
+    return table.column(PATH_COLUMN).to_pylist(), labels_of_table(path, table, COLUMNS).names()
+
+
+def parquet_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Read columns of a Parquet file that have a value in every row.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    columns : sequence of str
+        Their names.
+
+    Returns
+    -------
+    pyarrow.Table
+        With these columns.
+
+    Raises
+    ------
+    UserError
+        If one is missing, or stands twice, or has no value in some row.
+    """
     # As one file, because folders called like column=value would else become columns.
     file = pa.parquet.ParquetFile(path)
-    lacking = [column for column in COLUMNS if file.schema_arrow.names.count(column) != 1]
-    if lacking:
-        raise _unreadable(path, f"it has the columns {', '.join(file.schema_arrow.names)}")
-    table = file.read(columns=list(COLUMNS))
-    for column in COLUMNS:
+    if any(file.schema_arrow.names.count(column) != 1 for column in columns):
+        raise unreadable(path, f"it has the columns {', '.join(file.schema_arrow.names)}", columns)
+    table = file.read(columns=list(columns))
+    for column in columns:
         missing = missing_rows(table.column(column))
         if len(missing):
             raise _missing(path, f"row {missing[0] + 1}", column)
-    table = _without_dictionaries(table)
-    paths, labels = (Features.from_arrow_schema(table.schema)[column] for column in COLUMNS)
-    for column, feature, fits in zip(COLUMNS, (paths, labels), (_is_text, names_classes), strict=True):
-        if not fits(feature):
-            raise _unreadable(path, f"its {column} holds {table.column(column).type}")
-    named = labels_in(f"the table {path}", table.column(LABEL_COLUMN), labels)
-    return table.column(PATH_COLUMN).to_pylist(), named.names()
+    return _without_dictionaries(table)
+
+
+def labels_of_table(path: Path, table: pa.Table, columns: Sequence[str]) -> SplitLabels:
+    """Read the labels of a Parquet file.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for a sentence.
+    table : pyarrow.Table
+        As :func:`parquet_columns` gives it, with the column ``label``.
+    columns : sequence of str
+        All columns that the file needs, for a sentence.
+
+    Returns
+    -------
+    SplitLabels
+        Classes by name.
+
+    Raises
+    ------
+    UserError
+        If the column holds what can name no class.
+    """
+    column = table.column(LABEL_COLUMN)
+    feature = Features.from_arrow_schema(table.select([LABEL_COLUMN]).schema)[LABEL_COLUMN]
+    if not names_classes(feature):
+        raise unreadable(path, f"its {LABEL_COLUMN} holds {column.type}", columns)
+    return labels_in(f"the table {path}", column, feature)
 
 
 def _without_dictionaries(table: pa.Table) -> pa.Table:

@@ -26,6 +26,7 @@ from fedcof.errors import UserError, unknown_name
 
 PREFIX = "features:"
 
+FEATURES_FILE_NAME, LABELS_FILE_NAME = "features.npy", "labels.npy"
 CLASSES_FILE_NAME = "classes.txt"
 OWNERS_FILE_NAME = "train_owners.npy"
 
@@ -134,10 +135,10 @@ def load_features(folder: Path) -> PrecomputedFeatures:
         If a file is missing or no array of numbers, the shapes do not belong together, or a label is out of range.
     """
     splits = ("train", "test")
-    features = [_features(folder / f"{split}_features.npy") for split in splits]
+    features = [_features(folder / f"{split}_{FEATURES_FILE_NAME}") for split in splits]
     listed = _listed_names(folder / CLASSES_FILE_NAME)
     labels = [
-        _labels(folder / f"{split}_labels.npy", of_split, listed)
+        _labels(folder / f"{split}_{LABELS_FILE_NAME}", of_split, listed)
         for split, of_split in zip(splits, features, strict=True)
     ]
     dims = features[0].shape[1], features[1].shape[1]
@@ -151,9 +152,31 @@ def load_features(folder: Path) -> PrecomputedFeatures:
     return PrecomputedFeatures(f"{PREFIX}{folder}", train, test, _owners(folder, len(train.labels)), names)
 
 
-def _features(path: Path) -> NDArray[np.float32]:
+def load_arrays(folder: Path) -> tuple[NDArray[np.float32], SplitLabels]:
+    """Open features and labels that are in no split.
+
+    Parameters
+    ----------
+    folder : Path
+        Of ``features.npy``, ``labels.npy`` and, if there is one, ``classes.txt``; see :func:`load_features`.
+
+    Returns
+    -------
+    tuple of (ndarray, SplitLabels)
+        Features (n, d) float32, mapped from disk, and their labels. There may be none.
+
+    Raises
+    ------
+    UserError
+        As :func:`load_features`.
+    """
+    features = _features(folder / FEATURES_FILE_NAME, fewest=0)
+    return features, _labels(folder / LABELS_FILE_NAME, features, _listed_names(folder / CLASSES_FILE_NAME))
+
+
+def _features(path: Path, fewest: int = 1) -> NDArray[np.float32]:
     features = _array(path, mapped=True)
-    if features.ndim != 2 or features.dtype != np.float32 or 0 in features.shape:
+    if features.ndim != 2 or features.dtype != np.float32 or not features.shape[1] or len(features) < fewest:
         raise UserError(
             f"The file {path} holds {features.dtype} of shape {features.shape}, but features have the shape "
             "(samples, dimension) and the type float32: save them so."

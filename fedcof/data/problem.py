@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcof.data.kept_problem import KeptProblem, KeptSplit, leave_note, noted_problem, read_note
-from fedcof.data.precomputed import shared_features
+from fedcof.data.node_features import shared_node_features
+from fedcof.data.precomputed import PrecomputedFeatures, shared_features
 from fedcof.data.section import DataSection
 from fedcof.data.unchanged import stamp_of
 from fedcof.embedding.feature_table import FeatureTable, feature_cache_dir
+from fedcof.embedding.flaws import UndecodableImageError
 from fedcof.embedding.section import EmbeddingSection
 from fedcof.errors import UserError
 
@@ -79,7 +81,7 @@ def problem_of(config: Sampled) -> Problem:
         If the dataset or the backbone cannot be loaded.
     """
     if config.data.is_precomputed:
-        features = shared_features(config.data.dataset)
+        features = _precomputed(config)
         return Problem(features.num_classes, features.feature_dim, features.class_names)
     if kept := kept_problem_of(config):
         return Problem(len(kept.class_names), kept.feature_dim, kept.class_names, kept.left_out)
@@ -109,7 +111,7 @@ def labels_of(config: Sampled, split: str) -> NDArray[np.int64]:
         If the dataset cannot be loaded, or the split is neither.
     """
     if config.data.is_precomputed:
-        return shared_features(config.data.dataset).table(split).labels
+        return _precomputed(config).table(split).labels
     if kept := kept_problem_of(config):
         return kept.table(split).labels
     return dataset_of(config).labels(split)
@@ -216,8 +218,8 @@ def backbone_of(config: Sampled) -> Backbone:
     """
     if config.data.is_precomputed:
         raise UserError(
-            f"The run's features come from {config.data.dataset!r} and not from a backbone, so it cannot be used "
-            "on images: use a run on images."
+            f"The run's features come from {config.data.encoder or config.data.dataset!r} and not from a backbone, "
+            "so it cannot be used on images: use a run on images."
         )
     from fedcof.embedding.backbones import shared_backbone
 
@@ -225,8 +227,19 @@ def backbone_of(config: Sampled) -> Backbone:
 
 
 def fingerprint_of(config: Sampled) -> str:
-    """Give the fingerprint of what makes a run's features here; see :func:`backbone_of`, and EmbeddingSection."""
-    return config.embedding.fingerprint(backbone_of(config).fingerprint)
+    """Give what tells whether features can be used together with a run's.
+
+    Parameters
+    ----------
+    config : Sampled
+        The run's sections on data and embedding.
+
+    Returns
+    -------
+    str
+        The encoder that its nodes declare, or else the fingerprint of its backbone; with what is done to features.
+    """
+    return config.embedding.fingerprint(config.data.encoder or backbone_of(config).fingerprint)
 
 
 def split_features(config: Sampled, split: str, progress: Progress | None = None) -> FeatureTable:
@@ -247,11 +260,9 @@ def split_features(config: Sampled, split: str, progress: Progress | None = None
         Features (n, d) float32 and labels (n,) int64.
     """
     if config.data.is_precomputed:
-        return shared_features(config.data.dataset).table(split)
+        return _precomputed(config).table(split)
     if kept := kept_problem_of(config):
         return kept.table(split)
-    from fedcof.embedding.images import UndecodableImageError
-
     try:
         return _cached_features(config, dataset_of(config), split, progress)
     except UndecodableImageError:
@@ -265,6 +276,13 @@ def _cached_features(config: Sampled, dataset: ImageDataset, split: str, progres
     return cached_features(
         backbone_of(config), images, feature_cache_dir(), config.embedding.batch_size, progress=progress
     )
+
+
+def _precomputed(config: Sampled) -> PrecomputedFeatures:
+    data = config.data
+    if data.on_nodes:
+        return shared_node_features(data.classes, data.test_data, data.feature_dim)
+    return shared_features(data.dataset)
 
 
 def note_problem(config: Sampled, folder: Path) -> None:

@@ -11,6 +11,7 @@ from fedcof.keys import ABOVE_0, AT_LEAST_0, AT_LEAST_1, PROBABILITY, Acts, Besi
 
 NODES = "nodes"
 FEATURES = "features:"
+LONGEST_ENCODER = 200
 ERROR, SKIP = BAD_IMAGES = ["error", "skip"]
 INNER_DIRICHLET, DIRICHLET, IID, PATHOLOGICAL, SHARD, NATURAL = PARTITIONS = [
     "inner-dirichlet",
@@ -24,12 +25,33 @@ INNER_DIRICHLET, DIRICHLET, IID, PATHOLOGICAL, SHARD, NATURAL = PARTITIONS = [
 _BOTH = Acts.CLIENT | Acts.SERVER
 _ON_NODES = Beside("dataset is nodes", lambda run: run.data.on_nodes)
 _OF_IMAGES = Beside("dataset holds images", lambda run: not run.data.is_precomputed)
+_ENCODED = Beside("encoder is set", lambda run: bool(run.data.encoder))
 _DEALT = Beside("dataset is not nodes", lambda run: not run.data.on_nodes)
 _DIRICHLET = Beside(
     "partition is a Dirichlet", lambda run: _DEALT.holds(run) and run.data.partition in (INNER_DIRICHLET, DIRICHLET)
 )
 _CLASSES = Beside("partition is pathological", lambda run: _DEALT.holds(run) and run.data.partition == PATHOLOGICAL)
 _OWNERS = Beside("partition is natural", lambda run: _DEALT.holds(run) and run.data.partition == NATURAL)
+
+
+def check_encoder(encoder: str) -> None:
+    """Check what is declared of an encoder.
+
+    Parameters
+    ----------
+    encoder : str
+        Its name and version, a digest of it, or whatever tells it from others; empty for none.
+
+    Raises
+    ------
+    UserError
+        If it is no line of text.
+    """
+    if len(encoder) > LONGEST_ENCODER or not encoder.isprintable() or encoder != encoder.strip():
+        raise UserError(
+            f"The encoder is {encoder[:LONGEST_ENCODER]!r}, but it must be a text of up to {LONGEST_ENCODER} "
+            "printable characters without blanks at its ends: give its name and version, or a digest of it."
+        )
 
 
 def _place_of_dataset(name: str) -> str:
@@ -80,12 +102,30 @@ class DataSection(Section):
     )
     test_data: str = key(
         "",
-        "Folder or table of the server's own test images.",
+        "Folder or table of the server's own test images, or features.",
         Acts.SERVER,
         Changes.RESULT,
         beside=_ON_NODES,
         place=lambda folder: folder,
         after_upload=True,
+    )
+    encoder: str = key(
+        "",
+        "Whatever computed the features that nodes have in place of images, by the name that each declares for it.",
+        _BOTH,
+        Changes.UPLOAD,
+        check=check_encoder,
+        beside=_ON_NODES,
+        refused_without_effect=True,
+    )
+    feature_dim: int = key(
+        0,
+        "Dimension of the features that nodes have in place of images.",
+        _BOTH,
+        Changes.UPLOAD,
+        numbers=AT_LEAST_0,
+        beside=_ENCODED,
+        refused_without_effect=True,
     )
     partition: str = key(
         INNER_DIRICHLET,
@@ -143,7 +183,7 @@ class DataSection(Section):
     @property
     def is_precomputed(self) -> bool:
         """Whether the dataset holds features that were computed elsewhere."""
-        return self.dataset.startswith(FEATURES)
+        return self.dataset.startswith(FEATURES) or bool(self.encoder)
 
     @property
     def source(self) -> tuple[str, ...]:
@@ -152,9 +192,14 @@ class DataSection(Section):
         return self.dataset, *columns, self.classes, self.test_data, self.bad_images
 
     def check_together(self) -> None:
-        """Check that nodes have classes, and nobody else; raises UserError."""
+        """Check that nodes have classes, and nobody else, and features a dimension; raises UserError."""
         if self.on_nodes != bool(self.classes):
             raise UserError(
                 f"The key classes is {self.classes!r} with the dataset {self.dataset!r}, but it is for nodes, "
                 "which needs it: set both or neither."
+            )
+        if self.encoder and not self.feature_dim:
+            raise UserError(
+                f"The key {self.key_of('feature_dim').name} is 0 with the encoder {self.encoder!r}: set it to the "
+                "dimension of that encoder's features."
             )

@@ -44,7 +44,8 @@ def stamp_of(config: Sampled) -> str:
     ]
     try:
         facts += [_own_files(), _dataset(config.data.dataset)]
-        facts += [_weights(config.embedding.backbone, config.embedding.weights)]
+        if not config.data.is_precomputed:
+            facts += [_weights(config.embedding.backbone, config.embedding.weights)]
     except (LookupError, OSError):
         return ""
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

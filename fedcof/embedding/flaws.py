@@ -1,9 +1,11 @@
-"""Why something is not taken for an image; without imports, because notes and messages are made of it too."""
+"""Why something is not taken for an image; apart from what reads images, because messages are made of it too."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from fedcof.errors import UserError
 
 
 class Kind(StrEnum):
@@ -35,3 +37,7 @@ class Flaw:
 
     kind: Kind
     reason: str
+
+
+class UndecodableImageError(UserError):
+    """An image that only decoding shows to be damaged; there may be others like it in its split."""

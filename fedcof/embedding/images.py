@@ -12,12 +12,8 @@ import PIL.Image
 from datasets import Dataset, Image
 from numpy.typing import NDArray
 
-from fedcof.errors import UserError, first_line
-
-
-class UndecodableImageError(UserError):
-    """An image that only decoding shows to be damaged; there may be others like it in its split."""
-
+from fedcof.embedding.flaws import UndecodableImageError
+from fedcof.errors import first_line
 
 # What decode_image does, in words: for whoever has to do the same elsewhere, with an exported model.
 DECODING = (

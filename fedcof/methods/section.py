@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedcof.covariance.choices import ESTIMATORS, check_shrinkage
 from fedcof.heads.registry import HEADS
 from fedcof.keys import AT_LEAST_0, SHARE, Acts, Beside, Changes, Section, Shown, key
-from fedcof.methods.registry import METHODS
+from fedcof.methods.registry import METHODS, kind_of
 
 if TYPE_CHECKING:
     from fedcof.heads.head import Head
@@ -107,6 +107,11 @@ class MethodSection(Section):
         beside=_ESTIMATES,
         refused_without_effect=True,
     )
+
+    @property
+    def kind(self) -> str:
+        """Kind of the statistics that clients send, known without importing torch; empty if they send none."""
+        return kind_of(self.name)
 
     @property
     def chosen(self) -> Method:

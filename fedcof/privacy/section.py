@@ -9,8 +9,8 @@ from fedcof.errors import UserError
 from fedcof.keys import AT_LEAST_0, BETWEEN_0_AND_1, Acts, Beside, Changes, Section, key
 
 _BOTH = Acts.CLIENT | Acts.SERVER
-_UPLOADS = Beside("the method asks clients", lambda run: run.method.chosen.asks_clients)
-_PRIVATE = Beside("epsilon is above 0", lambda run: run.method.chosen.asks_clients and run.privacy.epsilon > 0)
+_UPLOADS = Beside("the method asks clients", lambda run: bool(run.method.kind))
+_PRIVATE = Beside("epsilon is above 0", lambda run: bool(run.method.kind) and run.privacy.epsilon > 0)
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,11 @@ class RunConfig:
     def upload_values(self) -> dict[str, Scalar]:
         """Give what uploads depend on; runs that agree in it ask for the same, if for the same kind."""
         known = [known for known in RunConfig.declared().values() if known.changes >= Changes.UPLOAD]
-        return {key.name: self.value(key) if key.has_effect(self) else key.default for key in known}
+        # Whether a key has an effect may be the method's to say, which takes torch along: defaults need no asking.
+        changed = (key for key in known if self.value(key) != key.default)
+        return {key.name: key.default for key in known} | {
+            key.name: self.value(key) for key in changed if key.has_effect(self)
+        }
 
     def differing_key(self, other: Mapping[str, object]) -> Key | None:
         """Find the first key in which another run is another run, and not the same one computed elsewhere.

@@ -37,6 +37,9 @@ DATA_STATE = "data-state"
 DATA = "data"
 """Key of the node-config that says where a node's own data lies."""
 
+ENCODER = "encoder"
+"""Key of the node-config that declares what computed a node's features, where its data are features."""
+
 PARTITION_ID = "partition-id"
 NUM_PARTITIONS = "num-partitions"
 

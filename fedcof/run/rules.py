@@ -36,11 +36,11 @@ def check_sections_together(config: RunConfig) -> None:
 
 
 def _check_encoding(config: RunConfig) -> None:
-    method, encoding = config.method.chosen, config.wire.encoding
-    known = encodings_of(method.kind)
-    if method.asks_clients and len(known) > 1 and encoding not in known:
+    kind, encoding = config.method.kind, config.wire.encoding
+    known = encodings_of(kind)
+    if kind and len(known) > 1 and encoding not in known:
         raise UserError(
-            f"The encoding {encoding} cannot write what {method.name} sends ({method.kind}): choose one of "
+            f"The encoding {encoding} cannot write what {config.method.name} sends ({kind}): choose one of "
             f"{', '.join(known)}."
         )
 
@@ -48,7 +48,7 @@ def _check_encoding(config: RunConfig) -> None:
 def _check_nodes(config: RunConfig) -> None:
     if not config.data.on_nodes:
         return
-    if not (config.method.chosen.asks_clients or config.training.follows):
+    if not (config.method.kind or config.training.follows):
         raise UserError(
             f"The {config.method.name} needs all images in one place, but with the dataset nodes nobody has them."
         )
@@ -60,15 +60,15 @@ def _check_nodes(config: RunConfig) -> None:
 
 
 def _check_training(config: RunConfig) -> None:
-    if config.method.chosen.needs_training and not config.training.follows:
+    if not config.method.kind and config.method.chosen.needs_training and not config.training.follows:
         raise UserError(
             f"The method {config.method.name} is a head to start training from: set continue to linear-probe or "
             "fine-tune."
         )
     if config.training.fine_tunes and config.data.is_precomputed:
         raise UserError(
-            f"Fine-tuning needs images, but the dataset is {config.data.dataset!r}: set continue to linear-probe, "
-            "or name a dataset of images."
+            f"Fine-tuning needs images, but there are features of {config.data.encoder or config.data.dataset!r}: "
+            "set continue to linear-probe, or run on images."
         )
 
 

@@ -20,6 +20,7 @@ from fedcof.statistics.inputs import (
     on_cpu,
     type_to_keep,
 )
+from fedcof.statistics.kinds import CLASS_MEANS
 from fedcof.statistics.validation import check_classes, check_vectors, require
 
 
@@ -32,7 +33,7 @@ class ClassMeanRows(Statistics):
     noise in every coordinate of each row, or None.
     """
 
-    KIND: ClassVar[str] = "class-means"
+    KIND: ClassVar[str] = CLASS_MEANS
     VECTORS: ClassVar[str] = "means"
     MIXES_CLASSES: ClassVar[bool] = False
 

@@ -18,6 +18,7 @@ from fedcof.statistics.inputs import (
     on_cpu,
     type_to_keep,
 )
+from fedcof.statistics.kinds import GRAM
 from fedcof.statistics.validation import check_classes, check_vectors, require
 
 
@@ -44,7 +45,7 @@ class FeatureMoments(Statistics):
         If a field has the wrong shape or type or holds what it cannot. The message names the field.
     """
 
-    KIND: ClassVar[str] = "gram"
+    KIND: ClassVar[str] = GRAM
     VECTORS: ClassVar[str] = "sums"
     MIXES_CLASSES: ClassVar[bool] = True
 

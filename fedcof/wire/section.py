@@ -18,7 +18,7 @@ _GROUPED = Beside(
 )
 _ENCODED = Beside(
     "the method's statistics have several encodings, without a budget",
-    lambda run: len(encodings_of(run.method.chosen.kind)) > 1 and not run.wire.has_budget,
+    lambda run: len(encodings_of(run.method.kind)) > 1 and not run.wire.has_budget,
 )
 _ROUNDED = Beside(
     "encoding is coded", lambda run: run.wire.encoding == CODED and not run.wire.has_budget and _ENCODED.holds(run)

@@ -9,7 +9,9 @@ import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -19,6 +21,8 @@ from simulations.credentials import write_certificates, write_node_key
 from simulations.node_checks import check_node, check_server
 from simulations.node_commands import node_config_of
 from simulations.node_supervision import NodeSettings, is_connected, watch
+
+NOWHERE = Path("nowhere")
 
 
 @contextmanager
@@ -82,6 +86,26 @@ def test_all_that_a_node_needs_is_right(secrets, data, tmp_path):
         "certificate",
         "clock",
     ]
+
+
+def data_of(config):
+    return next(
+        check for check in check_node("no.such.host.invalid:1", NOWHERE, NOWHERE, config) if check.what == "data"
+    )
+
+
+def test_features_are_looked_at_as_a_run_would(tmp_path):
+    np.save(tmp_path / "features.npy", np.ones((5, 3), np.float32))
+    np.save(tmp_path / "labels.npy", ["a", "b", "a", "a", "b"])
+    config = {"name": "site", "data": str(tmp_path), "encoder": "acme 2"}
+    assert data_of(config).said == "5 features of acme 2 in 3 dimensions, 2 classes"
+    del config["encoder"]
+    assert "There are features at" in data_of(config).said
+    assert "declare what computed them with -n encoder=VALUE" in data_of(config).said
+    assert "200 printable characters" in data_of({**config, "encoder": " "}).said
+    np.save(tmp_path / "labels.npy", ["a"])
+    assert "its features have 5 samples" in data_of({**config, "encoder": "acme 2"}).said
+    assert node_config_of(["name=a", f"data={tmp_path}", "encoder=x=1"])["encoder"] == "x=1"
 
 
 @pytest.mark.parametrize(("ahead", "said"), [(-60, "ahead of"), (400, "behind")])

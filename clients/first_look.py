@@ -1,0 +1,100 @@
+"""What a node settles before it reads a sample or imports a framework: refusals, limits, and repeated answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
+from numpy.typing import NDArray
+
+from clients.act import Act
+from clients.answers import Answer, Answers, Question
+from clients.asked import asked, policy_of
+from clients.data_state import own_data_state
+from clients.policy import NodePolicy
+from fedcof.data.unchanged import stamp_of
+from fedcof.run.config import RunConfig
+from fedcof.run.protocol import FINGERPRINT, NODE, SAMPLES, WITHHELD, statistics_record
+
+
+def first_look(act: Act, content: RecordDict, context: Context) -> RecordDict | None:
+    """Answer what can be answered at once.
+
+    Parameters
+    ----------
+    act : Act
+        What the message asks for.
+    content : RecordDict
+        The server's message.
+    context : Context
+        The context of a node with data of its own.
+
+    Returns
+    -------
+    RecordDict or None
+        An answer that has been given before; None where the node has to look at its samples.
+
+    Raises
+    ------
+    UserError
+        If the request makes no sense; a :class:`clients.refusal.Refusal` if it is not allowed, or one too many.
+    """
+    config, policy = asked(content, context, act), policy_of(context)
+    assert policy is not None
+    if act is Act.STATISTICS:
+        # Who drops out of a run does not repeat an answer either.
+        if config.participation.dropout:
+            return None
+        question = question_of(config, context, policy)
+        if (known := Answers(policy).repeated(question)) is not None:
+            return record_of(known)
+        Answers(policy).check_room(config, question)
+    elif act is Act.TRAINING or not config.privacy.epsilon:
+        Answers(policy).check_room(config)
+    return None
+
+
+def question_of(config: RunConfig, context: Context, policy: NodePolicy) -> Question:
+    """Tell a question from others, as far as that can be done without reading a sample or loading a backbone.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What is asked.
+    context : Context
+        The node's context.
+    policy : NodePolicy
+        What its owner allows.
+
+    Returns
+    -------
+    Question
+        Equal for equal questions about the same data.
+    """
+    states = own_data_state(context.node_config), stamp_of(config)
+    seen = hashlib.sha256(" ".join(states).encode()).hexdigest() if all(states) else ""
+    return Question.of(config, policy, seen)
+
+
+def record_of(answer: Answer) -> RecordDict:
+    """Write an answer as the message that a node with data of its own sends.
+
+    Parameters
+    ----------
+    answer : Answer
+        Statistics, and what is said of them.
+
+    Returns
+    -------
+    RecordDict
+        Their record, and the ``node`` record.
+    """
+    node = ConfigRecord({SAMPLES: answer.samples, WITHHELD: answer.withheld, FINGERPRINT: answer.fingerprint})
+    return RecordDict({statistics_record(answer.tag): arrays_record(answer.arrays), NODE: node})
+
+
+def arrays_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Write arrays as Flower sends them."""
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})

@@ -32,7 +32,8 @@ hostname "$3"
 ip link set lo up
 sleep infinity & wait
 """
-_LISTENS = "0A"
+# As the kernel writes it.
+LISTENS = "0A"
 
 
 class Folder:
@@ -41,7 +42,7 @@ class Folder:
     def __init__(self, name, folder):
         self.name, self.folder = name, folder
         self.folder.mkdir(parents=True)
-        self._prefix = []
+        self._process, self._prefix = "self", []
 
     def bash(self, script, environment):
         """Run a block as a person would, in a shell of its own; what it leaves in the background goes on."""
@@ -60,10 +61,14 @@ class Folder:
 
     def listens(self, port):
         """Say whether a process of this host listens on a port."""
-        lines = Path(f"/proc/{self._process}/net/tcp").read_text().splitlines()[1:]
-        return any(line.split()[1].endswith(f":{int(port):04X}") and line.split()[3] == _LISTENS for line in lines)
+        return any(state == LISTENS for _, state in self._connections(port))
 
-    _process = "self"
+    def _connections(self, port):
+        """Read of a port here with whom, and in which state, it is connected."""
+        for line in Path(f"/proc/{self._process}/net/tcp").read_text().splitlines()[1:]:
+            _, own, peer, state, *_ = line.split()
+            if own.endswith(f":{int(port):04X}"):
+                yield peer, state
 
     def stop(self):
         """End all that runs on it."""
@@ -123,8 +128,7 @@ class Namespace(Folder):
 
     def peers(self, port):
         """Give the addresses of those that are connected to a port here."""
-        lines = Path(f"/proc/{self._process}/net/tcp").read_text().splitlines()[1:]
-        theirs = [line.split()[2] for line in lines if line.split()[1].endswith(f":{int(port):04X}")]
+        theirs = [peer for peer, state in self._connections(port) if state != LISTENS]
         return {".".join(str(byte) for byte in reversed(bytes.fromhex(peer[:8]))) for peer in theirs}
 
     def stop(self):

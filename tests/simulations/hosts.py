@@ -191,12 +191,12 @@ def namespaces(folder):
             site.ip("route", "add", "default", "dev", "line", "src", address)
         yield hosts
     finally:
-        for host in hosts.values():
-            host.stop()
         for carrier in carriers:
             carrier.kill()
             carrier.wait()
             carrier.stdout.close()
+        for host in hosts.values():
+            host.stop()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ SLOW_AND_LOSSY = ["--delay", "0.05", "--loss", "0.02"]
 NAME = "fl.hospital.example"
 
 _PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}{os.pathsep}/usr/sbin"
+UNSHARE = ["unshare", "--net", "--mount", "--uts", "--pid", "--mount-proc"]
 # The first process of a host collects what others leave behind, and ends them all when it ends.
 _HOST = """
 set -eu
@@ -84,20 +85,10 @@ class Namespace(Folder):
 
     def __init__(self, name, folder, hosts):
         super().__init__(name, folder)
-        command = [
-            "unshare",
-            "--net",
-            "--mount",
-            "--uts",
-            "--pid",
-            "--kill-child",
-            "--mount-proc",
-            "bash",
-            "-c",
-            _HOST,
-        ]
+        # It ends with who runs the tests, however that ends.
+        command = ["setpriv", "--pdeathsig", "KILL", *UNSHARE, "--kill-child", "bash", "-c", _HOST, "host"]
         self._unshare = subprocess.Popen(
-            [*command, "host", folder, hosts, name], env={**os.environ, "PATH": _PATH}, start_new_session=True
+            [*command, folder, hosts, name], env={**os.environ, "PATH": _PATH}, start_new_session=True
         )
         assert until(self._is_up, self._unshare), f"{name} does not come up"
         (first,) = psutil.Process(self._unshare.pid).children()
@@ -144,10 +135,12 @@ class Namespace(Folder):
 @cache
 def why_not():
     """Say why no namespaces can be made here; nothing if they can."""
-    missing = [tool for tool in ("unshare", "nsenter", "ip", "nginx") if not shutil.which(tool, path=_PATH)]
+    missing = [
+        tool for tool in ("unshare", "nsenter", "setpriv", "ip", "nginx") if not shutil.which(tool, path=_PATH)
+    ]
     if missing:
         return f"there is no {missing[0]} here"
-    tried = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "sh", "-c"]
+    tried = [*UNSHARE, "--fork", "sh", "-c"]
     tried.append(
         "mount -t tmpfs tmpfs /mnt && ip link add name veth-a type veth && ip tuntap add dev tun-a mode tun"
     )

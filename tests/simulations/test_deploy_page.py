@@ -223,7 +223,7 @@ def test_the_page_is_true_from_top_to_bottom(federation, checkout, images, simul
     assert [(node.name, node.outcome, node.samples) for node in first.nodes] == [
         (site.name, "accepted", 20) for site in sites
     ]
-    assert simulation.wait() == 0
+    assert simulation.wait() == 0, (tmp_path / "simulation.log").read_text()[-2000:]
     (expected,) = load_results(simulated_output)
     heads = [
         LinearClassifier.load(path / "head.safetensors") for path in (simulated_output, server.seen / "results")

@@ -24,13 +24,14 @@ from fedcof.data.virtual_clients import client_indices
 from fedcof.run.config import RunConfig
 from fedcof.run.results import load_results
 from simulations.bundle import stage_app
+from simulations.door import nginx_command
 from simulations.runtime import reserved_port
 from tests.simulations.hosts import SEEN, Namespace, folders, namespaces, why_not
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
-NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+NGINX = nginx_command()
 
 # What somebody with ca.crt tries: an app of his own, a key of his own, and each way past the nodes' interface.
 ATTACK = """

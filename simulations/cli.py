@@ -186,7 +186,11 @@ def certificates(
     from simulations.credentials import write_certificates
 
     write_certificates(folder, names)
-    print(printable(f"Give {folder / 'ca.crt'} to every node; keep the keys where they are."))
+    print(
+        printable(
+            f"Give {folder / 'ca.crt'} to every node, and keep {folder / 'ca.key'} on a machine that is offline."
+        )
+    )
 
 
 @app.command("node-key")

@@ -13,7 +13,7 @@ from fedcof.run.protocol import DATA, ENCODER, NAME
 from simulations.node_checks import Check
 from simulations.node_checks import check_node as checks_of_node
 from simulations.node_checks import check_server as checks_of_server
-from simulations.node_supervision import NodeSettings, run_node
+from simulations.node_supervision import NodeSettings, become_supervision
 from simulations.terminal import say
 
 # Keys whose value is a place on this machine.
@@ -21,7 +21,7 @@ PLACES = (DATA, STATE, WEIGHTS)
 
 
 def run(superlink: str, authority: Path, key: Path, settings: Sequence[str], port: int) -> None:
-    """Run a node until it is interrupted.
+    """Run a node until it is interrupted, in a process that takes this one's place.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def run(superlink: str, authority: Path, key: Path, settings: Sequence[str], por
         if not path.is_file():
             raise UserError(f"There is no {what} at {path}: name it; docs/deploy.md says where it comes from.")
     home = policy.state.folder / "flower"
-    node = NodeSettings(superlink, authority.absolute(), key.absolute(), node_config, home, port)
-    run_node(node, say)
+    # What the policy was read with, hundreds of megabytes, is of no use while the node runs.
+    become_supervision(NodeSettings(superlink, authority.absolute(), key.absolute(), node_config, home, port))
 
 
 def check_node(superlink: str, authority: Path, key: Path, settings: Sequence[str]) -> None:

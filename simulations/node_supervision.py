@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -15,8 +19,10 @@ from clients.own_commands import SUPERNODE, path_with_commands
 from fedcof.errors import UserError
 from fedcof.files import nobody_else, private_folder
 from fedcof.keys import Scalar
+from fedcof.printable import printable
 from simulations.processes import signals_ignored, signals_raise, stop
 from simulations.runtime import flower_environment
+from simulations.terminal import say
 
 # A SuperNode asks its SuperLink for messages every few seconds; one without a connection for so long is deaf.
 LONGEST_SILENCE = 120.0
@@ -70,8 +76,30 @@ class NodeSettings:
             *("--node-config", config),
         ]
 
+    def to_json(self) -> str:
+        """Write the settings on one line."""
+        return json.dumps(asdict(self), default=str)
 
-def run_node(settings: NodeSettings, say: Callable[[str], None]) -> None:
+    @staticmethod
+    def from_json(text: str) -> NodeSettings:
+        """Read what :meth:`to_json` has written."""
+        values = json.loads(text)
+        return NodeSettings(**{**values, **{name: Path(values[name]) for name in ("authority", "key", "home")}})
+
+
+def become_supervision(settings: NodeSettings) -> NoReturn:
+    """Run a node until it is interrupted, in a new program that keeps this process's number.
+
+    Parameters
+    ----------
+    settings : NodeSettings
+        What with.
+    """
+    # Apart from the folder that it is started in.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "simulations.node_supervision", settings.to_json()])
+
+
+def run_node(settings: NodeSettings, say: Callable[[str], None] = say) -> None:
     """Run a node until it is interrupted.
 
     Parameters
@@ -79,7 +107,7 @@ def run_node(settings: NodeSettings, say: Callable[[str], None]) -> None:
     settings : NodeSettings
         What with.
     say : callable
-        Called with a line whenever something changes.
+        Called with a line whenever something changes; prints it by default.
 
     Raises
     ------
@@ -202,3 +230,11 @@ def _quoted(value: Scalar) -> str:
         raise UserError(f"The node-config value {value!r} has more than one line: give it on one.")
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+if __name__ == "__main__":
+    try:
+        run_node(NodeSettings.from_json(sys.argv[1]))
+    except UserError as error:
+        print(f"fedcof: {printable(error)}", file=sys.stderr)
+        sys.exit(2)

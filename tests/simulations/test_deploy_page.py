@@ -1,32 +1,61 @@
-"""docs/deploy.md, executed as it stands, on loopback; and the files in deploy/, as far as they can be checked."""
+"""docs/deploy.md, executed as it stands: by hosts in namespaces, by name, where Linux lets us make them."""
 
+import csv
 import os
 import re
 import shutil
-import signal
-import socket
+import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import repeat
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
-import yaml
+import torch
 from PIL import Image
 
-from clients.policy import POLICY_KEYS
+from fedcof import LinearClassifier
+from fedcof.data.problem import dataset_of
+from fedcof.data.virtual_clients import client_indices
+from fedcof.run.config import RunConfig
 from fedcof.run.results import load_results
+from simulations.bundle import stage_app
 from simulations.door import nginx_command
-from simulations.processes import stop_groups
 from simulations.runtime import reserved_port
-from tests.running import kill_groups, marked
+from tests.simulations.hosts import SEEN, Namespace, folders, namespaces, why_not
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
-POLICY_PAGE = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
-PAGE = (ROOT / "docs" / "deploy.md").read_text()
-SITES = ["site-0", "site-1"]
+PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 NGINX = nginx_command()
+
+# What somebody with ca.crt tries: an app of his own, a key of his own, and each way past the nodes' interface.
+ATTACK = """
+ADDRESS=${ADDRESS:-fl.hospital.example} PORT=${PORT:-9092}
+fedcof node-key stranger.key
+export FLWR_HOME=$PWD/attacker
+mkdir "$FLWR_HOME"
+cat > attacker/config.toml <<END
+[superlink.door]
+address = "$ADDRESS:$PORT"
+root-certificates = "$PWD/ca.crt"
+END
+if flwr run "$APP" door || flwr supernode register stranger.key.pub door; then exit 1; fi
+python - "$ADDRESS" "$PORT" > attacks <<END
+import http.client, ssl, sys
+calls = ("control/start-run", "runtime/acquire-task", "runtime/pull-task-input", "runtime/push-messages")
+paths = ("/", "/docs", "/openapi.json", "/v1/", "/v1/fleet", "/v1/fleet/../control/start-run")
+for method, path in [*(("POST", f"/v1/{call}") for call in calls), *(("GET", path) for path in paths)]:
+    context = ssl.create_default_context(cafile="ca.crt")
+    connection = http.client.HTTPSConnection(sys.argv[1], int(sys.argv[2]), context=context)
+    connection.request(method, path)
+    print(method, connection.getresponse().status, path)
+END
+"""
 
 
 def blocks():
@@ -39,156 +68,169 @@ def free_port():
         return str(port.getsockname()[1])
 
 
-def bash(script, folder, environment):
-    """Run a block as a person would, in one shell; what it leaves in the background goes on."""
-    folder.mkdir(exist_ok=True)
-    log = folder / "walk.log"
-    with log.open("a") as file:
-        command = ["bash", "-euo", "pipefail", "-c", script]
-        settings = {"cwd": folder, "env": environment, "stdout": file, "stderr": file}
-        # What it starts is then told from what runs this test.
-        done = subprocess.run(command, check=False, start_new_session=True, **settings)
-    assert done.returncode == 0, log.read_text()[-2000:]
+def whole_environment():
+    """What a shell starts with: nothing of the page's, and no proxy, since all is within reach."""
+    kept = {
+        key: value for key, value in os.environ.items() if key != "FLWR_HOME" and not key.lower().endswith("_proxy")
+    }
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}{os.pathsep}/usr/sbin"}
 
 
-def listens(port):
-    try:
-        socket.create_connection(("127.0.0.1", int(port)), timeout=1).close()
-    except OSError:
-        return False
-    return True
+@pytest.fixture(params=["namespaces", "loopback"])
+def federation(request, tmp_path):
+    """The hosts, and what each one's shells know."""
+    reason = why_not()
+    if request.param == "namespaces" and reason:
+        pytest.skip(reason)
+    if request.param == "loopback" and not reason:
+        pytest.skip("hosts in namespaces show the same, and more")
+    apart = request.param == "namespaces"
+    with (namespaces if apart else folders)(tmp_path / "hosts") as hosts:
+        environments = {}
+        for name, host in hosts.items():
+            own = {"SITE": name, "NODES": "3", "FEDCOF_CACHE": str(host.folder / "cache")}
+            own |= {"DATA": str(host.folder / "images.csv"), "APP": str(tmp_path / "checkout")}
+            environments[name] = whole_environment() | own
+        if not apart:
+            shared = {"ADDRESS": "127.0.0.1", "PORT": free_port(), "INNER_PORT": free_port()}
+            environments = {
+                name: environment | shared | {"NODE_PORT": free_port()}
+                for name, environment in environments.items()
+            }
+        yield hosts, environments
 
 
 @pytest.fixture
-def walk(tmp_path):
-    environment = {key: value for key, value in os.environ.items() if key != "FLWR_HOME"}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    environment |= {
-        "ADDRESS": "127.0.0.1",
-        "PORT": free_port(),
-        "INNER_PORT": free_port(),
-        "NODES": "2",
-    }
-    environment |= {"FEDCOF_CACHE": str(tmp_path / "cache"), "NO_PROXY": "127.0.0.1", "APP": str(ROOT)}
-    yield environment
-    stop_groups(tmp_path / "server" / "flower")
-    if (pid := tmp_path / "server" / "nginx.pid").exists():
-        os.kill(int(pid.read_text()), signal.SIGTERM)
-    for site in SITES:
-        # First who would start the SuperNode again.
-        kill_groups(marked("FEDCOF_CACHE", tmp_path / site / "features"))
+def checkout(tmp_path):
+    """The server's checkout, whose app would write a file on each node that ran it."""
+    folder, stolen = tmp_path / "checkout", tmp_path / "stolen"
+    shutil.move(stage_app(tmp_path / "staged"), folder)
+    shutil.copytree(ROOT / "deploy", folder / "deploy")
+    with (folder / "clients" / "client_app.py").open("a", encoding="utf-8") as file:
+        file.write(f"\nopen({str(stolen)!r}, 'w').close()\n")
+    return stolen
 
 
-def open_door(script, server, walk, sites):
-    if NGINX:
-        bash(script, server, walk | {"PATH": f"{walk['PATH']}{os.pathsep}{Path(NGINX).parent}"})
-        assert until(lambda: listens(walk["PORT"]))
-        return
-    # The nodes then call the SuperLink itself, which the page tells nobody to do.
-    for environment in sites.values():
-        environment["PORT"] = walk["INNER_PORT"]
+@pytest.fixture
+def images(tmp_path):
+    """Sixty training and eight test images of two classes."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 30), ("test", 4)):
+        for shade, name in enumerate(("benign", "malignant")):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 180, (32, 32, 3)) + 70 * shade
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02d}.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def simulated(images, tmp_path):
+    """The simulation of the same federation, which goes on meanwhile: its settings, its process and its folder."""
+    settings = {"dataset": f"folder:{images}", "num-clients": 3, "partition": "iid", "feature-cache": False}
+    words = [
+        word
+        for key, value in settings.items()
+        for word in ("-c", f"{key}={str(value).lower() if value is False else value}")
+    ]
+    output = tmp_path / "simulated"
+    command = [Path(sys.executable).parent / "fedcof", "simulate", *words, "-o", output]
+    with (tmp_path / "simulation.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    yield RunConfig.from_mapping(settings), process, output
+    process.terminate()
+    process.wait()
+
+
+def deal(images, config, sites):
+    """Copy to each site the images of a client of the simulation, in its order, with a table of them."""
+    dataset, parts = dataset_of(config), client_indices(config)
+    files = dataset.train.with_format(None).cast_column("image", datasets.Image(decode=False))
+    for site, part in zip(sites, parts, strict=True):
+        with (site.seen / "images.csv").open("w", newline="") as table:
+            rows = csv.writer(table)
+            rows.writerow(["path", "label"])
+            for index in part:
+                image = files[int(index)]
+                path = Path(image["image"]["path"]).relative_to(images)
+                (site.seen / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(images / path, site.seen / path)
+                rows.writerow([path, dataset.class_names[image["label"]]])
+
+
+def attacks_fail(site, environment):
+    """Try what somebody with ca.crt might, from a site and by its name for the server."""
+    site.bash(ATTACK, environment)
+    answers = [line.split()[:2] for line in (site.seen / "attacks").read_text().splitlines()]
+    assert [status for method, status in answers if method == "POST"] == ["403"] * 4
+    assert {status for _, status in answers} <= {"403", "301", "404"}
+
+
+def rows_of(table, server, folder):
+    # SQLite follows the path of another host to a file of this one.
+    for file in server.seen.glob("state.db*"):
+        shutil.copy(file, folder)
+    with closing(sqlite3.connect(folder / "state.db")) as database:
+        return database.execute(f"select count(*) from {table}").fetchone()[0]
+
+
+def run_at(host, script, environments):
+    host.bash(script, environments[host.name])
+
+
+def walk(hosts, environments, scratch):
+    """Run each block where it belongs, in a shell of its own, and carry the files that the page says to send."""
+    server, *sites = hosts.values()
+    inner = environments["server"].get("INNER_PORT", 9093)
+    together = ThreadPoolExecutor(len(sites))
+    for who, script in blocks():
+        if who == "server":
+            server.bash(script, environments["server"])
+            assert until(lambda: server.listens(inner))
+        elif who == "door":
+            for site in sites:
+                shutil.copy(server.seen / "secrets" / "ca.crt", site.seen)
+                # Without nginx nodes call the SuperLink itself, which the page tells nobody to do.
+                environments[site.name] |= {} if NGINX else {"PORT": str(inner)}
+            if NGINX:
+                server.bash(script, environments["server"])
+                attacks_fail(sites[0], environments[sites[0].name])
+                assert rows_of("run", server, scratch) == rows_of("node", server, scratch) == 0
+        elif who == "server, for each node":
+            for site in sites:
+                shutil.copy(site.seen / "node.key.pub", server.seen / f"{site.name}.pub")
+                server.bash(script, environments["server"] | {"PUBLIC_KEY": f"{site.name}.pub"})
+        elif who == "node":
+            list(together.map(run_at, sites, repeat(script), repeat(environments)))
+    together.shutdown()
 
 
 @pytest.mark.flower
-def test_the_page_is_true_from_top_to_bottom(walk, tmp_path):
-    generator = np.random.default_rng(0)
-    sites = {}
-    for number, site in enumerate(SITES):
-        for shade, name in enumerate(("benign", "malignant")):
-            folder = tmp_path / "images" / site / name
-            folder.mkdir(parents=True)
-            for i in range(6):
-                pixels = generator.integers(0, 120, (32, 32, 3)) + 130 * shade
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}-{i}.png")
-        sites[site] = walk | {"SITE": site, "DATA": str(tmp_path / "images" / site), "NODE_PORT": free_port()}
-    server = tmp_path / "server"
-    walk["TEST_DATA"] = str(tmp_path / "images" / SITES[0])
-    for who, script in blocks():
-        if who == "server":
-            # A new shell has not what an earlier one exported.
-            bash(f'export FLWR_HOME="$PWD/flower"\n{script}', server, walk)
-            assert until(lambda: listens(walk["INNER_PORT"]))
-        if who == "door":
-            open_door(script, server, walk, sites)
-        for site, environment in sites.items():
-            if who == "server, for each node":
-                shutil.copy(tmp_path / site / "node.key.pub", server / f"{site}.pub")
-                exported = f'export FLWR_HOME="$PWD/flower"\n{script}'
-                bash(exported, server, walk | {"PUBLIC_KEY": f"{site}.pub"})
-            if who == "node":
-                (tmp_path / site).mkdir(exist_ok=True)
-                shutil.copy(server / "secrets" / "ca.crt", tmp_path / site)
-                bash(script, tmp_path / site, environment)
-    first, again = load_results(server / "results")
+def test_the_page_is_true_from_top_to_bottom(federation, checkout, images, simulated, tmp_path):
+    hosts, environments = federation
+    config, simulation, simulated_output = simulated
+    server, *sites = hosts.values()
+    deal(images, config, sites)
+    shutil.copytree(images / "test", server.seen / "test")
+    environments["server"]["TEST_DATA"] = str(server.folder / "test")
+    # What an earlier run left is no word on this one.
+    (server.seen / "results").mkdir()
+    (server.seen / "results" / "failure.txt").write_text("stale")
+    walk(hosts, environments, tmp_path)
+    if isinstance(server, Namespace):
+        assert until(lambda: server.peers(9092) == set(SEEN.values())), server.peers(9092)
+    first, again = load_results(server.seen / "results")
     assert [(node.name, node.outcome, node.samples) for node in first.nodes] == [
-        (site, "accepted", 12) for site in SITES
+        (site.name, "accepted", 20) for site in sites
     ]
-    assert first.accuracy > 0.9
-    assert (again.config["head"], again.config["shrinkage"], again.clients) == ("lda", "ledoit-wolf", 2)
-    assert "what became of it" in (server / "results" / "report.html").read_text()
-
-
-COMMANDS = {"superlink": ["flower-superlink"], "supernode": ["fedcof", "node"]}
-
-
-def options_of(command):
-    said = subprocess.run(
-        [Path(sys.executable).parent / command[0], *command[1:], "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-    return set(re.findall(r"--[a-z][a-z-]+", said.stdout))
-
-
-@pytest.mark.parametrize("name", ["superlink", "supernode"])
-def test_units_and_images_use_options_that_there_are(name):
-    options = options_of(COMMANDS[name])
-    unit = (ROOT / "deploy" / f"{name}.service").read_text(encoding="utf-8").partition("ExecStart=")[2]
-    page = (ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8")
-    compose = yaml.safe_load(page)["services"][name]
-    file = (ROOT / "deploy" / f"Dockerfile.{name}").read_text(encoding="utf-8")
-    entry = re.search(r"ENTRYPOINT (\[.*\])", file).group(1)
-    used = [re.findall(r"--[a-z][a-z-]+", text) for text in (unit, " ".join(compose["command"]), entry)]
-    assert set(used[0]) <= options
-    assert set(used[1]) | set(used[2]) <= options
-    assert used[0]
-    assert " ".join(COMMANDS[name]) in unit
-    assert all(f'"{word}"' in entry for word in COMMANDS[name])
-    # The unit and the image start the same thing.
-    assert set(used[0]) - {"--host", "--port"} == (set(used[1]) | set(used[2])) - {"--host", "--port"}
-    assert (ROOT / "deploy" / compose["build"]["context"] / compose["build"]["dockerfile"]).resolve().is_file()
-
-
-def test_nobody_but_the_door_is_reached_from_outside():
-    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))["services"]
-    assert "--host=127.0.0.1" in services["superlink"]["command"]
-    assert services["door"]["network_mode"] == "service:superlink"
-    assert "--host 127.0.0.1" in (ROOT / "deploy" / "superlink.service").read_text(encoding="utf-8")
-
-
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
-@pytest.mark.parametrize("name", ["superlink", "supernode", "door"])
-def test_systemd_takes_the_units(name, tmp_path):
-    unit = (ROOT / "deploy" / f"{name}.service").read_text(encoding="utf-8")
-    unit = re.sub(r"ExecStart=\S+", "ExecStart=/bin/true", unit)
-    (tmp_path / f"{name}.service").write_text(unit)
-    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / f"{name}.service")]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    complaints = [line for line in done.stderr.splitlines() if f"{name}.service" in line]
-    assert not complaints
-
-
-def test_the_page_on_policies_names_every_key():
-    rows = [line for line in POLICY_PAGE.splitlines() if line.startswith("| `")]
-    named = {key for row in rows for key in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
-    assert named == {*POLICY_KEYS, "name", "data", "state", "weights"}
-
-
-def test_containers_start_from_nothing_but_the_app():
-    for name in ("superlink", "supernode"):
-        lines = (ROOT / "deploy" / f"Dockerfile.{name}").read_text().splitlines()
-        assert next(line.split()[0] for line in lines if line and not line.startswith("#")) == "FROM"
-        assert "USER fedcof" in lines
-    assert {"tests", "docs", "runs", ".git"} <= set((ROOT / ".dockerignore").read_text().split())
+    assert simulation.wait() == 0, (tmp_path / "simulation.log").read_text()[-2000:]
+    (expected,) = load_results(simulated_output)
+    heads = [
+        LinearClassifier.load(path / "head.safetensors") for path in (simulated_output, server.seen / "results")
+    ]
+    assert torch.equal(heads[0].weight, heads[1].weight)
+    assert first.accuracy == expected.accuracy
+    assert (again.config["head"], again.config["shrinkage"], again.clients) == ("lda", "ledoit-wolf", 3)
+    assert "what became of it" in (server.seen / "results" / "report.html").read_text()
+    assert not checkout.exists()

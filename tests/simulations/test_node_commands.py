@@ -1,5 +1,6 @@
 """The commands for nodes and servers: what is checked, and a SuperNode that is watched from outside."""
 
+import os
 import socket
 import ssl
 import subprocess
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from fedcof.errors import UserError
-from simulations import node_checks, node_supervision
+from simulations import node_checks, node_commands, node_supervision
 from simulations.credentials import write_certificates, write_node_key
 from simulations.node_checks import check_node, check_server
 from simulations.node_commands import node_config_of
@@ -185,6 +186,27 @@ def test_values_of_a_node_config_are_quoted_for_flower(tmp_path):
     assert command[command.index("--node-config") + 1] == 'name="the \\"x\\" \\\\ y"'
     with pytest.raises(UserError, match="more than one line"):
         NodeSettings("a:1", tmp_path, tmp_path, {"name": "a\nb"}).command()
+
+
+def test_a_node_is_watched_without_what_only_its_answers_need(tmp_path, monkeypatch):
+    settings = NodeSettings("a:1", tmp_path / "ca", tmp_path / "key", {"name": "é", "x": "1"}, tmp_path, 9)
+    assert NodeSettings.from_json(settings.to_json()) == settings
+    imported = "import sys, simulations.node_supervision; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", imported], text=True) == "False\n"
+    (tmp_path / "ca").touch()
+    (tmp_path / "key").touch()
+    became = []
+    monkeypatch.setattr(os, "execv", lambda *command: became.append(command))
+    node_commands.run(
+        "a:1", tmp_path / "ca", tmp_path / "key", ["name=s", f"data={tmp_path}", f"state={tmp_path}"], 9
+    )
+    ((program, words),) = became
+    assert (program, words[1:4]) == (sys.executable, ["-P", "-m", "simulations.node_supervision"])
+    config = {"name": "s", "data": str(tmp_path), "state": str(tmp_path)}
+    home = tmp_path / "s" / "flower"
+    assert NodeSettings.from_json(words[4]) == NodeSettings(
+        "a:1", tmp_path / "ca", tmp_path / "key", config, home, 9
+    )
 
 
 CONNECTING = """

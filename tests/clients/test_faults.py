@@ -77,7 +77,7 @@ def test_an_introduction_that_fails_tells_no_path(context, monkeypatch, caplog):
     def fails(*_):
         raise OSError(errno.ENOSPC, "No space left on device", SECRET)
 
-    monkeypatch.setattr(hosting, "data_state_of", fails)
+    monkeypatch.setattr(hosting, "own_data_state", fails)
     reply = introduce(Message(RecordDict(), 1, "query.introduction"), context())
     assert reply.has_error()
     assert "/" not in reply.error.reason

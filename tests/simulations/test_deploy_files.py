@@ -114,7 +114,7 @@ def test_systemd_takes_the_units(name, tmp_path):
 def test_the_page_on_policies_names_every_key():
     rows = [line for line in POLICY_PAGE.splitlines() if line.startswith("| `")]
     named = {key for row in rows for key in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
-    assert named == {*POLICY_KEYS, "name", "data", "state", "weights"}
+    assert named == {*POLICY_KEYS, "name", "data", "encoder", "state", "weights"}
 
 
 def test_containers_start_from_nothing_but_the_app():

@@ -18,7 +18,7 @@ from clients.first_look import arrays_record, question_of, record_of
 from clients.hosting import answer, introduce
 from clients.policy import NodePolicy
 from clients.samples import Held, OwnSamples, held_here, images_here, with_own_samples
-from clients.training import Inputs, LocalTraining, train
+from clients.training import Inputs, LocalTraining, step_of_head, train
 from clients.upload import samples_told, upload_of
 from fedcof import UserError
 from fedcof.data.problem import backbone_of, problem_of
@@ -150,12 +150,13 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
         Answers(policy).count(config)
     network = _network(config).load_arrays({name: a.numpy() for name, a in content.array_records[ARRAYS].items()})
     inputs, labels = _training_samples(config, client, context)
+    rate = step_of_head(config.training, network, inputs, len(labels))
     device = chosen_device(AUTO)
     loss = train(
         network,
         inputs,
         labels,
-        LocalTraining.of(config.training, config.embedding.batch_size, training_round),
+        LocalTraining.of(config.training, config.embedding.batch_size, training_round, rate),
         torch.Generator().manual_seed(seed),
         device,
         chosen_precision(AUTO, device),

@@ -19,6 +19,9 @@ from fedcof.run.training import ADAMW, COSINE, TrainingSection
 
 logger = getLogger(__name__)
 
+# From so many samples the mean squared length of a client's features is known to a few per cent.
+SAMPLES_LOOKED_AT = 32
+
 Inputs = Callable[[Tensor], Tensor]
 
 
@@ -52,7 +55,7 @@ class LocalTraining:
     proximal_mu: float = 0.0
 
     @staticmethod
-    def of(section: TrainingSection, batch_size: int, training_round: int) -> LocalTraining:
+    def of(section: TrainingSection, batch_size: int, training_round: int, learning_rate: float) -> LocalTraining:
         """Take the settings of a run.
 
         Parameters
@@ -63,6 +66,8 @@ class LocalTraining:
             Samples of a step.
         training_round : int
             Number of the round, from 1, for the schedule of the learning rates.
+        learning_rate : float
+            Step size of the head before that schedule.
 
         Returns
         -------
@@ -74,7 +79,7 @@ class LocalTraining:
             factor = (1 + math.cos(math.pi * (training_round - 1) / section.rounds)) / 2
         return LocalTraining(
             optimizer=section.optimizer,
-            learning_rate=section.learning_rate * factor,
+            learning_rate=learning_rate * factor,
             backbone_learning_rate=section.backbone_learning_rate * factor,
             weight_decay=section.weight_decay,
             epochs=section.local_epochs,
@@ -82,6 +87,34 @@ class LocalTraining:
             gradient_clip=section.gradient_clip,
             proximal_mu=section.proximal_mu,
         )
+
+
+def step_of_head(section: TrainingSection, network: Network, inputs: Inputs, num_samples: int) -> float:
+    """Give the step size of the head, where nobody has said it, by the features of some of one's own samples.
+
+    Parameters
+    ----------
+    section : TrainingSection
+        The run's.
+    network : Network
+        Its backbone makes the features; it is put into evaluation mode.
+    inputs : callable
+        Gives the network's inputs of sample numbers (b,) int64.
+    num_samples : int
+        Number of samples n.
+
+    Returns
+    -------
+    float
+        See :meth:`TrainingSection.step_of_head`.
+    """
+    if section.learning_rate or not num_samples:
+        return section.learning_rate
+    numbers = torch.linspace(0, num_samples - 1, min(num_samples, SAMPLES_LOOKED_AT)).long()
+    with torch.no_grad():
+        features = network.eval().backbone(inputs(numbers))
+    length = float(features.double().square().sum(dim=1).mean())
+    return section.step_of_head(length, network.head.out_features, network.head.in_features)
 
 
 def train(

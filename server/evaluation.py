@@ -1,7 +1,8 @@
-"""Evaluation on the server's test split: which samples are right, their share, and that of each class."""
+"""Evaluation on the server's test split: the features that a classifier sees there, and what it makes of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -10,8 +11,13 @@ from torch import Tensor
 from fedcof.data.problem import backbone_of, dataset_of, labels_of, split_features
 from fedcof.embedding.transform import transformed
 from fedcof.heads.classifier import Classifier
+from fedcof.heads.temperature import softmax_scale
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
+from server.quality import Predictions
+
+# Scores of so many samples are held at once.
+SAMPLES_PER_BLOCK = 4096
 
 
 def rightly_classified(classifier: Classifier, config: RunConfig, network: Network | None = None) -> Tensor:
@@ -32,16 +38,38 @@ def rightly_classified(classifier: Classifier, config: RunConfig, network: Netwo
         One mark a sample.
     """
     labels = torch.tensor(labels_of(config, "test"))
-    if network is None or not config.training.fine_tunes:
-        features = torch.tensor(split_features(config, "test").features[:])
-    else:
-        from fedcof.embedding.features import extract_features
+    return classifier.predict(_test_features(config, network)) == labels
 
-        module = network.eval().backbone
-        backbone = replace(backbone_of(config), module=module)
-        with torch.no_grad():
-            features = extract_features(backbone, dataset_of(config).test, config.embedding.batch_size)
-    return classifier.predict(transformed(features, config.embedding.feature_transform)) == labels
+
+def predictions_of(
+    classifier: Classifier,
+    config: RunConfig,
+    network: Network | None = None,
+    class_means: Tensor | None = None,
+) -> Predictions:
+    """Predict the test samples.
+
+    Parameters
+    ----------
+    classifier, config, network
+        See :func:`rightly_classified`.
+    class_means : Tensor of shape (C, d), floating point, optional
+        Of a closed-form head, whose scores become logits by them alone (:mod:`fedcof.heads.temperature`); without,
+        scores are logits, as those of a head that was trained.
+
+    Returns
+    -------
+    Predictions
+        With the probability of each.
+    """
+    labels = torch.tensor(labels_of(config, "test"))
+    scale = 1.0 if class_means is None else softmax_scale(classifier, class_means)
+    predicted, confidence = [labels[:0]], [torch.zeros(0)]
+    for features in _blocks(_test_features(config, network)):
+        scores = classifier.scores(features)
+        predicted.append(scores.argmax(dim=1))
+        confidence.append((scores * scale).softmax(dim=1).amax(dim=1))
+    return Predictions(labels, torch.cat(predicted), torch.cat(confidence), classifier.num_classes)
 
 
 def share(right: Tensor) -> float:
@@ -49,23 +77,19 @@ def share(right: Tensor) -> float:
     return float(right.double().mean())
 
 
-def accuracy_by_class(right: Tensor, labels: Tensor, num_classes: int) -> list[float | None]:
-    """Give the accuracy on each class.
+def _blocks(features: Tensor) -> Iterator[Tensor]:
+    if len(features):
+        yield from torch.split(features, SAMPLES_PER_BLOCK)
 
-    Parameters
-    ----------
-    right : Tensor of shape (n,), bool
-        Which samples are classified rightly.
-    labels : Tensor of shape (n,), int64
-        Their classes.
-    num_classes : int
-        Number of classes C.
 
-    Returns
-    -------
-    list of float or None
-        From 0 to 1; None for a class without a sample.
-    """
-    samples = torch.bincount(labels, minlength=num_classes).tolist()
-    hits = torch.bincount(labels[right], minlength=num_classes).tolist()
-    return [hit / count if count else None for hit, count in zip(hits, samples, strict=True)]
+def _test_features(config: RunConfig, network: Network | None) -> Tensor:
+    if network is None or not config.training.fine_tunes:
+        features = torch.tensor(split_features(config, "test").features[:])
+        return transformed(features, config.embedding.feature_transform)
+    from fedcof.embedding.features import extract_features
+
+    module = network.eval().backbone
+    backbone = replace(backbone_of(config), module=module)
+    with torch.no_grad():
+        features = extract_features(backbone, dataset_of(config).test, config.embedding.batch_size)
+    return transformed(features, config.embedding.feature_transform)

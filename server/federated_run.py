@@ -39,6 +39,7 @@ from server.intake import NodeRules
 from server.metrics import ACCURACY
 from server.one_shot import OneShotStrategy
 from server.records import network_to_arrays
+from server.step_size import with_step_of_head
 from server.upload_store import UploadStore
 
 BEST_FOLDER_NAME = "best"
@@ -101,6 +102,7 @@ class FederatedRun:
         self._present = torch.ones(self._problem.num_classes, dtype=torch.bool)
         self._strategy: OneShotStrategy | None = None
         self._continuation: Continuation | None = None
+        self._squared_length = 0.0
         self._started = time.perf_counter()
 
     def execute(self) -> Classifier:
@@ -134,6 +136,12 @@ class FederatedRun:
         """The first of the rounds of training with the highest known accuracy; None without any."""
         known = [r for r in self.rounds if r.phase == TRAIN and r.accuracy is not None]
         return max(known, key=lambda r: r.accuracy or 0.0, default=None)
+
+    def class_means(self) -> Tensor | None:
+        """Average the uploads' class means (C, d), where the last classifier is the closed form of them."""
+        if self.network is not None or self._strategy is None:
+            return None
+        return self._strategy.aggregator.class_means()
 
     def diagnosis(self) -> CovarianceDiagnostic | None:
         """Put the covariance beside the oracle's, where that was asked for and the uploads are at hand."""
@@ -184,9 +192,11 @@ class FederatedRun:
             self._continuation.start(self._federation, start, rounds, **self._common_arguments())
 
     def _common_arguments(self) -> dict[str, Any]:
+        told = ConfigRecord({**self.config.for_message()})
+        sizes = self._problem.num_classes, self._problem.feature_dim
         return {
             "timeout": self.config.execution.reply_timeout,
-            "train_config": ConfigRecord({**self.config.for_message()}),
+            "train_config": with_step_of_head(told, self._squared_length, *sizes),
             "evaluate_config": ConfigRecord({**self.config.for_message()}),
             "evaluate_fn": self._after_round,
         }
@@ -231,6 +241,7 @@ class FederatedRun:
         self.clients, self.rejected = strategy.num_accepted, strategy.rejected
         self.expected_uplink_bytes = strategy.expected_uplink_bytes
         self.shrinkage = shrinkage_used(strategy.aggregator)
+        self._squared_length = strategy.squared_length()
         self.nodes = strategy.intake.results() if strategy.intake else []
         accuracy = self._accuracy(strategy.solved(), strategy.client_metrics)
         number = len(self.rounds) + 1
@@ -300,6 +311,7 @@ class FederatedRun:
             "nodes": [asdict(node) for node in self.nodes],
             "expected_uplink_bytes": self.expected_uplink_bytes,
             "shrinkage": self.shrinkage,
+            "squared_length": self._squared_length,
             "seconds": self.seconds + time.perf_counter() - self._started,
         }
         checkpoint = Checkpoint(
@@ -322,6 +334,7 @@ class FederatedRun:
         self.rejected = {int(client): reason for client, reason in course["rejected"].items()}
         self.clients, self.expected_uplink_bytes = course["clients"], course["expected_uplink_bytes"]
         self.seconds, self.shrinkage = course["seconds"], course.get("shrinkage")
+        self._squared_length = course.get("squared_length", 0.0)
         self.nodes = [NodeResult(**node) for node in course["nodes"]]
         logger.info("Going on after round %d of training.", checkpoint.rounds_done)
 

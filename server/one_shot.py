@@ -27,6 +27,7 @@ from fedcof.methods.section import MethodSection
 from fedcof.privacy.mechanism import Privacy
 from fedcof.run.protocol import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
 from fedcof.statistics.base import Statistics
+from fedcof.statistics.squared_length import SquaredLength
 from fedcof.statistics.validation import MOST_SAMPLES
 from fedcof.wire.arrays import num_bytes
 from fedcof.wire.codec import Sent
@@ -35,6 +36,7 @@ from server.intake import Intake, NodeRules
 from server.metrics import ACCURACY, metrics_of
 from server.reasons import bounded
 from server.records import classifier_to_arrays, network_to_arrays, sent_in
+from server.step_size import with_step_of_head
 
 logger = getLogger("flwr")
 
@@ -147,6 +149,7 @@ class OneShotStrategy(Strategy):
         self._chain = _receiving_chain(
             method, num_classes, feature_dim, privacy, subtract_noise, rules.most_rows if rules else None
         )
+        self._lengths = SquaredLength(num_classes)
         self._to_ask: list[int] | None = None
         self._asked_now = 0
         self._rounds_asked = 0
@@ -276,7 +279,9 @@ class OneShotStrategy(Strategy):
 
         start = network_to_arrays(self.starting_network())
         rounds = num_rounds - collecting
-        training = self.then.start(grid, start, rounds, timeout, train_config, evaluate_config, evaluate_later)
+        sizes = self.aggregator.num_classes, self.aggregator.feature_dim
+        told = with_step_of_head(train_config, self.squared_length(), *sizes)
+        training = self.then.start(grid, start, rounds, timeout, told, evaluate_config, evaluate_later)
         return _joined(result, training, collecting)
 
     def starting_network(self) -> Network:
@@ -296,6 +301,10 @@ class OneShotStrategy(Strategy):
         classifier = softmax_start(solved, self.aggregator.class_means())
         network = Network(classifier.num_classes, classifier.feature_dim, self.backbone)
         return network.set_head(classifier)
+
+    def squared_length(self) -> float:
+        """Estimate the mean squared length of the feature vectors from the uploads, where training follows."""
+        return self._lengths.mean(self.aggregator.class_means()) if self.then is not None else 0.0
 
     def solved(self) -> Classifier:
         """Give the classifier of a strategy that has run.
@@ -333,6 +342,8 @@ class OneShotStrategy(Strategy):
 
     def _add(self, client: int, upload: Statistics, sent: Sent) -> None:
         self.aggregator.add(upload, client)
+        if self.then is not None:
+            self._lengths.add(upload)
         self.num_accepted += 1
         self.expected_uplink_bytes += num_bytes(sent.arrays)
 

@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedcof import UserError
-from fedcof.data.problem import fingerprint_of, labels_of, problem_of
+from fedcof.data.problem import fingerprint_of, problem_of
 from fedcof.keys import unknown_key
 from fedcof.methods.base import shrinkage_used
 from fedcof.run.config import RunConfig
 from fedcof.run.results import HEAD_FILE_NAME, NodeResult, RunResult
 from fedcof.run.training import NO_TRAINING
-from server.evaluation import rightly_classified, share
+from server.evaluation import predictions_of
 from server.federated_run import strategy_of
 from server.intake import KEPT
-from server.run import result_of
+from server.run import result_of, write_confusion
 from server.upload_store import UploadStore, kept_configs
 
 
@@ -71,10 +71,10 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
     classifier = solved.named(problem_of(config).class_names)
     (folder / target).mkdir(parents=True, exist_ok=True)
     classifier.save(folder / target / HEAD_FILE_NAME)
-    right = rightly_classified(classifier, config)
+    predictions = predictions_of(classifier, config, class_means=strategy.aggregator.class_means())
+    write_confusion(folder / target, predictions)
     return replace(
-        result_of(config, right),
-        accuracy=share(right) if len(labels_of(config, "test")) else None,
+        result_of(config, predictions),
         clients=len(nodes),
         seconds=seconds,
         shrinkage=shrinkage_used(strategy.aggregator),

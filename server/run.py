@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedcof.data.partitioning import describe_partition
 from fedcof.data.problem import labels_of, problem_of, split_features
@@ -19,11 +18,13 @@ from fedcof.files import whole_file, write_whole
 from fedcof.methods.base import shrinkage_used
 from fedcof.methods.method import PooledMethod
 from fedcof.run.config import RunConfig
+from fedcof.run.confusion import Confusion
 from fedcof.run.ledger import Ledger
 from fedcof.run.results import HEAD_FILE_NAME, RunResult
-from server.evaluation import accuracy_by_class, rightly_classified, share
+from server.evaluation import predictions_of
 from server.federated_run import FederatedRun, Watcher
 from server.federation import Federation
+from server.quality import Predictions
 
 LEDGER_FILE_NAME = "ledger.csv"
 FEDERATION_FILE_NAME = "federation.npz"
@@ -72,11 +73,13 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
     classifier = run.execute()
     run.save_networks(folder)
     _write_files(folder, run.ledger, config)
-    right = rightly_classified(classifier, config, run.network)
+    predictions = predictions_of(classifier, config, run.network, run.class_means())
+    write_confusion(folder, predictions)
     best = run.best
+    result = result_of(config, predictions)
     return replace(
-        result_of(config, right),
-        accuracy=share(right) if len(right) else run.rounds[-1].accuracy,
+        result,
+        accuracy=run.rounds[-1].accuracy if result.accuracy is None else result.accuracy,
         uplink_bytes=run.ledger.uplink_bytes,
         downlink_bytes=run.ledger.downlink_bytes,
         clients=run.clients,
@@ -108,19 +111,20 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     classifier = solved.named(problem.class_names)
     _write_files(folder, Ledger(), config)
     classifier.save(folder / HEAD_FILE_NAME)
-    right = rightly_classified(classifier, config)
-    return replace(result_of(config, right), seconds=seconds, shrinkage=shrinkage_used(aggregator))
+    predictions = predictions_of(classifier, config, class_means=aggregator.class_means())
+    write_confusion(folder, predictions)
+    return replace(result_of(config, predictions), seconds=seconds, shrinkage=shrinkage_used(aggregator))
 
 
-def result_of(config: RunConfig, right: Tensor) -> RunResult:
+def result_of(config: RunConfig, predictions: Predictions) -> RunResult:
     """Begin the result of a run with what a classifier is worth.
 
     Parameters
     ----------
     config : RunConfig
         The run.
-    right : Tensor of shape (n,), bool
-        Which test samples it gets right.
+    predictions : Predictions
+        What it makes of the test split.
 
     Returns
     -------
@@ -128,14 +132,13 @@ def result_of(config: RunConfig, right: Tensor) -> RunResult:
         Without clients and bytes.
     """
     problem = problem_of(config)
-    labels = torch.tensor(labels_of(config, "test"))
     left_out: dict[str, dict[str, int]] = {}
     for split, label, count in problem.left_out:
         left_out.setdefault(split, {})[label] = count
     return RunResult(
         method=config.method.name,
         seed=config.data.seed,
-        accuracy=share(right) if len(right) else None,
+        accuracy=predictions.accuracy,
         uplink_bytes=0,
         downlink_bytes=0,
         clients=0,
@@ -143,9 +146,19 @@ def result_of(config: RunConfig, right: Tensor) -> RunResult:
         seconds=0.0,
         config=config.to_mapping(),
         class_names=list(problem.class_names),
-        class_accuracy=accuracy_by_class(right, labels, problem.num_classes),
+        class_accuracy=predictions.accuracy_by_class(),
         left_out=left_out,
+        balanced_accuracy=predictions.balanced_accuracy(),
+        macro_f1=predictions.macro_f1(),
+        calibration_error=predictions.calibration_error(),
     )
+
+
+def write_confusion(folder: Path, predictions: Predictions) -> None:
+    """Write which classes were taken for which beside the classifier, where there are test samples."""
+    if len(predictions.labels):
+        labels, predicted = predictions.labels.numpy(), predictions.predicted.numpy()
+        Confusion.of(labels, predicted, predictions.num_classes).save(folder)
 
 
 def _write_files(folder: Path, ledger: Ledger, config: RunConfig) -> None:

@@ -12,12 +12,25 @@ digits; FedNCM, FedCOF with ridge and LDA, Fed3R) puts it between 6.3 and 10, mo
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from fedcof.heads.linear import LinearClassifier
 
 START_MARGIN = 7.5
+
+
+class Scoring(Protocol):
+    """What scores feature vectors, by whatever formula."""
+
+    @property
+    def present(self) -> Tensor:
+        """Which classes somebody has: shape (C,), bool."""
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Score every class: (n, d) to (n, C), minus infinity for a class that nobody has."""
 
 
 def softmax_start(classifier: LinearClassifier, class_means: Tensor) -> LinearClassifier:
@@ -41,11 +54,7 @@ def softmax_start(classifier: LinearClassifier, class_means: Tensor) -> LinearCl
         return classifier
     weight, bias = classifier.weight[present].double(), classifier.bias[present].double()
     logits = torch.addmm(bias, class_means[present].double(), weight.T)
-    own = logits.diagonal()
-    others = (logits.sum(dim=1) - own) / (len(own) - 1)
-    margin = float((own - others).mean())
-    # A head that does not tell the class means apart is taken as it is.
-    scale = START_MARGIN / margin if margin > 0 else 1.0
+    scale = _scale_of(logits)
     lowest = float(logits.min()) * scale - START_MARGIN
     return LinearClassifier(
         weight=classifier.weight * scale,
@@ -53,3 +62,33 @@ def softmax_start(classifier: LinearClassifier, class_means: Tensor) -> LinearCl
         present=present,
         class_names=classifier.class_names,
     )
+
+
+def softmax_scale(classifier: Scoring, class_means: Tensor) -> float:
+    """Give the number that makes a classifier's scores logits, whatever they are computed by.
+
+    Parameters
+    ----------
+    classifier : Scoring
+        A closed-form head of C classes.
+    class_means : Tensor of shape (C, d), floating point
+        Mean feature vector of each class; those of classes that nobody has are not looked at.
+
+    Returns
+    -------
+    float
+        Above 0; 1 for fewer than two classes.
+    """
+    present = classifier.present
+    if int(present.sum()) < 2:
+        return 1.0
+    return _scale_of(classifier.scores(class_means[present].float())[:, present].double())
+
+
+def _scale_of(logits: Tensor) -> float:
+    """Give the scale of the scores (C, C) of class means."""
+    own = logits.diagonal()
+    others = (logits.sum(dim=1) - own) / (len(own) - 1)
+    margin = float((own - others).mean())
+    # A head that does not tell the class means apart is taken as it is.
+    return START_MARGIN / margin if margin > 0 else 1.0

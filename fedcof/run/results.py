@@ -126,6 +126,11 @@ class RunResult:
         Amount of shrinkage that was used, as it was given or chosen; None where there is none, or it was not kept.
     left_out : dict
         Bad images that were left out: for each split that has any, their number by class.
+    balanced_accuracy, macro_f1 : float or None
+        Accuracy on a class and F1 score of a class on the server's test split, from 0 to 1, as means over classes;
+        None without one, and for runs of earlier versions.
+    calibration_error : float or None
+        Expected calibration error there, from 0 to 1.
     format : int
         Version of these fields.
     """
@@ -151,6 +156,9 @@ class RunResult:
     covariance: CovarianceDiagnostic | None = None
     shrinkage: float | None = None
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
+    calibration_error: float | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:

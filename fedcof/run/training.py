@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedcof.errors import UserError
+from fedcof.heads.step_size import gradient_step, sign_step
 from fedcof.keys import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SHARE, Acts, Beside, Changes, Section, key
 
 NO_TRAINING, LINEAR_PROBE, FINE_TUNE = CONTINUATIONS = ["none", "linear-probe", "fine-tune"]
 FEDAVG, FEDAVGM, FEDADAM, FEDYOGI, FEDPROX = STRATEGIES = ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedprox"]
 SGD, ADAMW = OPTIMIZERS = ["sgd", "adamw"]
 CONSTANT, COSINE = SCHEDULES = ["constant", "cosine"]
+
+# The most by which a step of adamw may move a score, in nats.
+NATS_OF_A_STEP = 0.3
 
 _BOTH = Acts.CLIENT | Acts.SERVER
 _CONTINUABLE = Beside("clients hold the samples", lambda run: run.method.chosen.may_train)
@@ -81,7 +85,12 @@ class TrainingSection(Section):
         SGD, "The clients' optimizer.", Acts.CLIENT, Changes.RESULT, choices=lambda: OPTIMIZERS, beside=_TRAINED
     )
     learning_rate: float = key(
-        0.05, "Step size of the head.", _BOTH, Changes.RESULT, numbers=ABOVE_0, beside=_TRAINED
+        0.0,
+        "Step size of the head; 0 for one that follows from the features' mean squared length.",
+        _BOTH,
+        Changes.RESULT,
+        numbers=AT_LEAST_0,
+        beside=_TRAINED,
     )
     backbone_learning_rate: float = key(
         0.001, "Step size of the backbone.", Acts.CLIENT, Changes.RESULT, numbers=ABOVE_0, beside=_TUNED
@@ -131,6 +140,27 @@ class TrainingSection(Section):
     def fine_tunes(self) -> bool:
         """Whether the backbone trains too."""
         return self.kind == FINE_TUNE
+
+    def step_of_head(self, squared_length: float, num_classes: int, feature_dim: int) -> float:
+        """Give the clients' step size of the head.
+
+        Parameters
+        ----------
+        squared_length : float
+            Mean squared length of the feature vectors.
+        num_classes, feature_dim : int
+            Number of classes C and dimension d.
+
+        Returns
+        -------
+        float
+            As the key says, or what follows (:mod:`fedcof.heads.step_size`).
+        """
+        if self.learning_rate:
+            return self.learning_rate
+        if self.optimizer == ADAMW:
+            return sign_step(squared_length, feature_dim, NATS_OF_A_STEP)
+        return gradient_step(squared_length, num_classes)
 
     def check_together(self) -> None:
         """Check that fedprox has its weight, and nobody else; raises UserError."""

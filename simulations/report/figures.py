@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from fedcof.files import write_whole
 from fedcof.run.results import RunResult, is_within
 from simulations.report.class_labels import class_labels, names_behind
+from simulations.report.confused_classes import confused_classes
 from simulations.report.figure_style import MOST_NAMED_CLASSES, Styles, drawn_quietly, styles_of
 from simulations.report.machine_paths import without_folders
 from simulations.report.methods_and_keys import dealing_keys
 from simulations.report.plot_accuracy import accuracy_against_bytes, accuracy_over_rounds
 from simulations.report.plot_classes import class_accuracy, named_classes
+from simulations.report.plot_confusion import confusion
 from simulations.report.plot_data import federation, spectra
 from simulations.report.seed_averages import (
     SeedAverage,
@@ -61,6 +63,7 @@ def figures_of(
         "rounds": _rounds(averages, styles),
         "spectra": _spectra(averages),
         "class_accuracy": _classes(results, averages, styles),
+        "confusion": _confusion(averages, folder),
         "federation": _federation(results, keys, folder),
     }
     return {name: figure for name, figure in found.items() if figure}
@@ -127,6 +130,20 @@ def _classes(results: Sequence[RunResult], averages: Sequence[SeedAverage], styl
     labels = class_labels(names)
     caption += names_behind(labels, names, named_classes(best, names))
     return class_accuracy(best, labels, styles), caption
+
+
+def _confusion(averages: Sequence[SeedAverage], folder: Path) -> Captioned | None:
+    found = confused_classes(averages, folder)
+    if found is None:
+        return None
+    labels = class_labels(found.class_names)
+    caption = f"Which classes were taken for which by the most accurate setting ({found.average.label}), "
+    caption += f"in per cent of each class's test samples{found.over_seeds}"
+    few = len(labels) <= MOST_NAMED_CLASSES
+    caption += "." if few else f"; {len(labels)} classes, in the order of their numbers"
+    return confusion(found.matrix, labels), caption + names_behind(
+        labels, found.class_names, range(len(labels)) if few else ()
+    )
 
 
 def _federation(results: Sequence[RunResult], varying: Sequence[str], folder: Path) -> Captioned | None:

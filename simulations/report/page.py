@@ -12,6 +12,7 @@ from fedcof.embedding.section import EmbeddingSection
 from fedcof.printable import printable
 from fedcof.run.results import NodeResult, RunResult
 from simulations.report.commands_of_runs import command_of, compare_command, values_by_key
+from simulations.report.confused_classes import ConfusedClasses
 from simulations.report.failed_runs import FailedSetting
 from simulations.report.learning_curves import Reached, how_soon
 from simulations.report.machine_paths import (
@@ -41,6 +42,7 @@ def page_of(
     keys: Sequence[str],
     pictures: Pictures,
     failed: Sequence[FailedSetting] = (),
+    confused: ConfusedClasses | None = None,
 ) -> str:
     """Write the page.
 
@@ -56,6 +58,8 @@ def page_of(
         Address and caption of each picture.
     failed : sequence of FailedSetting
         Runs of the folder that could not be made.
+    confused : ConfusedClasses, optional
+        Which classes were taken for which.
 
     Returns
     -------
@@ -78,6 +82,8 @@ def page_of(
             reading=reading(averages),
             starts=_starts(averages),
             diagnosed=[(a.values_label or a.method, a.diagnostic, a.accuracy) for a in averages if a.diagnostic],
+            measured=[a for a in averages if a.average_if_known("macro_f1") is not None],
+            confused=confused and confused.pairs(),
             rejected=_rejections(averages),
             nodes=_nodes(averages),
             num_runs=len(results),

@@ -74,6 +74,10 @@ class SeedAverage:
         """Mean amount of shrinkage that was used; None where any run has not kept it."""
         return _mean_if_known([run.shrinkage for run in self.runs])
 
+    def average_if_known(self, field: str) -> float | None:
+        """Average a number that not every run has, named as in :meth:`average_of`; None where any run has none."""
+        return _mean_if_known([getattr(run, field) for run in self.runs])
+
     def average_of(self, field: str) -> float:
         """Average a number over the seeds.
 

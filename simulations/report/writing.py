@@ -14,6 +14,7 @@ from fedcof.printable import printable
 from fedcof.run.failures import load_failures
 from fedcof.run.results import RunResult, load_results
 from simulations.report.commands_of_runs import values_by_key
+from simulations.report.confused_classes import confused_classes
 from simulations.report.failed_runs import failed_settings
 from simulations.report.figures import figures_of, save_figure
 from simulations.report.fonts import fonts_for
@@ -26,6 +27,7 @@ CSV_FILE_NAME = "comparison.csv"
 PAGE_FILE_NAME = "report.html"
 
 _COUNTS = ["uplink_bytes", "expected_uplink_bytes", "downlink_bytes", "clients", "clients_rejected", "seconds"]
+_QUALITIES = ["balanced_accuracy", "macro_f1", "calibration_error"]
 
 
 def write_report(folder: Path) -> Path:
@@ -62,7 +64,8 @@ def write_report(folder: Path) -> Path:
             for name, (figure, caption) in figures_of(results, averages, keys, folder).items()
         }
     failed_here = failed_settings(failures, results)
-    write_whole(folder / PAGE_FILE_NAME, page_of(results, averages, keys, pictures, failed_here))
+    confused = confused_classes(averages, folder)
+    write_whole(folder / PAGE_FILE_NAME, page_of(results, averages, keys, pictures, failed_here, confused))
     return folder / PAGE_FILE_NAME
 
 
@@ -78,18 +81,20 @@ def comparison_csv(averages: Sequence[SeedAverage]) -> str:
     -------
     str
         Accuracy from 0 to 1 (empty where nobody knows it) with its sample standard deviation over seeds (empty for
-        one seed), bytes, seconds, and the amount of shrinkage that was used (empty where it was not kept).
+        one seed), bytes, seconds, the amount of shrinkage that was used (empty where it was not kept), balanced
+        accuracy, macro-F1 and expected calibration error (empty where they are unknown).
     """
     keys = keys_in(averages)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     headings = ["method", *keys, "seeds", "accuracy", "accuracy_deviation", *_COUNTS, "shrinkage_used"]
-    writer.writerow(map(_cell, headings))
+    writer.writerow(map(_cell, [*headings, *_QUALITIES]))
     for average in averages:
         values = [average.values.get(key) for key in keys]
         accuracies = [average.accuracy, average.accuracy_deviation]
         counts = [_whole(average.average_of(name)) for name in _COUNTS]
-        row = [average.method, *values, len(average.runs), *accuracies, *counts, average.shrinkage]
+        qualities = [average.average_if_known(name) for name in _QUALITIES]
+        row = [average.method, *values, len(average.runs), *accuracies, *counts, average.shrinkage, *qualities]
         writer.writerow(map(_cell, row))
     return text.getvalue()
 

@@ -138,8 +138,8 @@ def test_head_and_backbone_have_step_sizes_of_their_own():
 
 def test_the_schedule_falls_over_the_rounds():
     config = RunConfig(continue_="linear-probe", continue_rounds=4, learning_rate_schedule="cosine")
-    rates = [LocalTraining.of(config.training, 64, number).learning_rate for number in (1, 2, 3, 4)]
+    rates = [LocalTraining.of(config.training, 64, number, 0.05).learning_rate for number in (1, 2, 3, 4)]
     assert rates == pytest.approx([0.05 * (1 + np.cos(np.pi * k / 4)) / 2 for k in range(4)])
     constant = RunConfig(continue_="linear-probe", learning_rate=0.3, backbone_learning_rate=0.2, local_epochs=3)
-    settings = LocalTraining.of(constant.training, constant.embedding.batch_size, 9)
+    settings = LocalTraining.of(constant.training, constant.embedding.batch_size, 9, 0.3)
     assert (settings.learning_rate, settings.backbone_learning_rate, settings.epochs) == (0.3, 0.2, 3)

@@ -112,7 +112,7 @@ def test_it_may_be_gone_on_with_on_another_machine(tmp_path):
     [
         ({"backbone": "resnet18"}, "its backbone is 'tf_efficientnet_lite0', and not 'resnet18'"),
         ({"seed": 9}, "its seed is 0, and not 9"),
-        ({"learning_rate": 0.1}, "its learning-rate is 0.05"),
+        ({"learning_rate": 0.1}, "its learning-rate is 0.0, and not 0.1"),
     ],
 )
 def test_one_of_another_run_is_refused(tmp_path, change, sentence):

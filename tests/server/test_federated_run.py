@@ -14,6 +14,7 @@ from fedcof.run.results import START, TRAIN, append_result, load_results
 from fedcof.run.training import STRATEGIES
 from server.federated_run import BEST_FOLDER_NAME, FederatedRun
 from server.federation import Federation
+from server.quality import Predictions
 from server.run import execute
 from tests.server.in_memory_grid import InMemoryGrid
 
@@ -191,8 +192,10 @@ def test_a_run_that_was_not_asked_has_no_diagnostic(dataset, tmp_path):
 @pytest.mark.parametrize("continuation", ["none", "linear-probe"])
 def test_an_accuracy_that_nobody_knows_is_null_and_no_round_the_best(dataset, tmp_path, monkeypatch, continuation):
     monkeypatch.setattr(FederatedRun, "_accuracy", lambda *_: None)
-    monkeypatch.setattr("server.run.rightly_classified", lambda *_: torch.zeros(0, dtype=torch.bool))
-    monkeypatch.setattr("server.run.labels_of", lambda *_: np.zeros(0, dtype=np.int64))
+    nothing = torch.zeros(0, dtype=torch.int64)
+    monkeypatch.setattr(
+        "server.run.predictions_of", lambda *_: Predictions(nothing, nothing, torch.zeros(0), CLASSES)
+    )
     monkeypatch.setattr("server.run._write_files", lambda *_: None)
     config = config_of(dataset, continue_=continuation)
     grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())

@@ -14,6 +14,7 @@ from fedcof.errors import UserError
 from fedcof.run.config import RunConfig
 from fedcof.run.results import append_result, load_results
 from server.app import _say_intake
+from server.quality import Predictions
 from server.run import result_of
 from simulations.intakes import Intakes
 from tests.fedcof.data.zoo import damaged_within, shortened
@@ -106,7 +107,8 @@ def test_what_is_skipped_is_counted_by_class_in_the_results(config, image_folder
     expected = {"test": {"dark": 1}, "train": {"bright": 1, "dark": 2}}
     note_problem(skipping, tmp_path / "notes")
     for _ in ("looked up", "noted"):
-        result = result_of(skipping, torch.ones(len(labels_of(skipping, "test")), dtype=torch.bool))
+        labels = torch.tensor(labels_of(skipping, "test"))
+        result = result_of(skipping, Predictions(labels, labels, torch.ones(len(labels)), 2))
         assert result.left_out == expected
         monkeypatch.setenv(kept_problem.FOLDER_VARIABLE, str(tmp_path / "notes"))
     append_result(tmp_path, result)

@@ -130,7 +130,7 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_is_changed(fedcof, features
         (["-c", "method=random"], "set continue to linear-probe or fine-tune"),
         (["-c", "continue=probe"], "Unknown continue 'probe': choose one of none, linear-probe, fine-tune"),
         (["-c", "continue=linear-probe", "-c", "continue-strategy=fedprox"], "proximal-mu"),
-        (["-c", "continue=linear-probe", "-c", "learning-rate=0"], "learning-rate is 0"),
+        (["-c", "continue=linear-probe", "-c", "learning-rate=-1"], "learning-rate is -1"),
         (["-c", "continue=fine-tune", "-c", "dataset=features:nowhere"], "Fine-tuning needs images"),
         (["-c", "method=oracle", "-c", "continue=linear-probe"], "continue is linear-probe, but it must be none"),
     ],

@@ -1,5 +1,7 @@
 """Step sizes that do not overshoot, whatever the features' scale, and how far a step of Adam moves a score."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -26,9 +28,9 @@ def losses_of(features, labels, classes, step, rounds=20):
         losses.append(float(loss.detach()))
         loss.backward()
         with torch.no_grad():
-            for parameter in (weight, bias):
-                parameter -= step * parameter.grad
-                parameter.grad = None
+            for moved in (weight, bias):
+                moved.sub_(step * moved.grad)
+                moved.grad = None
     return losses
 
 
@@ -37,7 +39,7 @@ def test_the_loss_falls_with_every_step_whatever_the_scale_and_the_mean(seed, cl
     features, labels = samples(seed, classes, scale, offset)
     step = gradient_step(float(features.square().sum(dim=1).mean()), classes)
     losses = losses_of(features, labels, classes, step)
-    assert all(later <= before + 1e-12 for before, later in zip(losses, losses[1:], strict=False))
+    assert all(later <= before + 1e-12 for before, later in pairwise(losses))
 
 
 def test_a_step_of_a_fixed_size_does_overshoot():

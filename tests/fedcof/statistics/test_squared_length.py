@@ -36,7 +36,9 @@ def test_of_moments_it_is_exact():
     lengths = SquaredLength(CLASSES)
     for features, labels in held:
         lengths.add(feature_moments(features, labels))
-    assert lengths.mean(torch.zeros(CLASSES, DIM, dtype=torch.float64)) == pytest.approx(true_length(held), rel=1e-6)
+    assert lengths.mean(torch.zeros(CLASSES, DIM, dtype=torch.float64)) == pytest.approx(
+        true_length(held), rel=1e-6
+    )
 
 
 def test_of_rows_of_one_sample_it_is_exact():
@@ -48,11 +50,11 @@ def test_of_rows_of_one_sample_it_is_exact():
 @pytest.mark.parametrize("groups", [1, 3])
 def test_of_class_means_it_is_right_on_average(groups):
     ratios = []
-    for seed in range(20):
+    for seed in range(8):
         held = list(clients(seed))
         parts = [(f[part::groups], y[part::groups]) for f, y in held for part in range(groups)]
         ratios.append(estimated([class_means(f, y) for f, y in parts]) / true_length(held))
-    assert sum(ratios) / len(ratios) == pytest.approx(1, abs=0.01)
+    assert sum(ratios) / len(ratios) == pytest.approx(1, abs=0.02)
     assert min(ratios) > 0.9
     assert max(ratios) < 1.1
 

@@ -234,6 +234,28 @@ def training_strategy(config: RunConfig) -> Strategy:
     return adaptive(eta=rate, eta_l=config.training.learning_rate, **common)
 
 
+def joined(first: Result, then: Result, rounds: int) -> Result:
+    """Put the results of two strategies together, of which one goes on where the other has ended.
+
+    Parameters
+    ----------
+    first, then : Result
+        Of the one and the other; the first is changed.
+    rounds : int
+        How many rounds the first had.
+
+    Returns
+    -------
+    Result
+        The first, with the other's rounds counted on from it.
+    """
+    for field in ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp"):
+        metrics = getattr(first, field)
+        metrics.update({rounds + number: record for number, record in getattr(then, field).items()})
+    first.arrays = then.arrays
+    return first
+
+
 def client_accuracies(contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
     """Average the clients' accuracies, each client counting the same, and those of the worst tenth.
 

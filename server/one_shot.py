@@ -32,6 +32,7 @@ from fedcof.statistics.validation import MOST_SAMPLES
 from fedcof.wire.arrays import num_bytes
 from fedcof.wire.codec import Sent
 from fedcof.wire.section import WireSection
+from server.continuation import joined
 from server.intake import Intake, NodeRules
 from server.metrics import ACCURACY, metrics_of
 from server.reasons import bounded
@@ -282,7 +283,7 @@ class OneShotStrategy(Strategy):
         sizes = self.aggregator.num_classes, self.aggregator.feature_dim
         told = with_step_of_head(train_config, self.squared_length(), *sizes)
         training = self.then.start(grid, start, rounds, timeout, told, evaluate_config, evaluate_later)
-        return _joined(result, training, collecting)
+        return joined(result, training, collecting)
 
     def starting_network(self) -> Network:
         """Give the network that training starts from.
@@ -393,12 +394,3 @@ def _receiving_chain(
             Encode(method, WireSection(), num_clients=1, num_classes=num_classes, most_rows=most_rows),
         )
     )
-
-
-def _joined(first: Result, then: Result, rounds: int) -> Result:
-    """Count the second result's rounds on from the first's."""
-    for field in ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp"):
-        metrics = getattr(first, field)
-        metrics.update({rounds + number: record for number, record in getattr(then, field).items()})
-    first.arrays = then.arrays
-    return first

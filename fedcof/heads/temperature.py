@@ -12,25 +12,13 @@ digits; FedNCM, FedCOF with ridge and LDA, Fed3R) puts it between 6.3 and 10, mo
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
+from fedcof.heads.classifier import Classifier
 from fedcof.heads.linear import LinearClassifier
 
 START_MARGIN = 7.5
-
-
-class Scoring(Protocol):
-    """What scores feature vectors, by whatever formula."""
-
-    @property
-    def present(self) -> Tensor:
-        """Which classes somebody has: shape (C,), bool."""
-
-    def scores(self, features: Tensor) -> Tensor:
-        """Score every class: (n, d) to (n, C), minus infinity for a class that nobody has."""
 
 
 def softmax_start(classifier: LinearClassifier, class_means: Tensor) -> LinearClassifier:
@@ -64,12 +52,12 @@ def softmax_start(classifier: LinearClassifier, class_means: Tensor) -> LinearCl
     )
 
 
-def softmax_scale(classifier: Scoring, class_means: Tensor) -> float:
+def softmax_scale(classifier: Classifier, class_means: Tensor) -> float:
     """Give the number that makes a classifier's scores logits, whatever they are computed by.
 
     Parameters
     ----------
-    classifier : Scoring
+    classifier : Classifier
         A closed-form head of C classes.
     class_means : Tensor of shape (C, d), floating point
         Mean feature vector of each class; those of classes that nobody has are not looked at.

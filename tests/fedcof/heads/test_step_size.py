@@ -55,4 +55,5 @@ def test_a_step_of_every_weight_moves_no_score_by_more_than_was_said(seed, scale
     step = sign_step(longest, features.shape[1], nats)
     moved = (features.abs().sum(dim=1) + 1) * step
     assert float(moved.max()) <= nats * (1 + 1e-9)
-    assert gradient_step(0.0, 3) == pytest.approx(3)
+    assert gradient_step(0.0, 3) == pytest.approx(2.4)
+    assert gradient_step(9.0, 1000) == pytest.approx(3.2)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedcof.run.confusion import Confusion
-from fedcof.run.results import RunResult
+from fedcof.run.confusion import CONFUSION_FILE_NAME, Confusion
+from fedcof.run.results import RunResult, is_within
 from simulations.report.seed_averages import SeedAverage, with_known_accuracy
 
 MOST_PAIRS = 12
@@ -75,4 +75,5 @@ def confused_classes(averages: Sequence[SeedAverage], folder: Path) -> ConfusedC
 
 
 def _of_run(run: RunResult, folder: Path) -> Confusion | None:
-    return Confusion.load(folder / Path(run.head).parent)
+    path = folder / Path(run.head).parent / CONFUSION_FILE_NAME
+    return Confusion.load(path.parent) if is_within(folder, path) else None

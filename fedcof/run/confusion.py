@@ -116,9 +116,8 @@ class Confusion:
             with np.load(folder / CONFUSION_FILE_NAME) as arrays:
                 pairs, counts, classes = arrays["pairs"], arrays["counts"], int(arrays["classes"])
             true, predicted = pairs.astype(np.int64)
-            usable = (
-                counts.shape == true.shape and pairs.size > 0 and (pairs >= 0).all() and (pairs < classes).all()
-            )
-            return Confusion(true, predicted, counts.astype(np.int64), classes) if usable else None
+            whole = pairs.dtype.kind in "iu" and counts.dtype.kind in "iu"
+            fits = counts.shape == true.shape and pairs.size > 0 and pairs.min() >= 0 and pairs.max() < classes
+            return Confusion(true, predicted, counts.astype(np.int64), classes) if whole and fits else None
         except (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile):
             return None

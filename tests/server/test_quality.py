@@ -22,7 +22,7 @@ def predictions(seed=0, count=500, classes=7):
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes")
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 60))
 def test_they_are_those_of_scikit_learn(seed, count):
     made = predictions(seed, count)
@@ -98,6 +98,7 @@ def test_the_confusion_is_scikit_learns_and_keeps(seed, classes, tmp_path):
         {"pairs": [[-1], [0]], "counts": [1], "classes": 2},
         {"pairs": [[0], [1]], "counts": [1, 2], "classes": 2},
         {"pairs": [0, 1], "counts": [1], "classes": 2},
+        {"pairs": [[0.0], [1.0]], "counts": [1], "classes": 2},
         {"pairs": [[], []], "counts": [], "classes": 2},
     ],
 )

@@ -17,6 +17,7 @@ from clients.asked import asked, policy_of
 from clients.first_look import arrays_record, question_of, record_of
 from clients.hosting import answer, introduce
 from clients.policy import NodePolicy
+from clients.reply import reply_with
 from clients.samples import Held, OwnSamples, held_here, images_here, with_own_samples
 from clients.training import Inputs, LocalTraining, step_of_head, train
 from clients.upload import samples_told, upload_of
@@ -28,16 +29,7 @@ from fedcof.heads.trainable import Network
 from fedcof.methods.chain import Outgoing
 from fedcof.methods.method import Samples
 from fedcof.run.config import RunConfig
-from fedcof.run.protocol import (
-    ARRAYS,
-    CONFIG,
-    INTRODUCTION,
-    METRICS,
-    NUM_EXAMPLES,
-    SERVER_ROUND,
-    STATISTICS,
-    statistics_record,
-)
+from fedcof.run.protocol import ARRAYS, CONFIG, INTRODUCTION, METRICS, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
 
 app = ClientApp()
 app.query(INTRODUCTION)(introduce)
@@ -92,7 +84,7 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     if policy := policy_of(context):
         return record_of(_answer_of_node(config, client, context, policy, seed))
     upload = _upload(config, client, held_here(config, client, context), seed)
-    return RecordDict({statistics_record(upload.tag): arrays_record(upload.arrays)})
+    return reply_with(upload.arrays, upload.tag)
 
 
 def _answer_of_node(config: RunConfig, client: int, context: Context, policy: NodePolicy, seed: int) -> Answer:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
+from flwr.app import Array, ArrayRecord, Context, RecordDict
 from numpy.typing import NDArray
 
 from clients.act import Act
@@ -14,9 +14,9 @@ from clients.answers import Answer, Answers, Question
 from clients.asked import asked, policy_of
 from clients.data_state import own_data_state
 from clients.policy import NodePolicy
+from clients.reply import NodeRecord, reply_with
 from fedcof.data.unchanged import stamp_of
 from fedcof.run.config import RunConfig
-from fedcof.run.protocol import FINGERPRINT, NODE, SAMPLES, WITHHELD, statistics_record
 
 
 def first_look(act: Act, content: RecordDict, context: Context) -> RecordDict | None:
@@ -91,8 +91,8 @@ def record_of(answer: Answer) -> RecordDict:
     RecordDict
         Their record, and the ``node`` record.
     """
-    node = ConfigRecord({SAMPLES: answer.samples, WITHHELD: answer.withheld, FINGERPRINT: answer.fingerprint})
-    return RecordDict({statistics_record(answer.tag): arrays_record(answer.arrays), NODE: node})
+    node = NodeRecord(answer.samples, answer.withheld, answer.fingerprint)
+    return reply_with(answer.arrays, answer.tag, node)
 
 
 def arrays_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:

@@ -7,8 +7,9 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from fedcof import UserError
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.trainable import Network
-from fedcof.run.protocol import tag_of
+from fedcof.run.protocol import PACKED, PACKED_TYPE, tag_of
 from fedcof.wire.codec import Sent
+from fedcof.wire.packing import unpack_arrays
 
 # numpy's letters for whole numbers, fractions and truth values.
 REAL_NUMBERS = "iufb"
@@ -48,9 +49,16 @@ def network_to_arrays(network: Network) -> ArrayRecord:
 
 
 def sent_in(content: RecordDict) -> Sent:
-    """Take an upload out of a reply; raises UserError if there is none, or it is no arrays."""
+    """Take an upload out of a reply; raises UserError if there is none, or it is no arrays.
+
+    Earlier versions, and clients that somebody else wrote, send each array as one of Flower's own.
+    """
     tagged = [(tag_of(name), record) for name, record in content.array_records.items()]
     tag, record = next(((tag, record) for tag, record in tagged if tag is not None), ("", ArrayRecord()))
+    if PACKED in record and record[PACKED].stype == PACKED_TYPE:
+        if len(record) > 1:
+            raise UserError("it sent arrays beside its packed ones")
+        return Sent(unpack_arrays(record[PACKED].data), tag)
     try:
         arrays = {key: record[key].numpy() for key in record}
     except Exception as error:

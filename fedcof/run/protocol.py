@@ -11,6 +11,12 @@ STATISTICS = "statistics"
 CONFIG = "config"
 """Record with the run-config."""
 
+PACKED = "packed"
+"""Name of the one array of such a record, whose bytes :mod:`fedcof.wire.packing` makes of named arrays."""
+
+PACKED_TYPE = "fedcof.packed"
+"""What Flower calls the way in which an array was made bytes: no file of numpy's, with its header of 128 bytes."""
+
 ARRAYS = "arrays"
 """Record with a model's arrays."""
 

@@ -7,6 +7,7 @@ from flwr.clientapp import ClientApp
 
 from fedcof import UserError
 from fedcof.wire.codec import Sent
+from fedcof.wire.packing import pack_arrays
 from server import exchange, strategy
 from server.continuation import Continuation, training_strategy
 from server.federation import Federation
@@ -194,6 +195,31 @@ def infinite(reply):
     return reply
 
 
+def packed(reply, spoiled, **beside):
+    """Replace a reply's arrays by packed ones, or by what only says that it is."""
+    content = spoiled(pack_arrays({name: array.numpy() for name, array in arrays_of(reply).items()}))
+    named = {"packed": Array("uint8", (len(content),), "fedcof.packed", content), **beside}
+    key = next(key for key in reply.content if key.endswith("statistics"))
+    reply.content[key] = ArrayRecord(named)
+    return reply
+
+
+def packed_and_cut(reply):
+    return packed(reply, lambda content: content[:-1])
+
+
+def packed_and_no_numbers(reply):
+    return packed(reply, lambda content: b"\xdd\xff\xff\xff\xff")
+
+
+def packed_and_others(reply):
+    return packed(reply, lambda content: content, junk=Array(np.zeros(3)))
+
+
+def packed_and_heavy(reply):
+    return packed(reply, lambda content: content + bytes(10**6))
+
+
 def with_metrics(reply):
     reply.content["2:metrics"] = MetricRecord({"accuracy": 1.0})
     return reply
@@ -204,7 +230,11 @@ def long_reason(reply):
     return reply
 
 
-@pytest.mark.parametrize("how", [junk, heavy, huge, imaginary, infinite, with_metrics, long_reason])
+BAD_REPLIES = [junk, heavy, huge, imaginary, infinite, with_metrics, long_reason]
+BADLY_PACKED = [packed_and_cut, packed_and_no_numbers, packed_and_others, packed_and_heavy]
+
+
+@pytest.mark.parametrize("how", BAD_REPLIES + BADLY_PACKED)
 def test_a_reply_that_is_none_is_refused_by_name_and_the_run_goes_on(tmp_path, how):
     fedcof = run(tmp_path, spoiling(how), most_bytes=10**6, screened=False)
     assert list(fedcof.rejected) == [2]
@@ -212,6 +242,12 @@ def test_a_reply_that_is_none_is_refused_by_name_and_the_run_goes_on(tmp_path, h
     assert fedcof.intake.results()[2].outcome == f"left out: {fedcof.rejected[2]}"
     assert fedcof.num_accepted == 4
     assert np.isfinite(fedcof.solved().weight.numpy()).all()
+
+
+def test_packed_arrays_are_the_arrays(tmp_path):
+    fedcof = run(tmp_path, spoiling(lambda reply: packed(reply, bytes)), broadcast=False)
+    assert fedcof.num_accepted == 5
+    assert np.array_equal(fedcof.solved().weight, weight_of(range(5)))
 
 
 EVALUATIONS = [

@@ -1,9 +1,9 @@
 """An upload's named arrays packed into one run of bytes, because each array of a message costs Flower some 480.
 
-The bytes are MessagePack values, one after another and none within another, so that a reader takes no more memory
+The bytes are MessagePack values, one after another and none within another, so that a reader needs no more memory
 than for the bytes it was given: a version; then for each array its name, numpy's name of its type (``<f4``), its
-number of dimensions, each of them, and its numbers in C order, least significant byte first. An array costs 10 to 20
-bytes beside its numbers and its name; safetensors' header of JSON takes some 60, and numpy's own 128.
+number of dimensions, each of them, and its numbers in C order, least significant byte first. An array costs 10 to
+20 bytes beside its numbers and its name; safetensors' header of JSON takes some 60, and numpy's own 128.
 """
 
 from __future__ import annotations

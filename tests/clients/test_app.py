@@ -14,6 +14,7 @@ from fedcof.data.problem import problem_of
 from fedcof.data.virtual_clients import client_samples, samples_of_client
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
+from server.records import sent_in
 
 
 @pytest.fixture
@@ -41,8 +42,7 @@ def context(config):
 
 
 def upload_of(config, client=0):
-    (record,) = statistics_of_client(client, RecordDict(), context(config)).array_records.values()
-    return {name: array.numpy() for name, array in record.items()}
+    return sent_in(statistics_of_client(client, RecordDict(), context(config))).arrays
 
 
 @pytest.mark.parametrize("encoding", ["float32", "int8"])

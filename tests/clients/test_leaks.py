@@ -13,8 +13,8 @@ from clients.app import evaluation_of_client, statistics_of_client
 from clients.refusal import Refusal
 from clients.samples import held_here
 from fedcof.run.config import RunConfig
-from fedcof.wire.codec import Sent
 from fedcof.wire.registry import CODECS
+from server.records import sent_in
 
 SAMPLES = 471
 SEEDS = 2
@@ -71,8 +71,7 @@ def answers_to(asked, context):
         except Refusal:
             break
         given += 1
-        ((name, record),) = reply.array_records.items()
-        sent = Sent({key: array.numpy() for key, array in record.items()}, name.partition(".")[2])
+        sent = sent_in(reply)
         means = CODECS.get(sent.tag).decode(sent.arrays)
         for label, count, mean in zip(means.class_ids.tolist(), means.counts, means.means, strict=True):
             sums.setdefault(label, []).append(count * mean.double())

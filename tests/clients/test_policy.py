@@ -20,6 +20,7 @@ from fedcof.heads.trainable import Network
 from fedcof.methods.class_means import ClassMeansMethod
 from fedcof.run.config import RunConfig
 from fedcof.wire.gram import MOMENTS
+from server.records import sent_in
 from tests.fedcof.data.zoo import damaged_within, shortened
 
 VALUES = {"dataset": "nodes", "classes": "a,b,c", "backbone": "test_efficientnet", "weights": "none"}
@@ -50,8 +51,7 @@ def node(tmp_path, monkeypatch):
 
 def ask(context):
     reply = statistics_of_client(0, RecordDict(), context)
-    arrays = {name: array.numpy() for name, array in next(iter(reply.array_records.values())).items()}
-    return arrays, dict(reply.config_records["node"])
+    return sent_in(reply).arrays, dict(reply.config_records["node"])
 
 
 def test_by_default_a_node_sends_class_means_and_no_more(node):

@@ -155,12 +155,16 @@ def write_class_means(upload: ClassMeans, step: float, dither_seed: int) -> NDAr
     """
     if not 0 < step < float("inf"):
         raise UserError(f"The step is {step}, but it must be finite and above 0: give such a number.")
+    return write_scaled(upload, ScaledRows.of(upload), step, dither_seed)
+
+
+def write_scaled(upload: ClassMeans, rows: ScaledRows, step: float, dither_seed: int) -> NDArray[np.uint8]:
+    """Write rows that were scaled before; see :func:`write_class_means`."""
     step = float(np.float32(step))
-    rows = ScaledRows.of(upload)
     row_scales = rows.scale_indices(step)
     shift = dither((upload.num_rows, upload.feature_dim), dither_seed)
     levels = (rows.coefficients / step + shift).round_().clamp_(-LARGEST_LEVEL, LARGEST_LEVEL).to(torch.int64)
-    centre_words, centre_escapes = rows.centre.encoded()
+    centre_words, centre_escapes = rows.encoded_centre
     words, escapes = encode_levels(levels.numpy(), row_scales, rows.widths, dither_seed)
     ids, counts = (_in_smallest_type(values) for values in (upload.class_ids, upload.counts))
     header = Header(

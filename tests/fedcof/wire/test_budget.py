@@ -1,5 +1,6 @@
 """The byte budget: kept, spent, and spent where the formula says."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,8 +15,9 @@ from fedcof.wire.budget import (
     within_class_deviation,
     write_within_budget,
 )
-from fedcof.wire.coded_means import read_class_means
+from fedcof.wire.coded_means import read_class_means, write_class_means
 from fedcof.wire.coded_rows import ScaledRows
+from fedcof.wire.upload_price import UploadPrice
 
 
 def samples_of(samples=300, dim=100, classes=4, seed=0):
@@ -70,8 +72,9 @@ def test_the_plan_is_the_best_of_an_exhaustive_search():
         for groups in range(1, 40):
             means = class_means(features, labels, groups, torch.Generator().manual_seed(0))
             rows = ScaledRows.of(means)
+            surplus = rows.surplus(step_of(0.1, deviation))
             for noise in torch.logspace(-2.7, 1, 200).tolist():
-                if rows.expected_bytes(step_of(noise, deviation)) <= budget:
+                if rows.expected_bytes(step_of(noise, deviation), surplus) <= budget:
                     errors[groups] = (1 + SPECTRUM * noise) ** 2 / means.num_rows
                     break
         plan = plan_upload(rows_of(features, labels), features, labels, budget)
@@ -87,6 +90,53 @@ def test_more_bytes_give_more_groups():
     assert groups == sorted(groups)
     assert groups[0] <= 2
     assert groups[-1] > 4
+
+
+def test_where_rows_are_withheld_the_plan_is_found_by_trial():
+    features, labels = samples_of()
+    everything = rows_of(features, labels)
+
+    def kept(groups):
+        return everything(groups).withhold(12)[0]
+
+    plan = plan_upload(kept, features, labels, 4000)
+    assert 1 < plan.groups <= 7
+    assert kept(plan.groups).num_rows > 8
+    _, stream = write_within_budget(kept, features, labels, 4000, 0)
+    assert len(stream) <= 4000
+
+
+def test_rows_that_are_worth_more_make_more_groups_and_a_coarser_step():
+    features, labels = samples_of()
+    rows = rows_of(features, labels)
+    plans = [plan_upload(rows, features, labels, 3000, exponent) for exponent in (0.5, 1.0, 2.0)]
+    assert [plan.groups for plan in plans] == sorted({plan.groups for plan in plans})
+    assert [plan.noise for plan in plans] == sorted(plan.noise for plan in plans)
+
+
+def test_the_price_of_any_number_of_groups_is_told_from_two():
+    features, labels = samples_of(400, 200, 6)
+    deviation = within_class_deviation(features, labels)
+    two = class_means(features, labels, 2)
+    price = UploadPrice.of(two, ScaledRows.of(two), labels)
+    for groups in (1, 5, 20, 100):
+        means = class_means(features, labels, groups)
+        step = step_of(0.05, deviation)
+        (size,), (rows,) = (
+            price.num_bytes(np.array([groups]), np.array([step]), 1.0),
+            price.num_rows(np.array([groups])),
+        )
+        assert rows == means.num_rows
+        assert size == pytest.approx(ScaledRows.of(means).expected_bytes(step), rel=0.04)
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.05, 0.5])
+def test_a_sample_tells_the_size_of_the_stream(noise):
+    features, labels = samples_of(200, 600, 5)
+    means = class_means(features, labels, 6)
+    step, rows = step_of(noise, within_class_deviation(features, labels)), ScaledRows.of(means)
+    size = rows.expected_bytes(step, rows.surplus(step))
+    assert size == pytest.approx(len(write_class_means(means, step, 0)), rel=0.015)
 
 
 def test_the_same_seed_gives_the_same_stream():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from clients.policy import NodePolicy
+from clients.reply import LONGEST_NODE_RECORD, bytes_of_reply, reply_with
 from fedcof.methods.chain import Chain, Encode, Measure, Outgoing, Withhold
 from fedcof.methods.method import FederatedMethod, Samples
 from fedcof.privacy.noise import NoiseSource, SecretNoise, SeededNoise
 from fedcof.run.config import RunConfig
+from fedcof.wire.arrays import Arrays
 
 
 def upload_of(config: RunConfig, client: int, samples: Samples, policy: NodePolicy | None = None) -> Outgoing:
@@ -37,6 +39,9 @@ def upload_of(config: RunConfig, client: int, samples: Samples, policy: NodePoli
     assert isinstance(method, FederatedMethod)
     privacy = method.promise(config.privacy)
 
+    def message_bytes(arrays: Arrays, tag: str) -> int:
+        return bytes_of_reply(reply_with(arrays, tag, LONGEST_NODE_RECORD if policy else None))
+
     def source() -> NoiseSource:
         # The server knows the seed, so it must not decide where the data is somebody's own.
         return SecretNoise() if config.data.on_nodes else SeededNoise(config.data.seed, client)
@@ -52,10 +57,11 @@ def upload_of(config: RunConfig, client: int, samples: Samples, policy: NodePoli
             ),
             Encode(
                 method,
-                config.wire,
+                config.writing,
                 config.data.num_clients,
                 samples.num_classes,
                 most_groups=policy.largest_groups if policy else None,
+                message_bytes=message_bytes,
             ),
         )
     ).send(samples)

@@ -166,7 +166,7 @@ class FederatedRun:
             names=self._federation.names,
             fingerprint=fingerprint,
             is_declared=self.config.data.is_precomputed,
-            most_rows=most_rows(self.config.wire, self._problem.num_classes),
+            most_rows=self._most_rows(),
             expected=self.config.data.num_clients,
             left_out=self._federation.left_out,
             screened=not self.config.privacy.epsilon,
@@ -174,10 +174,13 @@ class FederatedRun:
             most_bytes=self._most_bytes(),
         )
 
+    def _most_rows(self) -> int:
+        return most_rows(self.config.writing, self._problem.num_classes, self._problem.feature_dim)
+
     def _most_bytes(self) -> int:
         """Bound an upload's bytes: by its rows or the Gram matrix, in float64, and as much again."""
         dimension = self._problem.feature_dim
-        rows = most_rows(self.config.wire, self._problem.num_classes)
+        rows = self._most_rows()
         return 2 * 8 * dimension * (rows + self._problem.num_classes + dimension)
 
     def _train_only(self, checkpoint: Checkpoint | None) -> None:

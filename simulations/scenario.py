@@ -8,6 +8,7 @@ from pathlib import Path
 from fedcof.errors import UserError, unknown_name
 from fedcof.run.config import RunConfig
 from fedcof.run.execution import ExecutionSection
+from fedcof.wire.section import GIVEN, WireSection
 
 DEFAULT_SCENARIO = "digits"
 FOLDER = Path(__file__).parent / "scenarios"
@@ -101,6 +102,9 @@ def scenario_values(scenario: str, overrides: list[str]) -> dict[str, object]:
         If there is no such scenario, an override is none, or a key is one that the command sets.
     """
     values = {**load_scenario(scenario), **dict(map(parse_override, overrides))}
+    if values.keys() & WireSection.ways().keys():
+        # Who names one of these means it, also where it is the default.
+        values = {**WireSection.named(upload=GIVEN), **values}
     for known, instead in (("output", "give --output instead"), ("plan", "leave it out")):
         key = ExecutionSection.key_of(known).name
         if values.get(key):

@@ -24,13 +24,17 @@ from fedcof.privacy.noise import NoiseSource
 from fedcof.statistics.base import Statistics
 from fedcof.statistics.groups import ROWS_PER_CLASS, automatic_groups
 from fedcof.wire.arrays import Arrays
-from fedcof.wire.codec import Codec, Measurement
+from fedcof.wire.codec import Codec, Measurement, MessageBytes, numbers_alone
 from fedcof.wire.coded_header import BYTES_PER_ROW
 from fedcof.wire.encoding import codec_of
 from fedcof.wire.registry import CODECS, CODED, encodings_of
 
 if TYPE_CHECKING:
     from fedcof.wire.section import WireSection
+
+FLOAT32_BYTES = 4
+# More than a class id and a count take.
+BYTES_OF_CLASS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +186,8 @@ class Encode:
         Most rows that an upload may have; None for any number.
     most_groups : int or None
         Most rows of a class that a client sends, whatever it was asked for; None for any number.
+    message_bytes : callable
+        Counts the bytes of the message that carries an upload, for a budget.
     """
 
     method: FederatedMethod
@@ -190,6 +196,7 @@ class Encode:
     num_classes: int
     most_rows: int | None = None
     most_groups: int | None = None
+    message_bytes: MessageBytes = numbers_alone
 
     def send(self, upload: Outgoing) -> Outgoing:
         """Choose the number of groups, take the statistics, and write them."""
@@ -202,13 +209,13 @@ class Encode:
             statistics, lacking[tried] = upload.take(min(tried, self.most_groups or tried))
             return statistics
 
-        measurement = Measurement(upload.samples.features, labels, take)
+        measurement = Measurement(upload.samples.features, labels, take, self.message_bytes)
         written = codec.write(measurement, groups, self.wire, upload.samples.seed)
         return replace(
             upload,
             statistics=written.statistics,
             arrays=written.arrays,
-            tag=codec.tag,
+            tag=written.tag or codec.tag,
             withheld=lacking[written.groups],
         )
 
@@ -305,15 +312,15 @@ def codec_for(method: FederatedMethod, wire: WireSection) -> Codec:
     return CODECS.get(f"{method.kind}.{wanted if wanted in known else known[0]}")
 
 
-def most_rows(wire: WireSection, num_classes: int) -> int:
+def most_rows(wire: WireSection, num_classes: int, feature_dim: int) -> int:
     """Give the most rows that one client's upload can have.
 
     Parameters
     ----------
     wire : WireSection
         What was asked for.
-    num_classes : int
-        Number of classes C.
+    num_classes, feature_dim : int
+        Number of classes C and dimension d.
 
     Returns
     -------
@@ -321,5 +328,6 @@ def most_rows(wire: WireSection, num_classes: int) -> int:
         Rows; a budget bounds them by the few bytes that each takes beside its numbers.
     """
     if wire.has_budget:
-        return max(wire.bytes_per_client, wire.bytes_per_class * num_classes) // BYTES_PER_ROW
+        given = max(wire.bytes_per_client, wire.bytes_per_class * num_classes)
+        return (given or num_classes * (FLOAT32_BYTES * feature_dim + BYTES_OF_CLASS)) // BYTES_PER_ROW
     return num_classes * (wire.groups or ROWS_PER_CLASS)

@@ -19,7 +19,7 @@ from fedcof.run.execution import ExecutionSection
 from fedcof.run.participation import ParticipationSection
 from fedcof.run.rules import check_sections_together
 from fedcof.run.training import TrainingSection
-from fedcof.wire.section import WireSection
+from fedcof.wire.section import BEST, GIVEN, WireSection
 
 
 @dataclass(frozen=True, init=False)
@@ -206,9 +206,19 @@ class RunConfig:
 
     def for_message(self) -> dict[str, Scalar]:
         """Give what a message to a client carries: the keys that act there, and no path of the server's."""
-        return {
+        ours = {
             name: self.value(known) for name, known in RunConfig.declared().items() if Acts.CLIENT in known.acts
         }
+        # A client need not know the head, only what it asks of a budget.
+        return {**ours, **WireSection.named(rows_exponent=self.writing.rows_exponent)}
+
+    @property
+    def writing(self) -> WireSection:
+        """How uploads are written by this run's method: with all that another section decides filled in."""
+        wire = self.wire
+        best = wire.upload == BEST and not wire.chooses(self.method.chosen.takes_groups, bool(self.privacy.epsilon))
+        exponent = wire.rows_exponent or self.method.chosen_head.rows_exponent
+        return replace(wire, upload=GIVEN if best else wire.upload, rows_exponent=exponent)
 
     def with_effect(self, least: Changes = Changes.NOTHING) -> dict[str, Scalar]:
         """Give the values that have an effect beside the others.

@@ -12,10 +12,18 @@ from torch import Tensor
 
 from fedcof.registry import check_filled_in
 from fedcof.statistics.base import Statistics
-from fedcof.wire.arrays import Arrays
+from fedcof.wire.arrays import Arrays, num_bytes
 
 if TYPE_CHECKING:
     from fedcof.wire.section import WireSection
+
+
+MessageBytes = Callable[[Arrays, str], int]
+
+
+def numbers_alone(arrays: Arrays, tag: str) -> int:
+    """Count the bytes of an upload's numbers, for whoever sends them in no message."""
+    return num_bytes(arrays)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +38,14 @@ class Measurement:
         Class of each.
     take : callable
         Takes a number of groups and gives the statistics that may be sent; with privacy every call is a release.
+    message_bytes : callable
+        Takes an upload's arrays and tag, and counts the bytes of the whole message that carries them.
     """
 
     features: Tensor
     labels: Tensor
     take: Callable[[int], Statistics]
+    message_bytes: MessageBytes = numbers_alone
 
 
 class Sent(NamedTuple):
@@ -56,11 +67,14 @@ class Written:
         Rows per class that it was measured with.
     arrays : dict of str to ndarray
         What stands for it.
+    tag : str
+        How it is written, where that is not the codec's own way.
     """
 
     statistics: Statistics
     groups: int
     arrays: Arrays
+    tag: str = ""
 
 
 class Codec(ABC):

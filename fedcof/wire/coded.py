@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fedcof.errors import UserError
 from fedcof.statistics.class_means import ClassMeans
 from fedcof.wire.arrays import CODED, Arrays, require_arrays
-from fedcof.wire.budget import step_of, within_class_deviation, write_within_budget
+from fedcof.wire.budget import POOLED, step_of, within_class_deviation, write_within_budget
 from fedcof.wire.codec import Codec, Measurement, Written
 from fedcof.wire.coded_means import CodedClassMeans, read_class_means, rows_claimed, write_class_means
+from fedcof.wire.plain import FLOAT32
 from fedcof.wire.precision import check_spread
 
 if TYPE_CHECKING:
@@ -37,11 +40,25 @@ class CodedMeans(Codec):
     def _within_budget(self, measurement: Measurement, settings: WireSection, seed: int) -> Written:
         held = max(len(torch.unique(measurement.labels)), 1)
         num_bytes = settings.bytes_per_client or settings.bytes_per_class * held
+        if num_bytes:
+            return self._spent(measurement, num_bytes, settings, seed)
+        means = _class_means(measurement, 1)
+        as_in_the_paper = Written(means, 1, FLOAT32.encode(means, seed), FLOAT32.tag)
+        num_bytes = measurement.message_bytes(as_in_the_paper.arrays, FLOAT32.tag)
+        try:
+            return self._spent(measurement, num_bytes, settings, seed)
+        except UserError:
+            # Few features are shorter as they are than behind a header.
+            return as_in_the_paper
 
-        def rows_of(groups: int) -> ClassMeans:
-            return _class_means(measurement, groups)
-
-        plan, stream = write_within_budget(rows_of, measurement.features, measurement.labels, num_bytes, seed)
+    def _spent(self, measurement: Measurement, num_bytes: int, settings: WireSection, seed: int) -> Written:
+        # Bytes that are unlike one another: of equal pieces Flower sends one.
+        content = np.random.default_rng(0).integers(0, 256, num_bytes, dtype=np.uint8)
+        around = measurement.message_bytes({CODED: content}, self.tag) - num_bytes
+        rows_of = cache(lambda groups: _class_means(measurement, groups))
+        exponent = settings.rows_exponent or POOLED
+        features, labels = measurement.features, measurement.labels
+        plan, stream = write_within_budget(rows_of, features, labels, num_bytes, seed, exponent, around)
         means = rows_of(plan.groups)
         check_spread(means.means, means.counts)
         return Written(means, plan.groups, {CODED: stream})

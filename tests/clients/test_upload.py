@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clients.policy import NodePolicy
+from clients.reply import NodeRecord, reply_with
 from clients.upload import upload_of
 from fedcof import UserError, class_means
 from fedcof.methods.method import Samples
 from fedcof.run.config import RunConfig
-from fedcof.wire.arrays import num_bytes
 from fedcof.wire.encoding import decode_class_means
+from server.federation import serialised_bytes
 
 CLASSES, DIM = 8, 200
 
@@ -23,7 +26,13 @@ def samples(held=(1, 4, 6), size=60, seed=0):
 
 def sent(config, features, labels, policy=None):
     upload = upload_of(config, 0, Samples(features, labels, CLASSES, seed=7), policy)
-    return decode_class_means(upload.arrays), num_bytes(upload.arrays), upload.withheld
+    node = NodeRecord(len(labels), upload.withheld, "f" * 64) if policy else None
+    size = serialised_bytes(reply_with(upload.arrays, upload.tag, node))
+    return decode_class_means(upload.arrays), size, upload.withheld
+
+
+def size_of(features, labels, policy=None, **values):
+    return sent(RunConfig(**values), features, labels, policy)[1]
 
 
 @pytest.mark.parametrize("values", [{"bytes_per_client": 3000}, {"bytes_per_class": 1000}])
@@ -43,6 +52,62 @@ def test_half_the_classes_have_half_the_budget():
     config = RunConfig(bytes_per_class=1000)
     assert sent(config, *samples(held=(2,)))[1] <= 1000
     assert 1800 < sent(config, *samples(held=(2, 3)))[1] <= 2000
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    budget=st.integers(600, 30_000),
+    held=st.sets(st.integers(0, CLASSES - 1), min_size=1),
+    size=st.integers(1, 40),
+    on_a_node=st.booleans(),
+)
+def test_no_message_is_larger_than_its_budget_on_the_wire(budget, held, size, on_a_node):
+    policy = NodePolicy("site", smallest_count=1) if on_a_node else None
+    try:
+        on_the_wire = size_of(*samples(sorted(held), size), policy, bytes_per_client=budget)
+    except UserError:
+        assert budget < 1500
+        return
+    assert on_the_wire <= budget
+
+
+@pytest.mark.parametrize("held", [(1,), (1, 4, 6)])
+@pytest.mark.parametrize("policy", [None, NodePolicy("site", smallest_count=1)])
+def test_the_best_upload_costs_no_more_than_the_papers_and_has_more_rows(held, policy):
+    features, labels = samples(held)
+    best, size, _ = sent(RunConfig(upload="best"), features, labels, policy)
+    paper, papers_size, _ = sent(RunConfig(upload="paper"), features, labels, policy)
+    assert 0.9 * papers_size < size <= papers_size
+    assert paper.num_rows == len(held)
+    assert best.num_rows > 5 * len(held)
+
+
+def test_few_features_are_sent_as_they_are_where_nothing_is_shorter():
+    features, labels = samples((2,), size=3)
+    best, size, _ = sent(RunConfig(upload="best"), features[:, :2], labels)
+    assert size == size_of(features[:, :2], labels, upload="paper")
+    assert torch.equal(best.means, class_means(features[:, :2], labels).means)
+
+
+@pytest.mark.parametrize("values", [{"method": "fedncm"}, {"epsilon": 8.0, "clip_norm": 9.0}])
+def test_the_best_upload_is_the_papers_where_there_is_nothing_to_choose(values):
+    upload = upload_of(RunConfig(upload="best", **values), 0, Samples(*samples(), CLASSES, seed=7))
+    assert upload.tag == "class-means.float32"
+
+
+def test_what_a_key_says_comes_before_what_is_best_or_in_the_paper():
+    for upload in ("best", "paper", "given"):
+        given = upload_of(RunConfig(upload=upload, groups=2), 0, Samples(*samples(), CLASSES, seed=7))
+        assert (given.tag, given.statistics.num_rows) == ("class-means.float32", 6)
+
+
+def test_a_head_that_wants_rows_is_told_to_clients_by_a_number():
+    config = RunConfig(bytes_per_client=4000, rows_exponent=2.0)
+    told = RunConfig.of_message(config.for_message())
+    assert told.writing.rows_exponent == 2.0
+    assert RunConfig.of_message(RunConfig().for_message()).wire.rows_exponent == 1.0
+    rows = [sent(one, *samples())[0].num_rows for one in (told, config.replaced(rows_exponent=0.0))]
+    assert rows[0] > rows[1]
 
 
 def test_a_policy_withholds_rows_within_a_budget_too():

@@ -20,6 +20,7 @@ from clients.refusal import Refusal
 from fedcof.embedding import backbones, features
 from fedcof.methods.registry import METHODS
 from fedcof.run.config import RunConfig
+from server.records import sent_in
 
 CONFIG = RunConfig(
     dataset="nodes", classes="a,b", backbone="test_efficientnet", weights="none", image_size=32, feature_cache=False
@@ -73,7 +74,7 @@ def send(context, kind="query.statistics", **values):
 
 
 def arrays_in(reply):
-    return {name: array.numpy() for name, array in next(iter(reply.content.array_records.values())).items()}
+    return sent_in(reply.content).arrays
 
 
 def forbid(monkeypatch):
@@ -190,8 +191,8 @@ def test_who_asks_meanwhile_does_not_wait_and_gets_the_first_answer(node, embedd
     replies.append(statistics_of_client(0, RecordDict(), node()))
     assert len(embedded) == 2
     assert len(json.loads((tmp_path / "state" / "clinic" / "answers.json").read_text())) == 1
-    first, second = (next(iter(reply.array_records.values())) for reply in replies)
-    assert all(np.array_equal(array.numpy(), second[name].numpy()) for name, array in first.items())
+    first, second = (sent_in(reply).arrays for reply in replies)
+    assert all(np.array_equal(array, second[name]) for name, array in first.items())
 
 
 IN_A_PROCESS = """

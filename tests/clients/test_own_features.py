@@ -12,6 +12,7 @@ from clients.refusal import Refusal
 from fedcof import UserError
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
+from server.records import sent_in
 
 DIM = 4
 ENCODER = "acme-text-embedder 2.1"
@@ -39,7 +40,7 @@ def node(tmp_path):
 
 def ask(context):
     reply = statistics_of_client(0, RecordDict(), context)
-    arrays = {name: array.numpy() for name, array in next(iter(reply.array_records.values())).items()}
+    arrays = sent_in(reply).arrays
     return arrays, dict(reply.config_records["node"])
 
 

@@ -209,6 +209,8 @@ class RunConfig:
         ours = {
             name: self.value(known) for name, known in RunConfig.declared().items() if Acts.CLIENT in known.acts
         }
+        if not self.wire.has_budget:
+            return ours
         # A client need not know the head, only what it asks of a budget.
         return {**ours, **WireSection.named(rows_exponent=self.writing.rows_exponent)}
 

@@ -96,8 +96,8 @@ def test_covariance_is_unbiased_under_int8(estimator):
     pairs, labels = torch.arange(0, classes, 2), torch.arange(sum(sizes)) % 2
     for draw in range(draws):
         uploads = []
-        for client, ids in enumerate(labels.split(sizes)):
-            ids = (pairs[:, None] + ids).flatten()
+        for client, part in enumerate(labels.split(sizes)):
+            ids = (pairs[:, None] + part).flatten()
             features = torch.randn(len(ids), 3, generator=generator) + torch.tensor([100.0, 0.0, -20.0])
             arrays = encode_class_means(class_means(features, ids), "int8", len(sizes) * draw + client)
             uploads.append(decode_class_means(arrays))

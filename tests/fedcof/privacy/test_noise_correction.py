@@ -20,7 +20,7 @@ from tests.fedcof.rebuilt import within_class_scatter
 @pytest.mark.parametrize("estimator", ["per-class", "pooled"])
 @pytest.mark.parametrize("encoding", ["float32", "int8"])
 def test_the_covariance_is_unbiased_under_privacy_noise(estimator, encoding):
-    """Thirty clients of a class, 800 draws, 40 to a federation: unbiased with the noise taken off, far off without."""
+    """Thirty clients of a class, 800 draws, 40 a federation: unbiased with the noise taken off, far off without."""
     generator = torch.Generator().manual_seed(5)
     factor = torch.tensor([[2.0, 0.0, 0.0], [0.7, 1.5, 0.0], [-0.4, 0.3, 1.2]], dtype=torch.float64)
     privacy = Privacy(20.0, 1e-5, 14.0)

@@ -159,7 +159,9 @@ def fine_tune(folder):
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("FEDCOF_CACHE", str(folder / "cache"))
         patched.setattr(sys, "argv", ["fedcof", *arguments])
-        cli.main()
+        with pytest.raises(SystemExit) as leave:
+            cli.main()
+        assert leave.value.code == 0
 
 
 @pytest.fixture(scope="module")

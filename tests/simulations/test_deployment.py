@@ -109,7 +109,7 @@ def test_real_nodes_end_with_the_simulations_classifier(federation, in_memory, d
         name = f"site-{number}"
         own = {"data": str(tmp_path / f"{name}.csv"), "state": str(tmp_path / "state"), "smallest-count": 1}
         nodes[name] = key, own
-    # Three share what they import, as all nodes of deploy-local do; the others have processes of their own.
+    # These share what they import, as all nodes of deploy-local do; the others have processes of their own.
     with closing(Nursery(federation.connection, len(nodes))) as nursery:
         federation.start_nodes(nursery, nodes)
     (tmp_path / "empty").mkdir()

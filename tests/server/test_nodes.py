@@ -103,14 +103,14 @@ def test_clients_are_the_nodes_in_the_order_of_their_names(tmp_path, seed):
         ("negative", "at least 1 sample"),
         ("absurd", "at most 100,000,000 samples"),
         ("scale", "long where the median client's are"),
-        ("gigabyte", "rows, but may have 3"),
+        ("bulk", "rows, but may have 3"),
         ("texts", "cannot be read"),
         ("corrupt", "cannot be read"),
         ("backbone", "not the server's"),
     ],
 )
 def test_a_hostile_upload_is_left_out_and_not_kept(tmp_path, monkeypatch, how, reason):
-    # The test of real nodes sends the whole gigabyte.
+    # The test of real nodes sends the whole bulk.
     monkeypatch.setattr(hostile_client, "LARGE_BYTES", 10**7)
     fedcof, store = run(tmp_path, {2: how}.items())
     honest = [0, 1, 3, 4]

@@ -4,9 +4,11 @@ import sys
 
 import numpy as np
 import pytest
+from flwr.supercore.task_identity import TaskIdentity
 from PIL import Image
 
 from simulations import cli
+from tests.server.in_memory_grid import InMemoryGrid
 
 
 @pytest.fixture
@@ -22,6 +24,25 @@ def fedcof(monkeypatch, capsys, tmp_path):
         except SystemExit as leave:
             return leave.code or 0, capsys.readouterr().err
         return 0, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def in_memory(monkeypatch, tmp_path):
+    """Execute a run on nodes in memory, a client each: what Flower and Ray are to come to, without them."""
+    from clients.app import app
+    from server.federation import Federation
+    from server.run import execute
+
+    monkeypatch.setenv("FEDCOF_CACHE", str(tmp_path / "cache"))
+    for name in ("_run_id", "_task_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+    def run(config, output):
+        nodes = config.data.num_clients
+        grid = InMemoryGrid(app, nodes, run_config=config.to_mapping())
+        return execute(Federation(grid, nodes), config, output, "", lambda: None)
 
     return run
 

@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 app = ClientApp()
 
 CLASSES, DIM = 3, 256
-LARGE_BYTES = 10**9
+LARGE_BYTES = 2 * 10**8
 
 
 def upload(site):
@@ -43,7 +43,7 @@ def spoil(arrays, how):
         arrays["counts"] = np.full(CLASSES, 10**15)
     elif how == "scale":
         arrays["means"] *= 1000
-    elif how == "gigabyte":
+    elif how == "bulk":
         rows = LARGE_BYTES // (4 * DIM)
         arrays["class-ids"] = np.zeros(rows, np.uint8)
         arrays["counts"] = np.ones(rows, np.uint8)

@@ -9,6 +9,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from fedcof import LinearClassifier
+from fedcof.run.config import RunConfig
+from fedcof.run.failures import load_failures
 from fedcof.run.results import load_results
 from tests.fedcof.data.zoo import damaged_within
 
@@ -95,37 +97,36 @@ def test_the_main_job(fedcof, tmp_path):
     status, _ = fedcof("predict", tmp_path / "run", tmp_path / "zero.png")
     assert status == 0
 
-    again = ("simulate", "digits", "-c", "clients-per-node=7", "--output", tmp_path / "hosted")
-    assert fedcof(*again) == (0, "")
-    (hosted,) = load_results(tmp_path / "hosted")
-    assert torch.equal(LinearClassifier.load(tmp_path / "hosted" / hosted.head).weight, head.weight)
-    assert (hosted.uplink_bytes, hosted.accuracy) == (covariances.uplink_bytes, covariances.accuracy)
-    status, message = fedcof(*again)
+    status, message = fedcof("simulate", "digits", "--output", tmp_path / "run")
     assert status == 2
     assert "holds results already" in message
 
 
 @pytest.mark.flower
-def test_a_client_that_fails_is_named_and_below_the_quorum_the_command_fails(fedcof, image_folder, tmp_path):
-    """One training image that only decoding shows to be damaged: the client that holds it fails, in a real run."""
+def test_a_client_that_fails_is_named_and_below_the_quorum_the_run_fails(fedcof, in_memory, image_folder, tmp_path):
+    """One training image that only decoding shows to be damaged: the client that holds it fails, in a real run.
+
+    Two clients live on each node, and the classifier is that of a node each, in memory.
+    """
     broken = image_folder / "train" / "dark" / "3.png"
     broken.write_bytes(damaged_within(broken.read_bytes()))
     settings = ("-c", f"dataset=folder:{image_folder}", "-c", "num-clients=6", "-c", "partition=iid", *TINY)
-    settings = (*settings, "-c", "feature-cache=false")
-    status, message = fedcof("simulate", *settings, "--output", tmp_path / "most")
-    assert (status, message) == (0, "")
-    (result,) = load_results(tmp_path / "most")
-    assert (result.clients, result.clients_rejected) == (5, 1)
+    hosted = ("-c", "feature-cache=false", "-c", "clients-per-node=2", "-c", "quorum=[0.8,1.0]")
+    assert fedcof("compare", *settings, *hosted, "--methods", "fedcof", "--output", tmp_path / "run") == (1, "")
+    (result,) = load_results(tmp_path / "run")
+    assert (result.config["quorum"], result.clients, result.clients_rejected) == (0.8, 5, 1)
     (reason,) = result.rejected.values()
     assert "3.png" in reason
+    (failure,) = load_failures(tmp_path / "run")
+    assert failure.config["quorum"] == 1.0
+    assert "Only 5 of 6 clients" in failure.reason
 
-    status, message = fedcof("simulate", *settings, "-c", "quorum=1.0", "--output", tmp_path / "all")
-    assert status == 2
-    assert "Only 5 of 6 clients" in message
-    assert message.strip().count("\n") == 0
-    assert load_results(tmp_path / "all") == []
+    alone = in_memory(RunConfig.from_mapping(result.config), tmp_path / "memory")
+    heads = [LinearClassifier.load(tmp_path / place) for place in (f"run/{result.head}", f"memory/{alone.head}")]
+    assert torch.equal(heads[0].weight, heads[1].weight)
+    assert (result.uplink_bytes, result.accuracy) == (alone.uplink_bytes, alone.accuracy)
 
-    status, message = fedcof("simulate", *settings, "-c", "feature-cache=true", "--output", tmp_path / "whole")
+    status, message = fedcof("simulate", *settings, "--output", tmp_path / "whole")
     assert status == 2
     assert "3.png" in message
     assert "left_out.csv" in message

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from fedcof import UserError
@@ -18,6 +19,17 @@ def result_of(config, folder):
     return RunResult(
         config.method.name, config.data.seed, 0.5, 1, 1, 1, 0, 1.0, config.to_mapping(), head=f"{folder}/head"
     )
+
+
+def write_features(folder, train=40, test=20, classes=4, dim=6):
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for split, count in (("train", train), ("test", test)):
+        labels = np.arange(count) % classes
+        features = generator.standard_normal((count, dim)) + 3 * np.eye(classes, dim)[labels]
+        np.save(folder / f"{split}_features.npy", features.astype(np.float32))
+        np.save(folder / f"{split}_labels.npy", labels)
+    return f"features:{folder}"
 
 
 def test_methods_seeds_and_lists_are_multiplied():
@@ -143,8 +155,8 @@ def test_one_grid_holds_hand_picked_uploads_and_budgets():
 @pytest.mark.flower
 def test_a_killed_comparison_goes_on_without_loss_or_repetition(fedcof, tmp_path):
     arguments = ["compare", "digits", "--methods", "fedncm,fedcof", "--seeds", ",".join(map(str, range(8)))]
-    arguments += ["-c", "image-size=32", "-c", "backbone=test_efficientnet", "-c", "weights=none"]
-    arguments += ["-c", "num-clients=30", "--output", str(tmp_path / "run")]
+    arguments += ["-c", f"dataset={write_features(tmp_path / 'features', 200)}", "-c", "shrinkage=0.1"]
+    arguments += ["-c", "num-clients=10", "--output", str(tmp_path / "run")]
     environment = {**os.environ, "FEDCOF_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", "from simulations.cli import main; main()", *arguments]
     process = subprocess.Popen(

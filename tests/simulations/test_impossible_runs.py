@@ -4,7 +4,6 @@ import io
 import json
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from rich.console import Console
 from rich.progress import Progress
@@ -13,22 +12,13 @@ from fedcof import UserError
 from fedcof.run.config import RunConfig
 from fedcof.run.failures import RunFailure, load_failures
 from fedcof.run.results import append_result, load_results
+from server.reporting import FAILURE_FILE_NAME
 from simulations import commands, flower_runs
 from simulations import terminal as terminal_module
 from simulations.comparison import comparison_runs
 from simulations.flower_runs import FlowerRuns, progress_of_replies
-from tests.simulations.test_comparison import result_of
-
-
-def write_features(folder, train=40, test=20, classes=4, dim=6):
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for split, count in (("train", train), ("test", test)):
-        labels = np.arange(count) % classes
-        features = generator.standard_normal((count, dim)) + 3 * np.eye(classes, dim)[labels]
-        np.save(folder / f"{split}_features.npy", features.astype(np.float32))
-        np.save(folder / f"{split}_labels.npy", labels)
-    return f"features:{folder}"
+from simulations.submission import FlowerRunError
+from tests.simulations.test_comparison import result_of, write_features
 
 
 @pytest.fixture
@@ -66,12 +56,16 @@ def test_a_partition_that_cannot_be_dealt_costs_its_runs_alone(execute, tmp_path
     output, planned = execute(runs)
     assert planned == [possible]
     assert {result.config["num-clients"] for result in load_results(output)} == {4}
-    failures = load_failures(output)
-    assert [(failure.method, failure.config["num-clients"]) for failure in failures] == [
-        ("fedncm", 41),
-        ("fedcof", 41),
-    ]
-    assert all("set num-clients to at most 40" in failure.reason for failure in failures)
+    # Tried again with nothing changed they fail again, and are noted once.
+    for again in (False, True):
+        if again:
+            execute({folder: config for folder, config in runs.items() if folder not in possible})
+        failures = load_failures(output)
+        assert [(failure.method, failure.config["num-clients"]) for failure in failures] == [
+            ("fedncm", 41),
+            ("fedcof", 41),
+        ]
+        assert all("set num-clients to at most 40" in failure.reason for failure in failures)
 
 
 def test_the_error_of_a_single_run_is_raised(execute, tmp_path):
@@ -90,6 +84,18 @@ def test_a_dataset_that_is_missing_is_looked_for_once(execute, tmp_path, monkeyp
     assert len(asked) == 2
     assert len(planned[0]) == len(load_results(output)) == len(load_failures(output)) == 6
     assert {failure.config["dataset"] for failure in load_failures(output)} == {f"features:{tmp_path}/nowhere"}
+
+
+def test_the_apps_own_sentence_comes_before_flowers(execute, tmp_path, monkeypatch):
+    class Failed:
+        def follow(self, on_line, is_done, last_words):
+            (tmp_path / "run" / FAILURE_FILE_NAME).write_text("Only 5 of 6 clients answered.")
+            raise FlowerRunError("finished:failed", "in Flower's words", [])
+
+    monkeypatch.setattr(flower_runs, "submit", lambda *_: Failed())
+    config = RunConfig(dataset=write_features(tmp_path / "features"), num_clients=4)
+    with pytest.raises(UserError, match=r"^Only 5 of 6 clients answered\.$"):
+        execute({"": config}, goes_on=False)
 
 
 def test_nothing_is_handed_to_flower_where_no_run_is_possible(execute, tmp_path):
@@ -177,16 +183,15 @@ def test_a_comparison_makes_what_can_be_made_and_says_the_rest(fedcof, tmp_path)
     dataset = write_features(tmp_path / "features", dim=40)
     arguments = ["compare", "--methods", "fedncm,fedcof", "-c", f"dataset={dataset}", "-c", "num-clients=[4,41]"]
     arguments += ["-c", "shrinkage=[0,leave-one-out]", "-c", "partition=iid", "--output", tmp_path / "run"]
-    for _ in range(2):
-        assert fedcof(*arguments) == (1, "")
-        results, failures = load_results(tmp_path / "run"), load_failures(tmp_path / "run")
-        assert [(result.method, result.config["num-clients"]) for result in results] == [
-            ("fedncm", 4),
-            ("fedcof", 4),
-        ]
-        reasons = [failure.reason for failure in failures]
-        assert sum("set num-clients to at most 40" in reason for reason in reasons) == 3
-        assert sum("set shrinkage to leave-one-out" in reason for reason in reasons) == 1
+    assert fedcof(*arguments) == (1, "")
+    results, failures = load_results(tmp_path / "run"), load_failures(tmp_path / "run")
+    assert [(result.method, result.config["num-clients"]) for result in results] == [
+        ("fedncm", 4),
+        ("fedcof", 4),
+    ]
+    reasons = [failure.reason for failure in failures]
+    assert sum("set num-clients to at most 40" in reason for reason in reasons) == 3
+    assert sum("set shrinkage to leave-one-out" in reason for reason in reasons) == 1
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Runs that failed" in page
     assert page.count("set num-clients to at most 40") == 3

@@ -174,34 +174,24 @@ def test_two_interrupted_at_once_each_stop_all_that_is_theirs(tmp_path):
                 os.kill(leftover, signal.SIGKILL)
 
 
-@pytest.mark.flower
-def test_two_superlinks_at_once_have_their_own_ports_and_end_with_an_exception(tmp_path):
-    folders = [tmp_path / "first", tmp_path / "second"]
-    with (
-        pytest.raises(ZeroDivisionError),
-        simulation_superlink(folders[0]) as first,
-        simulation_superlink(folders[1]) as second,
-    ):
-        assert first.address != second.address
-        assert all(len(started_in(folder)) >= 2 for folder in folders)
-        raise ZeroDivisionError
-    assert not started_in(folders[0]) | started_in(folders[1])
-
-
-@pytest.mark.flower
-def test_a_superlink_starts_and_stops_outside_the_main_thread(tmp_path):
-    """Signals cannot be handled there."""
-    addresses = []
+@pytest.mark.flower("one SuperLink")
+def test_a_second_superlink_in_a_thread_has_its_own_port_and_ends_with_an_exception(connection, tmp_path):
+    """Signals cannot be handled outside the main thread."""
+    second = []
 
     def start():
-        with simulation_superlink(tmp_path) as connection:
-            addresses.append(connection.address)
+        with suppress(ZeroDivisionError), simulation_superlink(tmp_path) as other:
+            second.extend([other.address, len(started_in(tmp_path))])
+            raise ZeroDivisionError
 
     thread = threading.Thread(target=start)
     thread.start()
     thread.join()
-    assert addresses
+    address, processes = second
+    assert address != connection.address
+    assert processes >= 2
     assert not started_in(tmp_path)
+    assert len(started_in(connection.working_directory)) >= 2
 
 
 def test_the_signal_handlers_are_put_back(tmp_path, monkeypatch):

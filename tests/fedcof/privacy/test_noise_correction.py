@@ -20,23 +20,23 @@ from tests.fedcof.rebuilt import within_class_scatter
 @pytest.mark.parametrize("estimator", ["per-class", "pooled"])
 @pytest.mark.parametrize("encoding", ["float32", "int8"])
 def test_the_covariance_is_unbiased_under_privacy_noise(estimator, encoding):
-    """Thirty clients of one class, many draws: unbiased with the noise taken off, and far off without."""
+    """Thirty clients of a class, 800 draws, 40 a federation: unbiased with the noise taken off, far off without."""
     generator = torch.Generator().manual_seed(5)
     factor = torch.tensor([[2.0, 0.0, 0.0], [0.7, 1.5, 0.0], [-0.4, 0.3, 1.2]], dtype=torch.float64)
     privacy = Privacy(20.0, 1e-5, 14.0)
-    # The clients of the class stand as classes of one client until their means are made.
-    clients = torch.arange(30).repeat_interleave(torch.arange(30, 60))
-    draws = 800
+    # The clients of a class stand as classes of one client until their means are made.
+    classes, draws = 40, 20
+    clients = torch.arange(30 * classes).repeat_interleave(torch.arange(30, 60).repeat(classes))
     estimates = {known: torch.empty(draws, 3, 3, dtype=torch.float64) for known in (True, False)}
     for draw in range(draws):
         features = torch.randn(len(clients), 3, generator=generator, dtype=torch.float64) @ factor.T
-        sent = private_class_means(features, clients, 30, privacy, SeededNoise(draw, 0))
-        sent = ClassMeans(torch.zeros_like(sent.class_ids), sent.counts, sent.means)
+        sent = private_class_means(features, clients, 30 * classes, privacy, SeededNoise(draw, 0))
+        sent = ClassMeans(sent.class_ids // 30, sent.counts, sent.means)
         received = decode_class_means(encode_class_means(sent, encoding, dither_seed=draw))
         for known, upload in ((True, PrivateRows.of(received, privacy)), (False, received)):
-            totals = class_totals(upload, 1)
+            totals = class_totals(upload, classes)
             scatter = within_class_scatter(upload, totals, estimator=estimator, shrinkage=0.0)
-            estimates[known][draw] = scatter / float(totals.counts.sum() - 1)
+            estimates[known][draw] = scatter / float(totals.counts.sum() - classes)
     errors = {known: (found.mean(dim=0) - factor @ factor.T) for known, found in estimates.items()}
     standard_error = estimates[True].std(dim=0) / draws**0.5
     assert (errors[True].abs() < 4 * standard_error).all()

@@ -30,6 +30,12 @@ def upload_of(groups=3, dim=24, samples=80, seed=0):
     return class_means(means[labels] + noise, labels, groups)
 
 
+def repeated(upload, times):
+    """The same rows as those of other classes, five further on each time: as many draws of the dither in one go."""
+    ids = torch.cat([upload.class_ids + 5 * time for time in range(times)])
+    return ClassMeans(ids, upload.counts.repeat(times), upload.means.repeat(times, 1))
+
+
 def test_a_reflection_takes_a_class_apart_into_its_mean_and_its_scatter():
     upload = upload_of()
     scaled = upload.counts.double().sqrt()[:, None] * upload.means.double()
@@ -69,12 +75,13 @@ def test_streams_come_back_within_half_a_step_before_the_reflection(seed, groups
 
 
 def test_the_error_is_white_unbiased_and_of_the_variance_said():
-    upload = upload_of(dim=12)
+    once = upload_of(dim=12)
+    upload = repeated(once, 50)
     errors = []
-    for seed in range(3000):
+    for seed in range(60):
         back = read_class_means(write_class_means(upload, 2.0, seed))
         errors.append((back.means - upload.means) / back.noise.sqrt()[:, None])
-    errors = torch.stack(errors).double()
+    errors = torch.stack(errors).double().view(60 * 50, *once.means.shape)
     assert (errors.mean(dim=0).abs() < 5 / len(errors) ** 0.5).all()
     flat = errors.flatten(1)
     correlation = flat.T @ flat / len(flat)
@@ -86,13 +93,15 @@ def test_the_error_is_white_unbiased_and_of_the_variance_said():
 def test_the_scatter_is_unbiased_under_every_encoding(estimator, encoding, step):
     uploads = [upload_of(2, 6, 60, seed) for seed in range(4)]
     exact = within_class_scatter(uploads, class_totals(uploads, 5), estimator, 0.0)
+    times = 20
+    many = [repeated(upload, times) for upload in uploads]
     draws = []
-    for draw in range(800):
+    for draw in range(800 // times):
         coded = [
             decode_class_means(encode_class_means(upload, encoding, 10 * draw + client, step))
-            for client, upload in enumerate(uploads)
+            for client, upload in enumerate(many)
         ]
-        draws.append(within_class_scatter(coded, class_totals(coded, 5), estimator, 0.0))
+        draws.append(within_class_scatter(coded, class_totals(coded, 5 * times), estimator, 0.0) / times)
     draws = torch.stack(draws)
     error = (draws.mean(dim=0) - exact) / (draws.std(dim=0) / len(draws) ** 0.5)
     assert error.abs().max() < 4.5

@@ -17,6 +17,12 @@ ENCODINGS = encodings_of("class-means")
 SAMPLES = torch.randn(60, 50, generator=torch.Generator().manual_seed(0)) * 3, torch.arange(60) % 7
 
 
+def repeated_means(times):
+    """Class means of the samples, and the same as those of other classes: as many draws of the dither in one go."""
+    labels = torch.cat([SAMPLES[1] + 7 * time for time in range(times)])
+    return class_means(SAMPLES[0].repeat(times, 1), labels)
+
+
 def test_float32_is_lossless():
     upload = class_means(*SAMPLES)
     back = decode_class_means(encode_class_means(upload))
@@ -46,12 +52,12 @@ def test_int8_is_within_half_a_step(seed, scale):
 
 
 def test_the_error_of_int8_is_even_unbiased_and_independent_of_the_mean():
-    upload = class_means(*SAMPLES)
-    draws = 3000
+    upload, draws = repeated_means(50), 60 * 50
     errors = torch.stack(
-        [decode_class_means(encode_class_means(upload, "int8", seed)).means - upload.means for seed in range(draws)]
+        [decode_class_means(encode_class_means(upload, "int8", seed)).means - upload.means for seed in range(60)]
     ).double()
-    steps = upload.means.abs().amax(dim=1).double() / 126.5
+    errors = errors.view(draws, 7, -1)
+    steps = class_means(*SAMPLES).means.abs().amax(dim=1).double() / 126.5
     errors /= steps[:, None]
     assert (errors.mean(dim=0).abs() < 5 / (12 * draws) ** 0.5).all()
     assert ((errors.square().mean(dim=0) * 12 - 1).abs() < 5 * (4 / 5 / draws) ** 0.5).all()
@@ -81,9 +87,10 @@ def test_the_error_of_int4_is_within_half_a_step_in_each_rotated_coordinate(seed
 
 
 def test_the_error_of_int4_is_white_unbiased_and_of_the_variance_said():
-    upload = class_means(*SAMPLES)
-    backs = [decode_class_means(encode_class_means(upload, "int4", seed)) for seed in range(3000)]
+    upload = repeated_means(50)
+    backs = [decode_class_means(encode_class_means(upload, "int4", seed)) for seed in range(60)]
     errors = torch.stack([(back.means - upload.means) / back.noise.sqrt()[:, None] for back in backs]).double()
+    errors = errors.view(60 * 50, 7, -1)
     assert (errors.mean(dim=0).abs() < 5 / len(errors) ** 0.5).all()
     second = torch.einsum("sri,srj->ij", errors, errors) / errors.shape[0] / errors.shape[1]
     assert (second - torch.eye(len(second))).abs().max() < 6 / (errors.shape[0] * errors.shape[1]) ** 0.5 * 2**0.5

@@ -53,7 +53,7 @@ class EmbeddingSection(Section):
         shown=Shown.ALWAYS,
     )
     feature_transform: str = key(
-        NO_TRANSFORM,
+        POWER,
         "What is done to features before they are averaged: none, power (the square root, with the sign), or l2 "
         "(unit length). Fine-tuning takes the backbone's own features, and none.",
         _BOTH,

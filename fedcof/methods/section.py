@@ -62,7 +62,7 @@ class MethodSection(Section):
         after_upload=True,
     )
     head: str = key(
-        "ridge",
+        QUADRATIC_HEAD,
         "The closed-form classifier on top.",
         Acts.SERVER,
         Changes.RESULT,

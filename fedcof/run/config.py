@@ -219,7 +219,8 @@ class RunConfig:
         """How uploads are written by this run's method: with all that another section decides filled in."""
         wire = self.wire
         best = wire.upload == BEST and not wire.chooses(self.method.chosen.takes_groups, bool(self.privacy.epsilon))
-        exponent = wire.rows_exponent or self.method.chosen_head.rows_exponent
+        # The head, and with it torch, is looked at only where it matters.
+        exponent = wire.rows_exponent or (self.method.chosen_head.rows_exponent if wire.has_budget else 0.0)
         return replace(wire, upload=GIVEN if best else wire.upload, rows_exponent=exponent)
 
     def with_effect(self, least: Changes = Changes.NOTHING) -> dict[str, Scalar]:

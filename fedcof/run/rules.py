@@ -80,7 +80,7 @@ def _check_privacy(config: RunConfig) -> None:
         raise _refused_with_an_epsilon(config, DataSection.key_of("client_test_share"), "0")
     if not config.wire.groups:
         raise _refused_with_an_epsilon(config, WireSection.key_of("groups"), "at least 1")
-    if config.writing.has_budget or config.wire.encoding == CODED:
+    if config.wire.is_given_bytes or config.wire.encoding == CODED:
         raise UserError(
             "The encoding coded and a budget in bytes look at the samples to choose their step, which the "
             "noise of an epsilon does not cover: choose another encoding, or no epsilon."

@@ -48,7 +48,7 @@ class WireSection(Section):
     NAME: ClassVar[str] = "wire"
 
     upload: str = key(
-        PAPER,
+        BEST,
         "What an upload is: best spends the bytes of one float32 mean for each class that the client holds as well "
         "as can be, paper sends these means, and given is what the next five keys say, which they do too where one "
         "of them is set. With an epsilon, best is one float32 mean.",
@@ -56,6 +56,8 @@ class WireSection(Section):
         Changes.UPLOAD,
         choices=lambda: UPLOADS,
         beside=_UNSAID,
+        earlier=GIVEN,
+        published=PAPER,
     )
     groups: int = key(
         1,
@@ -141,7 +143,12 @@ class WireSection(Section):
             False for the best upload where it cannot be: it is one float32 mean of each class then.
         """
         best = self.upload == BEST and not self.says_how and takes_rows and not private
-        return best or bool(self.bytes_per_client or self.bytes_per_class)
+        return best or self.is_given_bytes
+
+    @property
+    def is_given_bytes(self) -> bool:
+        """Whether a key gives the bytes."""
+        return bool(self.bytes_per_client or self.bytes_per_class)
 
     @property
     def has_budget(self) -> bool:
@@ -159,7 +166,7 @@ class WireSection(Section):
             raise UserError(
                 "Both bytes-per-client and bytes-per-class are set, but there can be one budget: leave one."
             )
-        if self.bytes_per_client or self.bytes_per_class:
+        if self.is_given_bytes:
             self._check_left_to_budget()
 
     def _check_left_to_budget(self) -> None:

@@ -10,7 +10,6 @@ from fedcof.covariance.totals import ClassTotals
 from fedcof.heads.classifier import Classifier
 from fedcof.registry import check_filled_in
 from fedcof.statistics.class_means import ClassMeanRows
-from fedcof.wire.budget import POOLED
 
 
 class Head(ABC):
@@ -23,10 +22,6 @@ class Head(ABC):
     unit_length : bool
         Whether each class's vector is scaled to unit length, so that noise which lengthens class means has to be
         corrected for.
-    rows_exponent : float
-        How many times as much twice the rows are worth to it as to a head on the pooled covariance, where a budget
-        weighs them against a fine step (:mod:`fedcof.wire.budget`): above 1 for one that takes more from each
-        class's own rows.
     takes_factored : bool
         Whether it also solves a :class:`fedcof.covariance.factored.FactoredScatter`, in the space of its rows.
     linear : str
@@ -35,7 +30,6 @@ class Head(ABC):
 
     name: ClassVar[str]
     unit_length: ClassVar[bool]
-    rows_exponent: ClassVar[float] = POOLED
     takes_factored: ClassVar[bool] = False
     linear: ClassVar[str] = ""
 

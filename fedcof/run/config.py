@@ -206,22 +206,16 @@ class RunConfig:
 
     def for_message(self) -> dict[str, Scalar]:
         """Give what a message to a client carries: the keys that act there, and no path of the server's."""
-        ours = {
+        return {
             name: self.value(known) for name, known in RunConfig.declared().items() if Acts.CLIENT in known.acts
         }
-        if not self.wire.has_budget:
-            return ours
-        # A client need not know the head, only what it asks of a budget.
-        return {**ours, **WireSection.named(rows_exponent=self.writing.rows_exponent)}
 
     @property
     def writing(self) -> WireSection:
         """How uploads are written by this run's method: with all that another section decides filled in."""
         wire = self.wire
         best = wire.upload == BEST and not wire.chooses(self.method.chosen.takes_groups, bool(self.privacy.epsilon))
-        # The head, and with it torch, is looked at only where it matters.
-        exponent = wire.rows_exponent or (self.method.chosen_head.rows_exponent if wire.has_budget else 0.0)
-        return replace(wire, upload=GIVEN if best else wire.upload, rows_exponent=exponent)
+        return replace(wire, upload=GIVEN) if best else wire
 
     def with_effect(self, least: Changes = Changes.NOTHING) -> dict[str, Scalar]:
         """Give the values that have an effect beside the others.

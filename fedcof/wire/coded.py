@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedcof.errors import UserError
 from fedcof.statistics.class_means import ClassMeans
 from fedcof.wire.arrays import CODED, Arrays, require_arrays
-from fedcof.wire.budget import POOLED, step_of, within_class_deviation, write_within_budget
+from fedcof.wire.budget import step_of, within_class_deviation, write_within_budget
 from fedcof.wire.codec import Codec, Measurement, Written
 from fedcof.wire.coded_means import CodedClassMeans, read_class_means, rows_claimed, write_class_means
 from fedcof.wire.plain import FLOAT32
@@ -56,9 +56,8 @@ class CodedMeans(Codec):
         content = np.random.default_rng(0).integers(0, 256, num_bytes, dtype=np.uint8)
         around = measurement.message_bytes({CODED: content}, self.tag) - num_bytes
         rows_of = cache(lambda groups: _class_means(measurement, groups))
-        exponent = settings.rows_exponent or POOLED
         features, labels = measurement.features, measurement.labels
-        plan, stream = write_within_budget(rows_of, features, labels, num_bytes, seed, exponent, around)
+        plan, stream = write_within_budget(rows_of, features, labels, num_bytes, seed, around)
         means = rows_of(plan.groups)
         check_spread(means.means, means.counts)
         return Written(means, plan.groups, {CODED: stream})

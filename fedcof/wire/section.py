@@ -24,7 +24,6 @@ _UNSAID = Beside(
     "the method sends rows of class means, and no key says how",
     lambda run: run.method.chosen.takes_groups and not run.wire.says_how,
 )
-_CHOSEN = Beside("a budget chooses groups and rounding", _chosen)
 _BUDGETED = Beside("the method sends rows of class means", lambda run: run.method.chosen.takes_groups)
 _GROUPED = Beside(
     "the method sends rows of class means, without a budget",
@@ -102,17 +101,6 @@ class WireSection(Section):
         Changes.UPLOAD,
         numbers=AT_LEAST_0,
         beside=_BUDGETED,
-        refused_without_effect=True,
-    )
-
-    rows_exponent: float = key(
-        0.0,
-        "How many times as much twice the rows are worth to the head, where a budget weighs them against a fine "
-        "step, as they are to one on the pooled covariance; 0 for what the head says.",
-        Acts.CLIENT,
-        Changes.UPLOAD,
-        numbers=AT_LEAST_0,
-        beside=_CHOSEN,
         refused_without_effect=True,
     )
 

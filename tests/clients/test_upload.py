@@ -101,15 +101,6 @@ def test_what_a_key_says_comes_before_what_is_best_or_in_the_paper():
         assert (given.tag, given.statistics.num_rows) == ("class-means.float32", 6)
 
 
-def test_a_head_that_wants_rows_is_told_to_clients_by_a_number():
-    config = RunConfig(bytes_per_client=4000, rows_exponent=2.0)
-    told = RunConfig.of_message(config.for_message())
-    assert told.writing.rows_exponent == 2.0
-    assert RunConfig.of_message(RunConfig(upload="best").for_message()).wire.rows_exponent == 1.0
-    rows = [sent(one, *samples())[0].num_rows for one in (told, config.replaced(rows_exponent=0.0))]
-    assert rows[0] > rows[1]
-
-
 def test_a_policy_withholds_rows_within_a_budget_too():
     policy = NodePolicy("site", smallest_count=20)
     upload, _, _ = sent(RunConfig(bytes_per_client=20_000), *samples(), policy)

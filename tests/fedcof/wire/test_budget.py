@@ -106,14 +106,6 @@ def test_where_rows_are_withheld_the_plan_is_found_by_trial():
     assert len(stream) <= 4000
 
 
-def test_rows_that_are_worth_more_make_more_groups_and_a_coarser_step():
-    features, labels = samples_of()
-    rows = rows_of(features, labels)
-    plans = [plan_upload(rows, features, labels, 3000, exponent) for exponent in (0.5, 1.0, 2.0)]
-    assert [plan.groups for plan in plans] == sorted({plan.groups for plan in plans})
-    assert [plan.noise for plan in plans] == sorted(plan.noise for plan in plans)
-
-
 def test_the_price_of_any_number_of_groups_is_told_from_two():
     features, labels = samples_of(400, 200, 6)
     deviation = within_class_deviation(features, labels)

@@ -21,6 +21,7 @@ import torch
 from rich.table import Table
 
 from fedcof import FedCOF
+from fedcof.heads.regularised import RegularisedDiscriminant
 from fedcof.wire.arrays import COUNTS, DITHER, MEANS, STEPS, Arrays, num_bytes
 from fedcof.wire.encoding import decode_class_means
 from simulations.benchmarks.peaks import peak_of, reset_peak, resident
@@ -45,6 +46,8 @@ class Size:
         How they were sent.
     estimator : {"per-class", "pooled"}
         See :class:`fedcof.FedCOF`.
+    class_directions : int
+        Those of a quadratic head; 0 for the ridge head.
     repeats : int
         How often each time is taken; the least counts.
     """
@@ -56,6 +59,7 @@ class Size:
     rows_per_upload: int = 9
     encoding: str = "float32"
     estimator: str = "per-class"
+    class_directions: int = 0
     repeats: int = 3
 
 
@@ -63,7 +67,9 @@ SIZES = [
     Size("iNaturalist", 82_822, 1203),
     Size("iNaturalist", 82_822, 1203, encoding="int8"),
     Size("iNaturalist", 82_822, 1203, encoding="int8", estimator="pooled"),
+    Size("iNaturalist", 82_822, 1203, class_directions=5),
     Size("CIFAR-100", 3_400, 100, rows_per_upload=34),
+    Size("CIFAR-100", 3_400, 100, rows_per_upload=34, class_directions=10),
     Size("small", 100, 10, rows_per_upload=10),
 ]
 
@@ -106,7 +112,9 @@ def measure(size: Size) -> dict[str, Any]:
     reset_peak()
 
     def solve() -> None:
-        aggregator = FedCOF(size.num_classes, size.feature_dim, size.estimator, shrinkage=0.1)
+        rank = size.class_directions
+        head = RegularisedDiscriminant(rank=rank) if rank else "ridge"
+        aggregator = FedCOF(size.num_classes, size.feature_dim, size.estimator, shrinkage=0.1, head=head)
         for upload in uploads:
             aggregator.add(upload)
         aggregator.solve()
@@ -171,12 +179,16 @@ def results_table(results: Sequence[dict[str, Any]]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         table.add_row(
-            f"{result['name']} {result['encoding']} {result['estimator']}",
+            f"{result['name']} {result['encoding']} {result['estimator']}{_head_of(result)}",
             *(f"{result[field]:.4f}" for field in ("t_product", "t_cholesky_solve", "t_ours")),
             f"{result['ratio']:.2f}",
             *(f"{result[field] / MEGABYTE:.1f}" for field in ("upload_bytes", "peak_over_uploads_bytes")),
         )
     return table
+
+
+def _head_of(result: dict[str, Any]) -> str:
+    return f" quadratic, {result['class_directions']} directions" if result["class_directions"] else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

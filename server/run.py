@@ -15,13 +15,15 @@ from fedcof.data.problem import labels_of, problem_of, split_features
 from fedcof.data.virtual_clients import client_indices
 from fedcof.embedding.transform import transformed
 from fedcof.files import whole_file, write_whole
+from fedcof.heads.temperature import softmax_scale
 from fedcof.methods.base import shrinkage_used
 from fedcof.methods.method import PooledMethod
 from fedcof.run.config import RunConfig
 from fedcof.run.confusion import Confusion
 from fedcof.run.ledger import Ledger
 from fedcof.run.results import HEAD_FILE_NAME, RunResult
-from server.evaluation import predictions_of
+from server.client_accuracy import accuracy_of_clients
+from server.evaluation import features_of, predictions_of
 from server.federated_run import FederatedRun, Watcher
 from server.federation import Federation
 from server.quality import Predictions
@@ -73,7 +75,9 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
     classifier = run.execute()
     run.save_networks(folder)
     _write_files(folder, run.ledger, config)
-    predictions = predictions_of(classifier, config, run.network, run.class_means())
+    features = features_of(config, run.network)
+    predictions = predictions_of(classifier, config, run.network, run.class_means(), features)
+    nats = run.nats_per_score()
     write_confusion(folder, predictions)
     best = run.best
     result = result_of(config, predictions)
@@ -93,6 +97,8 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
         nodes=run.nodes,
         covariance=run.diagnosis(),
         shrinkage=run.shrinkage,
+        client_accuracy=accuracy_of_clients(classifier, config, nats, features, run.network),
+        nats_per_score=nats,
     )
 
 
@@ -111,9 +117,16 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     classifier = solved.named(problem.class_names)
     _write_files(folder, Ledger(), config)
     classifier.save(folder / HEAD_FILE_NAME)
-    predictions = predictions_of(classifier, config, class_means=aggregator.class_means())
+    tested, nats = features_of(config), softmax_scale(classifier, aggregator.class_means())
+    predictions = predictions_of(classifier, config, class_means=aggregator.class_means(), features=tested)
     write_confusion(folder, predictions)
-    return replace(result_of(config, predictions), seconds=seconds, shrinkage=shrinkage_used(aggregator))
+    return replace(
+        result_of(config, predictions),
+        seconds=seconds,
+        shrinkage=shrinkage_used(aggregator),
+        client_accuracy=accuracy_of_clients(classifier, config, nats, tested),
+        nats_per_score=nats,
+    )
 
 
 def result_of(config: RunConfig, predictions: Predictions) -> RunResult:

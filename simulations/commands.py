@@ -14,7 +14,7 @@ from fedcof.run.failures import FILE_NAME as FAILURES_FILE_NAME
 from fedcof.run.failures import RunFailure, load_failures, note_failure
 from fedcof.run.results import FILE_NAME, RunResult, append_result, load_results
 from simulations.comparison import laid_out, unfinished, varying_keys
-from simulations.display import comparison_table, nodes_table, results_table
+from simulations.display import clients_sentence, comparison_table, nodes_table, results_table
 from simulations.runner import Flower, execute_runs
 from simulations.scenario import (
     DEFAULT_SCENARIO,
@@ -241,6 +241,8 @@ def _show(results: list[RunResult], output: Path, failures: Sequence[RunFailure]
     several = len({run.seed for run in made}) > 1
     table = comparison_table if several else results_table
     console.print(table(results, keys, failures))
+    if len(results) == 1 and results[0].client_accuracy:
+        say(clients_sentence(results[0].client_accuracy))
     for result in results:
         if result.rejected:
             client, reason = next(iter(result.rejected.items()))

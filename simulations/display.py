@@ -8,6 +8,7 @@ from rich.table import Table
 
 from fedcof.data.section import DataSection
 from fedcof.methods.section import MethodSection
+from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.failures import RunFailure
 from fedcof.run.results import NodeResult, RunResult
 from simulations.report.methods_and_keys import default_config, unused_keys
@@ -54,6 +55,29 @@ def results_table(results: list[RunResult], keys: list[str], failures: Sequence[
     for failure in failures:
         table.add_texts(failure.method, *_values(failure, keys), failure.seed, FAILED, *[UNKNOWN] * 4)
     return table
+
+
+def clients_sentence(found: ClientAccuracy) -> str:
+    """Say what the clients of a run get, in a line.
+
+    Parameters
+    ----------
+    found : ClientAccuracy
+        The run's.
+
+    Returns
+    -------
+    str
+        Accuracies in per cent, the mean over clients and that of the worst tenth.
+    """
+    all_classes, held, prior = (
+        f"{percent(spread.mean)} % (worst tenth {percent(spread.worst_tenth)} %)"
+        for spread in (found.all_classes, found.held_classes, found.own_prior)
+    )
+    return (
+        f"A client gets {all_classes} of its own kind of samples right, {held} with only the classes that it holds, "
+        f"{prior} with its own frequencies as prior."
+    )
 
 
 def nodes_table(nodes: list[NodeResult]) -> Table:

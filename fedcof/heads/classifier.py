@@ -184,7 +184,7 @@ class Classifier(ABC):
         frequencies : Tensor, ndarray or sequence of shape (C,)
             How frequent each class is, in any unit: counts will do. A class of frequency 0 is never predicted.
         nats : float
-            What a score is multiplied by to be in nats, see :func:`fedcof.heads.temperature.nats_per_score`.
+            What a score is multiplied by to be in nats, see :func:`fedcof.heads.temperature.softmax_scale`.
 
         Returns
         -------

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
+from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.results import RunResult
 from simulations.comparison import varying_keys
 from simulations.report.methods_and_keys import default_config, is_telling, unused_keys
@@ -68,6 +69,12 @@ class SeedAverage:
             return None
         values = [asdict(diagnostic) for diagnostic in found]
         return CovarianceDiagnostic(**{name: _mean([value[name] for value in values]) for name in values[0]})
+
+    @property
+    def client_accuracy(self) -> ClientAccuracy | None:
+        """Mean of what the clients get; None unless every run knows it."""
+        found = [run.client_accuracy for run in self.runs if run.client_accuracy]
+        return ClientAccuracy.averaged(found) if len(found) == len(self.runs) else None
 
     @property
     def shrinkage(self) -> float | None:

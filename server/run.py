@@ -21,7 +21,7 @@ from fedcof.methods.method import PooledMethod
 from fedcof.run.config import RunConfig
 from fedcof.run.confusion import Confusion
 from fedcof.run.ledger import Ledger
-from fedcof.run.results import HEAD_FILE_NAME, RunResult
+from fedcof.run.results import FEDERATION_FILE_NAME, HEAD_FILE_NAME, RunResult
 from server.client_accuracy import accuracy_of_clients
 from server.evaluation import features_of, predictions_of
 from server.federated_run import FederatedRun, Watcher
@@ -29,7 +29,6 @@ from server.federation import Federation
 from server.quality import Predictions
 
 LEDGER_FILE_NAME = "ledger.csv"
-FEDERATION_FILE_NAME = "federation.npz"
 
 logger = getLogger("flwr")
 

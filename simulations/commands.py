@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import starmap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedcof.embedding.section import EmbeddingSection
 from fedcof.errors import UserError
@@ -25,6 +26,9 @@ from simulations.scenario import (
     scenario_values,
 )
 from simulations.terminal import console, progress_bars, say
+
+if TYPE_CHECKING:
+    from simulations.narrowing import Narrowing
 
 MOST_NAMED_SETTINGS = 3
 
@@ -202,12 +206,12 @@ def solve(folder: Path, settings: list[str]) -> None:
     _show(load_results(folder), folder)
 
 
-def export_model(folder: Path, file_format: str, target: Path | None) -> None:
+def export_model(folder: Path, file_format: str, target: Path | None, known: Narrowing) -> None:
     """Write the most accurate run of a folder as one model, and say how to load it.
 
     Parameters
     ----------
-    folder, file_format, target
+    folder, file_format, target, known
         See :func:`simulations.export.export`.
 
     Raises
@@ -217,7 +221,7 @@ def export_model(folder: Path, file_format: str, target: Path | None) -> None:
     """
     from simulations.export import export
 
-    written = export(folder, file_format, target)
+    written = export(folder, file_format, target, known)
     say(f"The model is {written}")
     if file_format == "timm":
         say(f'Load it with timm.create_model("local-dir:{written.absolute()}", pretrained=True)')

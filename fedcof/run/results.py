@@ -17,6 +17,7 @@ from fedcof.run.config import RunConfig
 
 FILE_NAME = "results.json"
 HEAD_FILE_NAME = "head.safetensors"
+FEDERATION_FILE_NAME = "federation.npz"
 BACKBONE_FILE_NAME = "backbone.safetensors"
 FORMAT = 1
 

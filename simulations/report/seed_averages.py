@@ -12,6 +12,7 @@ from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.results import RunResult
 from simulations.comparison import varying_keys
+from simulations.published import paper_accuracy
 from simulations.report.methods_and_keys import default_config, is_telling, unused_keys
 
 
@@ -54,6 +55,11 @@ class SeedAverage:
     def accuracy(self) -> float | None:
         """Mean accuracy over the seeds, from 0 to 1; None where that of any is unknown."""
         return _mean_if_known([run.accuracy for run in self.runs])
+
+    @property
+    def paper_accuracy(self) -> float | None:
+        """What the paper whose setting it is has for it, from 0 to 1; None for a setting of no paper."""
+        return paper_accuracy(self.runs[0])
 
     @property
     def accuracy_deviation(self) -> float | None:

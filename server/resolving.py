@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fedcof import UserError
 from fedcof.data.problem import fingerprint_of, problem_of
+from fedcof.heads.temperature import softmax_scale
 from fedcof.keys import unknown_key
-from fedcof.heads.temperature import nats_per_score
 from fedcof.methods.base import shrinkage_used
 from fedcof.run.config import RunConfig
 from fedcof.run.results import HEAD_FILE_NAME, NodeResult, RunResult
@@ -79,7 +79,7 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
         clients=len(nodes),
         seconds=seconds,
         shrinkage=shrinkage_used(strategy.aggregator),
-        nats_per_score=nats_per_score(classifier, strategy.aggregator.class_means()),
+        nats_per_score=softmax_scale(classifier, strategy.aggregator.class_means()),
         nodes=nodes,
         head=(Path(target) / HEAD_FILE_NAME).as_posix(),
     )

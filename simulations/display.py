@@ -57,7 +57,9 @@ def results_table(results: list[RunResult], keys: list[str], failures: Sequence[
             f"{run.seconds:.1f}",
         )
     for failure in failures:
-        table.add_texts(failure.method, *_values(failure, keys), failure.seed, FAILED, *[UNKNOWN] * (4 + len(paper)))
+        table.add_texts(
+            failure.method, *_values(failure, keys), failure.seed, FAILED, *[UNKNOWN] * (4 + len(paper))
+        )
     return table
 
 
@@ -79,8 +81,8 @@ def clients_sentence(found: ClientAccuracy) -> str:
         for spread in (found.all_classes, found.held_classes, found.own_prior)
     )
     return (
-        f"A client gets {all_classes} of its own kind of samples right, {held} with only the classes that it holds, "
-        f"{prior} with its own frequencies as prior."
+        f"A client gets {all_classes} of its own kind of samples right, {held} with only the classes that it "
+        f"holds, {prior} with its own frequencies as prior."
     )
 
 

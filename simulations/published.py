@@ -30,9 +30,9 @@ def paper_accuracy(run: RunResult) -> float | None:
     Returns
     -------
     float or None
-        From 0 to 1, over the paper's seeds. None unless the run agrees, in all that its accuracy may depend on, with
-        a scenario of a paper's figures, wherever its dataset and weights came from; of the dataset the number of
-        classes is looked at.
+        From 0 to 1, over the paper's seeds. None unless the run agrees, in all that its accuracy may depend on,
+        with a scenario of a paper's figures, wherever its dataset and weights came from; of the dataset the number
+        of classes is looked at.
     """
     for values, figures in _figures():
         if run.method in figures and len(run.class_names) == figures[_CLASSES] and _agrees(run, values):

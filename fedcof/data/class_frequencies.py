@@ -48,7 +48,9 @@ def frequencies_in(path: Path, names: Sequence[str]) -> list[float]:
     for place, (_, count) in zip(places, pairs, strict=True):
         frequencies[place] = count
     if not any(frequencies):
-        raise UserError(f"The file {path} gives no class a count above 0: write a class name and a count on each line.")
+        raise UserError(
+            f"The file {path} gives no class a count above 0: write a class name and a count on each line."
+        )
     return frequencies
 
 
@@ -122,5 +124,5 @@ def _count(value: object, line: str, path: Path) -> float:
 
 def _no_count(line: str, path: Path) -> UserError:
     return UserError(
-        f"The line {line!r} of {path} does not end in a count from 0 on: write a class name and a count on each line."
+        f"The line {line!r} of {path} does not end in a count from 0 on: write a class and a count on each line."
     )

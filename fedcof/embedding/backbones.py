@@ -219,8 +219,8 @@ def _of_torchvision(name: str, weights: str) -> nn.Module:
         tensors = pretrained_state_dict(name)
     except Exception as error:
         raise UserError(
-            f"The weights of {name} could not be fetched from where torchvision keeps them ({_reason(error)}): connect "
-            f"to it, set weights to a local .pth file, or use {PACKAGED}, whose weights come with a package."
+            f"The weights of {name} could not be fetched from where torchvision keeps them ({_reason(error)}): "
+            f"connect to it, set weights to a local .pth file, or use {PACKAGED}, which comes with a package."
         ) from error
     model.load_state_dict(without_classifier(tensors), strict=True)
     return model

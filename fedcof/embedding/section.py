@@ -55,7 +55,7 @@ class EmbeddingSection(Section):
     )
     preprocessing: str = key(
         MODEL,
-        "What is done to an image before: the model's own, or as for the figures of the FedCOF paper on its datasets.",
+        "What is done to an image first: the model's own, or as for the FedCOF paper's figures on its datasets.",
         _BOTH,
         Changes.UPLOAD,
         choices=lambda: list(PRESETS),

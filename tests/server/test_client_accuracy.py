@@ -7,6 +7,7 @@ import pytest
 
 from fedcof.data.precomputed import shared_features
 from fedcof.data.virtual_clients import samples_of_client
+from fedcof.heads.classifiers import load_classifier
 from fedcof.run.client_accuracy import Spread
 from fedcof.run.config import RunConfig
 from server.client_accuracy import accuracy_of_clients, client_accuracy, of_own_samples, of_test_split
@@ -113,10 +114,17 @@ def test_a_run_without_clients_knows_what_they_would_get(tmp_path, monkeypatch, 
     (tmp_path / "features").mkdir()
     for split in ("train", "test"):
         labels = np.arange(200) % 4
-        np.save(tmp_path / f"features/{split}_features.npy", (centres[labels] + generator.standard_normal((200, 6))).astype(np.float32))
+        np.save(
+            tmp_path / f"features/{split}_features.npy",
+            (centres[labels] + generator.standard_normal((200, 6))).astype(np.float32),
+        )
         np.save(tmp_path / f"features/{split}_labels.npy", labels)
     config = RunConfig(
-        dataset=f"features:{tmp_path / 'features'}", num_clients=7, alpha=0.3, method="oracle", client_test_share=share
+        dataset=f"features:{tmp_path / 'features'}",
+        num_clients=7,
+        alpha=0.3,
+        method="oracle",
+        client_test_share=share,
     )
     result = execute(None, config, tmp_path, "run", lambda: None)
     found = result.client_accuracy
@@ -127,8 +135,6 @@ def test_a_run_without_clients_knows_what_they_would_get(tmp_path, monkeypatch, 
     if not share:
         return
     monkeypatch.setattr("server.client_accuracy.MOST_SAMPLES", 9)
-    from fedcof.heads.classifiers import load_classifier
-
     classifier = load_classifier(tmp_path / result.head)
     assert accuracy_of_clients(classifier, config, result.nats_per_score, np.zeros((0, 4), np.float32)) == found
     train = shared_features(config.data.dataset).train

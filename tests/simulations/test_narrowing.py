@@ -35,7 +35,9 @@ def test_a_client_predicts_by_its_own_frequencies(tmp_path, saved):
     before = scores_of(tmp_path, run, NOTHING, paths)
     for known in (Narrowing(client=0), Narrowing(frequencies=tmp_path / "counts.txt")):
         for found, scores in zip(scores_of(tmp_path, run, known, paths), before, strict=True):
-            expected = {name: scores[name] + np.log(share) / 0.5 for name, share in (("ant", 1 / 8), ("cat", 7 / 8))}
+            expected = {
+                name: scores[name] + np.log(share) / 0.5 for name, share in (("ant", 1 / 8), ("cat", 7 / 8))
+            }
             assert found == pytest.approx(expected, rel=1e-4)
 
 

@@ -45,9 +45,14 @@ def test_what_the_clients_get_is_on_the_page_and_in_a_line(tmp_path):
     page = write_report(tmp_path).read_text()
     (row,) = page_rows(page, "clients")
     assert row.pop("worst tenth, %") == "30.00"
-    assert row == {"setting": "fedcof", "all classes, %": "51.00", "classes held, %": "71.00", "own prior, %": "76.00"}
+    assert row == {
+        "setting": "fedcof",
+        "all classes, %": "51.00",
+        "classes held, %": "71.00",
+        "own prior, %": "76.00",
+    }
     assert clients_sentence(ClientAccuracy(20, *spreads)).startswith(
-        "A client gets 52.00 % (worst tenth 10.00 %) of its own kind of samples right, 72.00 % (worst tenth 25.00 %)"
+        "A client gets 52.00 % (worst tenth 10.00 %) of its own kind of samples right, 72.00 % (worst tenth 25"
     )
     append_result(tmp_path / "earlier", run("fedncm"))
     assert "What the clients get" not in write_report(tmp_path / "earlier").read_text()

@@ -62,13 +62,14 @@ def compared(scenario: str) -> tuple[list[str], list[str]]:
         As :func:`load_scenario`, or if there is anything else in the table.
     """
     table = _read(scenario).get(COMPARE, {})
-    lists = [table.get(name, default) for name, default in _COMPARED.items()] if isinstance(table, dict) else []
-    if not lists or set(table) - set(_COMPARED) or not all(isinstance(found, list) for found in lists):
+    own = table if isinstance(table, dict) else {COMPARE: table}
+    lists = {**_COMPARED, **own}
+    if set(lists) != set(_COMPARED) or not all(isinstance(found, list) for found in lists.values()):
         raise UserError(
             f"The table {COMPARE} of the scenario {scenario} is {table!r}, but holds the lists "
             f"{' and '.join(_COMPARED)} alone: mend it."
         )
-    methods, seeds = ([str(item) for item in found] for found in lists)
+    methods, seeds = ([str(item) for item in lists[name]] for name in _COMPARED)
     return methods, seeds
 
 

@@ -60,7 +60,8 @@ def pretrained_state_dict(name: str) -> Mapping[str, Tensor]:
         The whole state dict, its classifier included.
     """
     weights = torchvision.models.get_model_weights(name)[_WEIGHTS]
-    return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    tensors: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    return tensors
 
 
 def without_classifier(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

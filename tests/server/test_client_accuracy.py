@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from fedcof.data.precomputed import shared_features
 from fedcof.data.virtual_clients import samples_of_client
@@ -136,7 +137,7 @@ def test_a_run_without_clients_knows_what_they_would_get(tmp_path, monkeypatch, 
         return
     monkeypatch.setattr("server.client_accuracy.MOST_SAMPLES", 9)
     classifier = load_classifier(tmp_path / result.head)
-    assert accuracy_of_clients(classifier, config, result.nats_per_score, np.zeros((0, 4), np.float32)) == found
+    assert accuracy_of_clients(classifier, config, result.nats_per_score, torch.zeros(0, 6)) == found
     train = shared_features(config.data.dataset).train
     own = []
     for client in range(7):

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 import fedcof
 from fedcof import LinearClassifier, class_means, feature_moments
 from fedcof.heads.quadratic import QuadraticClassifier
-from fedcof.heads.temperature import START_MARGIN, nats_per_score, softmax_start
+from fedcof.heads.temperature import START_MARGIN, softmax_scale, softmax_start
 
 
 def random_head(seed, classes=5, dim=7, scale=1.0):
@@ -61,12 +61,12 @@ def test_the_scale_is_known_of_a_classifier_that_is_not_linear():
     scores = classifier.scores(means)[places][:, places].tolist()
     naive = sum(scores[i][i] - sum(scores[i][j] for j in range(3) if j != i) / 2 for i in range(3)) / 3
     assert naive > 0
-    assert nats_per_score(classifier, means) == pytest.approx(START_MARGIN / naive, rel=1e-5)
+    assert softmax_scale(classifier, means) == pytest.approx(START_MARGIN / naive, rel=1e-5)
 
 
 def test_the_scale_of_a_linear_head_is_that_of_training():
     head, means = random_head(3)
-    scale = nats_per_score(head, means.double())
+    scale = softmax_scale(head, means.double())
     torch.testing.assert_close(softmax_start(head, means).weight, head.weight * scale, rtol=1e-5, atol=0)
 
 

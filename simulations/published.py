@@ -48,7 +48,9 @@ def _figures() -> list[tuple[dict[str, object], dict[str, float]]]:
 
 def _agrees(run: RunResult, values: dict[str, object]) -> bool:
     own: dict[str, Any] = {**MethodSection.named(name=run.method), **DataSection.named(seed=run.seed)}
-    paper, found = ({**RunConfig.defaults(), **config, **own} for config in (values, run.config))
+    published = {name: key.published for name, key in RunConfig.declared().items() if key.published is not None}
+    paper = {**RunConfig.defaults(), **values, **published, **own}
+    found = {**RunConfig.defaults(), **run.config, **own}
     ignored = _OF_A_COPY | unused_keys(found)
     ignored |= {name for name, known in RunConfig.declared().items() if known.place or not is_telling(name)}
     same = all(found[key] == paper.get(key) for key in found if key not in ignored)

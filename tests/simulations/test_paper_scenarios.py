@@ -21,7 +21,7 @@ from simulations.comparison import comparison_runs
 from simulations.display import comparison_table, results_table
 from simulations.published import paper_accuracy
 from simulations.report.writing import write_report
-from simulations.scenario import compared, configure, scenario_names, scenario_values
+from simulations.scenario import DEFAULT_METHODS, compared, configure, scenario_names, scenario_values
 from tests.simulations.report.test_report import page_rows
 
 PAPER = [name for name in scenario_names() if name.startswith("paper-")]
@@ -100,10 +100,10 @@ def test_the_papers_figure_is_in_tables_and_report_where_there_is_one(tmp_path):
 
 
 def test_what_a_scenario_compares_is_its_own_and_else_the_usual(tmp_path):
-    assert compared("paper-cub-vit-b16") == (METHODS, ["0", "1", "2", "3", "4"])
-    assert compared("digits") == (["fedncm", "fedcof"], ["0"])
+    assert compared("paper-cub-vit-b16") == ([f"{method}:paper" for method in METHODS], ["0", "1", "2", "3", "4"])
+    assert compared("digits") == (DEFAULT_METHODS, ["0"])
     (tmp_path / "mine.toml").write_text("num-clients = 3\n[compare]\nseeds = [7]\n")
-    assert compared(str(tmp_path / "mine.toml")) == (["fedncm", "fedcof"], ["7"])
+    assert compared(str(tmp_path / "mine.toml")) == (DEFAULT_METHODS, ["7"])
     assert configure(str(tmp_path / "mine.toml"), []).data.num_clients == 3
     for table in ("[compare]\nseed = [7]", "[compare]\nseeds = 7", "compare = 3"):
         (tmp_path / "mine.toml").write_text(f"{table}\n")

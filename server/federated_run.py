@@ -18,7 +18,6 @@ from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.data.problem import backbone_of, fingerprint_of, labels_of, problem_of
 from fedcof.files import whole_file
 from fedcof.heads.classifier import Classifier
-from fedcof.heads.temperature import softmax_scale
 from fedcof.heads.trainable import Network
 from fedcof.methods.base import shrinkage_used
 from fedcof.methods.chain import most_rows
@@ -149,11 +148,6 @@ class FederatedRun:
         if not self.config.method.diagnose or self._strategy is None:
             return None
         return diagnose(self._strategy.aggregator, self.config)
-
-    def nats_per_score(self) -> float:
-        """Give the scale of the classifier's scores: that of the class means, or 1 for what was trained."""
-        means = self.class_means()
-        return 1.0 if means is None else softmax_scale(self._classifier(), means)
 
     def _collect_and_train(self) -> None:
         backbone = self._backbone()

@@ -75,8 +75,9 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
     run.save_networks(folder)
     _write_files(folder, run.ledger, config)
     features = features_of(config, run.network)
-    predictions = predictions_of(classifier, config, run.network, run.class_means(), features)
-    nats = run.nats_per_score()
+    means = run.class_means()
+    predictions = predictions_of(classifier, config, run.network, means, features)
+    nats = 1.0 if means is None else softmax_scale(classifier, means)
     write_confusion(folder, predictions)
     best = run.best
     result = result_of(config, predictions)

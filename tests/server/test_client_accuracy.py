@@ -126,6 +126,7 @@ def test_a_run_without_clients_knows_what_they_would_get(tmp_path, monkeypatch, 
         alpha=0.3,
         method="oracle",
         client_test_share=share,
+        feature_transform="none",
     )
     result = execute(None, config, tmp_path, "run", lambda: None)
     found = result.client_accuracy

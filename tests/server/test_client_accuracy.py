@@ -117,7 +117,7 @@ def test_a_run_without_clients_knows_what_they_would_get(tmp_path, monkeypatch, 
         labels = np.arange(200) % 4
         np.save(
             tmp_path / f"features/{split}_features.npy",
-            (centres[labels] + generator.standard_normal((200, 6))).astype(np.float32),
+            (centres[labels] + 2 * generator.standard_normal((200, 6))).astype(np.float32),
         )
         np.save(tmp_path / f"features/{split}_labels.npy", labels)
     config = RunConfig(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedcof.data.problem import backbone_of, dataset_of, labels_of, split_features
@@ -38,7 +40,7 @@ def rightly_classified(classifier: Classifier, config: RunConfig, network: Netwo
         One mark a sample.
     """
     labels = torch.tensor(labels_of(config, "test"))
-    return classifier.predict(_test_features(config, network)) == labels
+    return classifier.predict(features_of(config, network)) == labels
 
 
 def predictions_of(
@@ -46,6 +48,7 @@ def predictions_of(
     config: RunConfig,
     network: Network | None = None,
     class_means: Tensor | None = None,
+    features: Tensor | None = None,
 ) -> Predictions:
     """Predict the test samples.
 
@@ -56,6 +59,8 @@ def predictions_of(
     class_means : Tensor of shape (C, d), floating point, optional
         Of a closed-form head, whose scores become logits by them alone (:mod:`fedcof.heads.temperature`); without,
         scores are logits, as those of a head that was trained.
+    features : Tensor of shape (n, d), optional
+        As :func:`features_of` gives them, where they are at hand.
 
     Returns
     -------
@@ -65,8 +70,8 @@ def predictions_of(
     labels = torch.tensor(labels_of(config, "test"))
     scale = 1.0 if class_means is None else softmax_scale(classifier, class_means)
     predicted, confidence = [labels[:0]], [torch.zeros(0)]
-    for features in _blocks(_test_features(config, network)):
-        scores = classifier.scores(features)
+    for block in _blocks(features_of(config, network) if features is None else features):
+        scores = classifier.scores(block)
         predicted.append(scores.argmax(dim=1))
         confidence.append((scores * scale).softmax(dim=1).amax(dim=1))
     return Predictions(labels, torch.cat(predicted), torch.cat(confidence), classifier.num_classes)
@@ -82,14 +87,44 @@ def _blocks(features: Tensor) -> Iterator[Tensor]:
         yield from torch.split(features, SAMPLES_PER_BLOCK)
 
 
-def _test_features(config: RunConfig, network: Network | None) -> Tensor:
+def scores_of(classifier: Classifier, features: Tensor) -> NDArray[np.float32]:
+    """Score features (n, d) in blocks: shape (n, C), float32."""
+    scores = [classifier.scores(block).cpu() for block in _blocks(features)]
+    return torch.cat([torch.zeros(0, classifier.num_classes), *scores]).numpy()
+
+
+def features_of(
+    config: RunConfig,
+    network: Network | None = None,
+    split: str = "test",
+    samples: NDArray[np.int64] | None = None,
+) -> Tensor:
+    """Give the features by which samples are classified.
+
+    Parameters
+    ----------
+    config, network
+        See :func:`rightly_classified`.
+    split : {"test", "train"}
+        Of the server's dataset.
+    samples : ndarray of shape (n,), int64, optional
+        Which of the split's samples; all of them unless given.
+
+    Returns
+    -------
+    Tensor of shape (n, d), float32
+        With the run's transform.
+    """
     if network is None or not config.training.fine_tunes:
-        features = torch.tensor(split_features(config, "test").features[:])
+        table = split_features(config, split).features
+        features = torch.tensor(table[:] if samples is None else table[samples])
         return transformed(features, config.embedding.feature_transform)
     from fedcof.embedding.features import extract_features
 
-    module = network.eval().backbone
-    backbone = replace(backbone_of(config), module=module)
+    dataset = dataset_of(config)
+    images = dataset.test if split == "test" else dataset.train
+    images = images if samples is None else images.select(samples)
+    backbone = replace(backbone_of(config), module=network.eval().backbone)
     with torch.no_grad():
-        features = extract_features(backbone, dataset_of(config).test, config.embedding.batch_size)
+        features = extract_features(backbone, images, config.embedding.batch_size)
     return transformed(features, config.embedding.feature_transform)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedcof import UserError
 from fedcof.data.problem import fingerprint_of, problem_of
+from fedcof.heads.temperature import softmax_scale
 from fedcof.keys import unknown_key
 from fedcof.methods.base import shrinkage_used
 from fedcof.run.config import RunConfig
@@ -78,6 +79,7 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
         clients=len(nodes),
         seconds=seconds,
         shrinkage=shrinkage_used(strategy.aggregator),
+        nats_per_score=softmax_scale(classifier, strategy.aggregator.class_means()),
         nodes=nodes,
         head=(Path(target) / HEAD_FILE_NAME).as_posix(),
     )

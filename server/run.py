@@ -15,19 +15,20 @@ from fedcof.data.problem import labels_of, problem_of, split_features
 from fedcof.data.virtual_clients import client_indices
 from fedcof.embedding.transform import transformed
 from fedcof.files import whole_file, write_whole
+from fedcof.heads.temperature import softmax_scale
 from fedcof.methods.base import shrinkage_used
 from fedcof.methods.method import PooledMethod
 from fedcof.run.config import RunConfig
 from fedcof.run.confusion import Confusion
 from fedcof.run.ledger import Ledger
-from fedcof.run.results import HEAD_FILE_NAME, RunResult
-from server.evaluation import predictions_of
+from fedcof.run.results import FEDERATION_FILE_NAME, HEAD_FILE_NAME, RunResult
+from server.client_accuracy import accuracy_of_clients
+from server.evaluation import features_of, predictions_of
 from server.federated_run import FederatedRun, Watcher
 from server.federation import Federation
 from server.quality import Predictions
 
 LEDGER_FILE_NAME = "ledger.csv"
-FEDERATION_FILE_NAME = "federation.npz"
 
 logger = getLogger("flwr")
 
@@ -73,7 +74,10 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
     classifier = run.execute()
     run.save_networks(folder)
     _write_files(folder, run.ledger, config)
-    predictions = predictions_of(classifier, config, run.network, run.class_means())
+    features = features_of(config, run.network)
+    means = run.class_means()
+    predictions = predictions_of(classifier, config, run.network, means, features)
+    nats = 1.0 if means is None else softmax_scale(classifier, means)
     write_confusion(folder, predictions)
     best = run.best
     result = result_of(config, predictions)
@@ -93,6 +97,8 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
         nodes=run.nodes,
         covariance=run.diagnosis(),
         shrinkage=run.shrinkage,
+        client_accuracy=accuracy_of_clients(classifier, config, nats, features, run.network),
+        nats_per_score=nats,
     )
 
 
@@ -111,9 +117,16 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     classifier = solved.named(problem.class_names)
     _write_files(folder, Ledger(), config)
     classifier.save(folder / HEAD_FILE_NAME)
-    predictions = predictions_of(classifier, config, class_means=aggregator.class_means())
+    tested, nats = features_of(config), softmax_scale(classifier, aggregator.class_means())
+    predictions = predictions_of(classifier, config, class_means=aggregator.class_means(), features=tested)
     write_confusion(folder, predictions)
-    return replace(result_of(config, predictions), seconds=seconds, shrinkage=shrinkage_used(aggregator))
+    return replace(
+        result_of(config, predictions),
+        seconds=seconds,
+        shrinkage=shrinkage_used(aggregator),
+        client_accuracy=accuracy_of_clients(classifier, config, nats, tested),
+        nats_per_score=nats,
+    )
 
 
 def result_of(config: RunConfig, predictions: Predictions) -> RunResult:

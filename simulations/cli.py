@@ -65,6 +65,27 @@ def _at_home(path: Path | None) -> Path | None:
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.", callback=_at_home)]
 
 
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="The only classes there are: names separated by commas, or a file with a name a line.",
+    ),
+]
+Frequencies = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="How frequent each class is, a name and a count a line; others are never predicted.",
+        callback=_at_home,
+    ),
+]
+Client = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="As frequent as on this client of the simulation, counted from 0."),
+]
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         from simulations.version import version
@@ -112,9 +133,15 @@ def compare(
     scenario: Scenario = "digits",
     settings: Settings = None,
     methods: Annotated[
-        str, typer.Option(help="Methods, separated by commas; fedcof:paper is FedCOF as its paper has it.")
-    ] = "fedncm:paper,fedcof:paper,fedcof",
-    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
+        str | None,
+        typer.Option(
+            help="Methods, separated by commas; fedcof:paper is FedCOF as its paper has it.",
+            show_default="the scenario's, or fedncm:paper,fedcof:paper,fedcof",
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds, separated by commas.", show_default="the scenario's, or 0")
+    ] = None,
     output: Output = None,
 ) -> None:
     """Compare methods, seeds and lists of values (-c alpha=[0.1,1.0]); with --output an interrupted one goes on.
@@ -123,9 +150,14 @@ def compare(
     """
     from simulations import commands
     from simulations.results_folder import results_folder
+    from simulations.scenario import compared
 
+    all_methods, all_seeds = compared(scenario)
+    chosen = all_methods if methods is None else _items(methods)
     with results_folder(output, scenario) as folder:
-        failed = commands.compare(scenario, settings or [], _items(methods), _items(seeds), folder)
+        failed = commands.compare(
+            scenario, settings or [], chosen, all_seeds if seeds is None else _items(seeds), folder
+        )
     if failed:
         raise typer.Exit(1)
 
@@ -142,11 +174,15 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File for the predictions, .csv or .json.")
     ] = None,
+    classes: Classes = None,
+    frequencies: Frequencies = None,
+    client: Client = None,
 ) -> None:
     """Classify image files with a saved run (the most accurate of its folder)."""
     from simulations import predict_command
+    from simulations.narrowing import Narrowing
 
-    predict_command.show_predictions(folder, images, output)
+    predict_command.show_predictions(folder, images, output, Narrowing(classes, frequencies, client))
 
 
 @app.command("deploy-local")
@@ -252,11 +288,15 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run.")],
     file_format: Annotated[str, typer.Option("--format", help="timm or onnx.")] = "timm",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="What to write.")] = None,
+    classes: Classes = None,
+    frequencies: Frequencies = None,
+    client: Client = None,
 ) -> None:
     """Write backbone and head of a run (the most accurate of its folder) as one model."""
     from simulations import commands
+    from simulations.narrowing import Narrowing
 
-    commands.export_model(folder, file_format, output)
+    commands.export_model(folder, file_format, output, Narrowing(classes, frequencies, client))
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import starmap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedcof.embedding.section import EmbeddingSection
 from fedcof.errors import UserError
@@ -14,7 +15,7 @@ from fedcof.run.failures import FILE_NAME as FAILURES_FILE_NAME
 from fedcof.run.failures import RunFailure, load_failures, note_failure
 from fedcof.run.results import FILE_NAME, RunResult, append_result, load_results
 from simulations.comparison import laid_out, unfinished, varying_keys
-from simulations.display import comparison_table, nodes_table, results_table
+from simulations.display import clients_sentence, comparison_table, nodes_table, results_table
 from simulations.runner import Flower, execute_runs
 from simulations.scenario import (
     DEFAULT_SCENARIO,
@@ -25,6 +26,9 @@ from simulations.scenario import (
     scenario_values,
 )
 from simulations.terminal import console, progress_bars, say
+
+if TYPE_CHECKING:
+    from simulations.narrowing import Narrowing
 
 MOST_NAMED_SETTINGS = 3
 
@@ -202,12 +206,12 @@ def solve(folder: Path, settings: list[str]) -> None:
     _show(load_results(folder), folder)
 
 
-def export_model(folder: Path, file_format: str, target: Path | None) -> None:
+def export_model(folder: Path, file_format: str, target: Path | None, known: Narrowing) -> None:
     """Write the most accurate run of a folder as one model, and say how to load it.
 
     Parameters
     ----------
-    folder, file_format, target
+    folder, file_format, target, known
         See :func:`simulations.export.export`.
 
     Raises
@@ -217,7 +221,7 @@ def export_model(folder: Path, file_format: str, target: Path | None) -> None:
     """
     from simulations.export import export
 
-    written = export(folder, file_format, target)
+    written = export(folder, file_format, target, known)
     say(f"The model is {written}")
     if file_format == "timm":
         say(f'Load it with timm.create_model("local-dir:{written.absolute()}", pretrained=True)')
@@ -241,6 +245,8 @@ def _show(results: list[RunResult], output: Path, failures: Sequence[RunFailure]
     several = len({run.seed for run in made}) > 1
     table = comparison_table if several else results_table
     console.print(table(results, keys, failures))
+    if len(results) == 1 and results[0].client_accuracy:
+        say(clients_sentence(results[0].client_accuracy))
     for result in results:
         if result.rejected:
             client, reason = next(iter(result.rejected.items()))

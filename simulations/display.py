@@ -8,8 +8,10 @@ from rich.table import Table
 
 from fedcof.data.section import DataSection
 from fedcof.methods.section import MethodSection
+from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.failures import RunFailure
 from fedcof.run.results import NodeResult, RunResult
+from simulations.published import paper_accuracy
 from simulations.report.methods_and_keys import default_config, unused_keys
 from simulations.report.seed_averages import averages_over_seeds
 from simulations.terminal import TextTable
@@ -17,6 +19,7 @@ from simulations.terminal import TextTable
 UNKNOWN = "-"
 FAILED = "failed"
 _METHOD, _SEED = MethodSection.key_of("name").name, DataSection.key_of("seed").name
+_PAPER = "paper %"
 _COSTS, _KEPT = ["uplink MB", "downlink MB"], ["rows", "withheld"]
 # What a narrow terminal does without, the least important first.
 _EXPENDABLE = ["time s", "clients", "downlink MB", "seeds", _SEED, "uplink MB"]
@@ -37,23 +40,50 @@ def results_table(results: list[RunResult], keys: list[str], failures: Sequence[
     Returns
     -------
     Table
-        Accuracy in per cent, bytes in MB (10^6).
+        Accuracy in per cent, and a paper's where it has one for any run; bytes in MB (10^6).
     """
-    table = TextTable([_METHOD, *keys, _SEED], ["accuracy %", *_COSTS, "clients", "time s"], _EXPENDABLE)
+    paper = [_PAPER] if any(paper_accuracy(run) is not None for run in results) else []
+    table = TextTable([_METHOD, *keys, _SEED], ["accuracy %", *paper, *_COSTS, "clients", "time s"], _EXPENDABLE)
     for run in results:
         table.add_texts(
             run.method,
             *_values(run, keys),
             run.seed,
             percent(run.accuracy),
+            *(percent(paper_accuracy(run)) for _ in paper),
             f"{run.uplink_bytes / 1e6:.2f}",
             f"{run.downlink_bytes / 1e6:.2f}",
             f"{run.clients} of {run.clients + run.clients_rejected}" if run.clients_rejected else run.clients,
             f"{run.seconds:.1f}",
         )
     for failure in failures:
-        table.add_texts(failure.method, *_values(failure, keys), failure.seed, FAILED, *[UNKNOWN] * 4)
+        table.add_texts(
+            failure.method, *_values(failure, keys), failure.seed, FAILED, *[UNKNOWN] * (4 + len(paper))
+        )
     return table
+
+
+def clients_sentence(found: ClientAccuracy) -> str:
+    """Say what the clients of a run get, in a line.
+
+    Parameters
+    ----------
+    found : ClientAccuracy
+        The run's.
+
+    Returns
+    -------
+    str
+        Accuracies in per cent, the mean over clients and that of the worst tenth.
+    """
+    all_classes, held, prior = (
+        f"{percent(spread.mean)} % (worst tenth {percent(spread.worst_tenth)} %)"
+        for spread in (found.all_classes, found.held_classes, found.own_prior)
+    )
+    return (
+        f"A client gets {all_classes} of its own kind of samples right, {held} with only the classes that it "
+        f"holds, {prior} with its own frequencies as prior."
+    )
 
 
 def nodes_table(nodes: list[NodeResult]) -> Table:
@@ -91,14 +121,17 @@ def comparison_table(results: list[RunResult], keys: list[str], failures: Sequen
     Returns
     -------
     Table
-        Mean and sample standard deviation of the accuracy in per cent; mean bytes in MB (10^6).
+        Mean and sample standard deviation of the accuracy in per cent, and a paper's where it has one for any
+        setting; mean bytes in MB (10^6).
     """
-    table = TextTable([_METHOD, *keys, "seeds"], ["accuracy %", *_COSTS, "time s"], _EXPENDABLE)
+    averages = averages_over_seeds(results, keys)
+    paper = [_PAPER] if any(average.paper_accuracy is not None for average in averages) else []
+    table = TextTable([_METHOD, *keys, "seeds"], ["accuracy %", *paper, *_COSTS, "time s"], _EXPENDABLE)
     failed: dict[tuple[str, ...], int] = {}
     for failure in failures:
         setting = tuple(map(str, (failure.method, *_values(failure, keys))))
         failed[setting] = failed.get(setting, 0) + 1
-    for average in averages_over_seeds(results, keys):
+    for average in averages:
         deviation = average.accuracy_deviation
         setting = average.method, *(str(average.values.get(key, UNKNOWN)) for key in keys)
         without = failed.pop(setting, 0)
@@ -106,12 +139,13 @@ def comparison_table(results: list[RunResult], keys: list[str], failures: Sequen
             *setting,
             f"{len(average.runs)} of {len(average.runs) + without}" if without else len(average.runs),
             percent(average.accuracy) + ("" if deviation is None else f" ± {deviation * 100:.2f}"),
+            *(percent(average.paper_accuracy) for _ in paper),
             f"{average.average_of('uplink_bytes') / 1e6:.2f}",
             f"{average.average_of('downlink_bytes') / 1e6:.2f}",
             f"{average.average_of('seconds'):.1f}",
         )
     for setting, number in failed.items():
-        table.add_texts(*setting, f"0 of {number}", FAILED, *[UNKNOWN] * 3)
+        table.add_texts(*setting, f"0 of {number}", FAILED, *[UNKNOWN] * (3 + len(paper)))
     return table
 
 

@@ -17,14 +17,15 @@ from torch import nn
 from fedcof.embedding.backbones import Backbone
 from fedcof.embedding.images import DECODING
 from fedcof.embedding.section import NO_TRANSFORM
+from fedcof.embedding.torchvision_models import TORCHVISION
 from fedcof.embedding.transform import FeatureTransform
 from fedcof.errors import UserError, unknown_name
 from fedcof.files import put_in_place, whole_file
-from fedcof.heads.classifiers import load_classifier
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.module import ClassifierModule
 from fedcof.run.config import RunConfig
 from fedcof.run.results import RunResult
+from simulations.narrowing import NOTHING, Narrowing
 from simulations.prediction import backbone_of_run, best_run
 
 FORMATS = ["timm", "onnx"]
@@ -65,7 +66,7 @@ class Exported:
     head: nn.Module | None = None
 
 
-def export(folder: Path, file_format: str, target: Path | None = None) -> Path:
+def export(folder: Path, file_format: str, target: Path | None = None, known: Narrowing = NOTHING) -> Path:
     """Write the most accurate run of a folder as one model.
 
     Parameters
@@ -79,6 +80,8 @@ def export(folder: Path, file_format: str, target: Path | None = None) -> Path:
         and ``head.pt2`` in the folder, a program that ``torch.export.load`` reads, makes scores of them.
     target : Path, optional
         Where to write; ``timm`` or ``model.onnx`` in the folder unless given.
+    known : Narrowing
+        What is known of the classes of the samples to come, which the model then takes into account.
 
     Returns
     -------
@@ -93,7 +96,11 @@ def export(folder: Path, file_format: str, target: Path | None = None) -> Path:
     if file_format not in FORMATS:
         raise unknown_name("format", file_format, FORMATS)
     onnx = _onnx() if file_format == "onnx" else None
-    model = _whole_model(folder, best_run(folder))
+    run = best_run(folder)
+    name = RunConfig.from_mapping(run.config).embedding.backbone
+    if onnx is None and name in TORCHVISION:
+        raise UserError(f"The backbone {name} is torchvision's and none of timm's: give --format onnx instead.")
+    model = _whole_model(folder, run, known)
     if onnx is None:
         target = target or folder / "timm"
         return _write_timm(model, target)
@@ -109,13 +116,14 @@ def _onnx() -> ModuleType:
     return onnx
 
 
-def _whole_model(folder: Path, run: RunResult) -> Exported:
+def _whole_model(folder: Path, run: RunResult, known: Narrowing) -> Exported:
     backbone = backbone_of_run(folder, run)
-    head = load_classifier(folder / run.head)
+    head = known.classifier(folder, run)
     embedding = RunConfig.from_mapping(run.config).embedding
     preprocessing: dict[str, Any] = dict(backbone.preprocessing)
     input_size = preprocessing["input_size"]
-    if not isinstance(head, LinearClassifier) or embedding.feature_transform != NO_TRANSFORM:
+    beyond_timm = embedding.feature_transform != NO_TRANSFORM or backbone.name in TORCHVISION
+    if not isinstance(head, LinearClassifier) or beyond_timm:
         ending = nn.Sequential(FeatureTransform(embedding.feature_transform), ClassifierModule(head, LOWEST)).eval()
         whole = nn.Sequential(backbone.module, ending).eval()
         return Exported(whole, input_size, preprocessing, head.class_names, backbone.module, ending)
@@ -142,7 +150,7 @@ def _with_head(backbone: Backbone, head: LinearClassifier, size: tuple[int, int]
         raise _no_linear_head(backbone.name)
     module.load_state_dict(backbone.module.state_dict(), strict=False)
     with torch.no_grad():
-        classifier.weight.copy_(head.weight)
+        classifier.weight.copy_(head.weight * head.present[:, None])
         classifier.bias.copy_(torch.where(head.present, head.bias, NEVER))
     return module.eval()
 

@@ -8,12 +8,15 @@ from pathlib import Path
 
 from fedcof.data.image_paths import find_images, reasons
 from fedcof.errors import UserError
+from simulations.narrowing import NOTHING, Narrowing
 from simulations.prediction import BATCH_SIZE, Prediction, best_run, predict
 from simulations.prediction_file import check_output, prediction_file
 from simulations.terminal import console, progress_bars, say
 
 
-def show_predictions(folder: Path, places: list[Path], output: Path | None = None) -> None:
+def show_predictions(
+    folder: Path, places: list[Path], output: Path | None = None, known: Narrowing = NOTHING
+) -> None:
     """Print the likeliest classes of each image, or write them to a file.
 
     An image that cannot be read is said, and the others are classified.
@@ -26,6 +29,8 @@ def show_predictions(folder: Path, places: list[Path], output: Path | None = Non
         Image files, folders of them, and patterns; see :func:`fedcof.data.image_paths.find_images`.
     output : Path, optional
         The file, ``.csv`` or ``.json``; nothing but a summary is then printed.
+    known : Narrowing
+        What is known of the images' classes.
 
     Raises
     ------
@@ -37,13 +42,13 @@ def show_predictions(folder: Path, places: list[Path], output: Path | None = Non
     if output:
         check_output(output)
     found = find_images(places)
-    known = "its accuracy unknown" if run.accuracy is None else f"{run.accuracy:.2%} accurate on its test split"
-    say(f"With {run.method}, seed {run.seed}, {known}:")
+    worth = "its accuracy unknown" if run.accuracy is None else f"{run.accuracy:.2%} accurate on its test split"
+    say(f"With {run.method}, seed {run.seed}, {worth}:")
     if found.left_out:
         say(f"Left out: {reasons(found.left_out)}", "yellow")
     problems, problems_of_named = [], []
     with prediction_file(output) if output else nullcontext(_show) as write, _bar(len(found.images)) as advance:
-        for prediction in predict(folder, run, found.images):
+        for prediction in predict(folder, run, found.images, known):
             if prediction.problem:
                 problems.append(prediction.problem)
                 if prediction.image in found.named:

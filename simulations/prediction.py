@@ -16,9 +16,9 @@ from fedcof.embedding.section import EmbeddingSection
 from fedcof.embedding.transform import transformed
 from fedcof.errors import UserError
 from fedcof.heads.classifier import Classifier
-from fedcof.heads.classifiers import load_classifier
 from fedcof.run.config import RunConfig
 from fedcof.run.results import BACKBONE_FILE_NAME, RunResult, is_within, load_results
+from simulations.narrowing import NOTHING, Narrowing
 
 # Larger batches are hardly faster on a CPU, and at 224 px take 20 MB of memory for each image more.
 BATCH_SIZE = 8
@@ -86,7 +86,9 @@ def _runs_within(folder: Path) -> list[RunResult]:
     return [replace(run, head=Path(run.head).name) for run in runs]
 
 
-def predict(folder: Path, run: RunResult, images: Sequence[Path]) -> Iterator[Prediction]:
+def predict(
+    folder: Path, run: RunResult, images: Sequence[Path], known: Narrowing = NOTHING
+) -> Iterator[Prediction]:
     """Classify image files with a run's backbone and classifier, with one batch of them in memory at a time.
 
     Parameters
@@ -97,6 +99,8 @@ def predict(folder: Path, run: RunResult, images: Sequence[Path]) -> Iterator[Pr
         One of its runs.
     images : sequence of Path
         Image files, however many.
+    known : Narrowing
+        What is known of their classes.
 
     Yields
     ------
@@ -106,9 +110,9 @@ def predict(folder: Path, run: RunResult, images: Sequence[Path]) -> Iterator[Pr
     Raises
     ------
     UserError
-        If the run has no classifier or no backbone.
+        If the run has no classifier or no backbone, or its classifier has not these classes.
     """
-    classifier = load_classifier(folder / run.head)
+    classifier = known.classifier(folder, run)
     backbone, embedding = backbone_of_run(folder, run), RunConfig.from_mapping(run.config).embedding
     for start in range(0, len(images), BATCH_SIZE):
         paths = images[start : start + BATCH_SIZE]

@@ -11,6 +11,9 @@ from fedcof.run.execution import ExecutionSection
 from fedcof.wire.section import GIVEN, WireSection
 
 DEFAULT_SCENARIO = "digits"
+DEFAULT_METHODS, DEFAULT_SEEDS = ["fedncm:paper", "fedcof:paper", "fedcof"], ["0"]
+# The tables of a scenario, beside its keys: what is compared, and what a paper says of it.
+COMPARE, PAPER = "compare", "paper"
 FOLDER = Path(__file__).parent / "scenarios"
 
 
@@ -20,7 +23,7 @@ def scenario_names() -> list[str]:
 
 
 def load_scenario(scenario: str) -> dict[str, object]:
-    """Read a scenario.
+    """Read a scenario's keys.
 
     Parameters
     ----------
@@ -37,6 +40,61 @@ def load_scenario(scenario: str) -> dict[str, object]:
     UserError
         If there is no such scenario or the file is not TOML.
     """
+    return {key: value for key, value in _read(scenario).items() if key not in (COMPARE, PAPER)}
+
+
+def compared(scenario: str) -> tuple[list[str], list[str]]:
+    """Read which methods and seeds a comparison of a scenario has, where nobody says otherwise.
+
+    Parameters
+    ----------
+    scenario : str
+        See :func:`load_scenario`.
+
+    Returns
+    -------
+    tuple of (list of str, list of str)
+        Methods and seeds; those of every comparison, and one seed, for a scenario that has no table of them.
+
+    Raises
+    ------
+    UserError
+        As :func:`load_scenario`, or if there is anything else in the table.
+    """
+    table = _read(scenario).get(COMPARE, {})
+    own = table if isinstance(table, dict) else {COMPARE: table}
+    lists = {**_COMPARED, **own}
+    if set(lists) != set(_COMPARED) or not all(isinstance(found, list) for found in lists.values()):
+        raise UserError(
+            f"The table {COMPARE} of the scenario {scenario} is {table!r}, but holds the lists "
+            f"{' and '.join(_COMPARED)} alone: mend it."
+        )
+    methods, seeds = ([str(item) for item in lists[name]] for name in _COMPARED)
+    return methods, seeds
+
+
+_COMPARED: dict[str, list[str]] = {"methods": DEFAULT_METHODS, "seeds": DEFAULT_SEEDS}
+
+
+def paper_figures(scenario: str) -> dict[str, float]:
+    """Read what a paper says of a scenario.
+
+    Parameters
+    ----------
+    scenario : str
+        The name of one that comes with the package.
+
+    Returns
+    -------
+    dict of str to float
+        Accuracy in per cent by method, and the number of ``classes``; empty where nothing is known.
+    """
+    table = _read(scenario).get(PAPER, {})
+    assert isinstance(table, dict)
+    return {name: float(number) for name, number in table.items()}
+
+
+def _read(scenario: str) -> dict[str, object]:
     path = at_home(Path(scenario)) if scenario.endswith(".toml") else FOLDER / f"{scenario}.toml"
     if not path.is_file():
         raise unknown_name("scenario", scenario, [*scenario_names(), "the path of a .toml file"])

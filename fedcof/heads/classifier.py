@@ -31,6 +31,8 @@ class Classifier(ABC):
     ----------
     KIND : str
         What the kind is called, in its files too.
+    bias : Tensor of shape (C,), float32
+        One offset per class, which is added to its score.
     present : Tensor of shape (C,), bool
         Which classes somebody has. The others are never predicted.
     class_names : tuple of str
@@ -39,6 +41,7 @@ class Classifier(ABC):
 
     KIND: ClassVar[str]
 
+    bias: Tensor
     present: Tensor
     class_names: tuple[str, ...]
 
@@ -142,6 +145,67 @@ class Classifier(ABC):
         if self.present.device == device:
             return self
         return self._with(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def only(self, classes: Iterable[int]) -> Self:
+        """Leave out all but some classes.
+
+        Parameters
+        ----------
+        classes : iterable of int
+            Numbers of those that may be predicted, from 0 to C - 1.
+
+        Returns
+        -------
+        Classifier
+            The same, for which the others are classes that nobody has.
+
+        Raises
+        ------
+        UserError
+            If somebody has none of these classes, or there is no such class.
+        """
+        wanted = torch.zeros_like(self.present)
+        for number in classes:
+            if not 0 <= number < self.num_classes:
+                raise UserError(f"There is no class {number}: give numbers from 0 to {self.num_classes - 1}.")
+            wanted[number] = True
+        if not bool((wanted & self.present).any()):
+            raise UserError(
+                "None of these classes can be predicted, because nobody had a sample of any: give at least one of "
+                "those that the classifier was solved for."
+            )
+        return self._with(present=self.present & wanted)
+
+    def with_prior(self, frequencies: Numbers, nats: float) -> Self:
+        """Predict as for samples of which some classes are more frequent than others.
+
+        Parameters
+        ----------
+        frequencies : Tensor, ndarray or sequence of shape (C,)
+            How frequent each class is, in any unit: counts will do. A class of frequency 0 is never predicted.
+        nats : float
+            What a score is multiplied by to be in nats, see :func:`fedcof.heads.temperature.softmax_scale`.
+
+        Returns
+        -------
+        Classifier
+            The same with the logarithm of each class's share added to its bias, in the unit of its scores.
+
+        Raises
+        ------
+        UserError
+            If there is not one number at least 0 for each class, or none is above 0.
+        """
+        counts = torch.as_tensor(frequencies, dtype=torch.float64, device=self.bias.device)
+        known = counts.shape == self.present.shape and bool((counts.isfinite() & (counts >= 0)).all())
+        if not known or not bool((counts > 0).any()):
+            raise UserError(
+                f"The frequencies of {self.num_classes} classes have the shape {tuple(counts.shape)}, or one is "
+                "below 0, or none is above: give one number for each class, some of them above 0."
+            )
+        narrowed = self.only(counts.nonzero().flatten().tolist())
+        logarithms = (counts / counts.sum()).log() / nats
+        return narrowed._with(bias=torch.where(counts > 0, self.bias + logarithms.to(self.bias.dtype), self.bias))
 
     def _with(self, **changes: Any) -> Self:  # noqa: ANN401
         return replace(self, **changes)  # type: ignore[type-var]

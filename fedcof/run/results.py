@@ -12,10 +12,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.errors import UserError
 from fedcof.files import write_whole
+from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.config import RunConfig
 
 FILE_NAME = "results.json"
 HEAD_FILE_NAME = "head.safetensors"
+FEDERATION_FILE_NAME = "federation.npz"
 BACKBONE_FILE_NAME = "backbone.safetensors"
 FORMAT = 1
 
@@ -124,6 +126,11 @@ class RunResult:
         How good the covariance was, where the run was asked to say.
     shrinkage : float or None
         Amount of shrinkage that was used, as it was given or chosen; None where there is none, or it was not kept.
+    client_accuracy : ClientAccuracy or None
+        What the classifier is worth on each client's own kind of samples; None where the server does not know them.
+    nats_per_score : float or None
+        What the classifier's scores are multiplied by to be in nats, as a prior needs them; None of an earlier
+        version's run.
     left_out : dict
         Bad images that were left out: for each split that has any, their number by class.
     balanced_accuracy, macro_f1 : float or None
@@ -155,6 +162,8 @@ class RunResult:
     nodes: list[NodeResult] = field(default_factory=list)
     covariance: CovarianceDiagnostic | None = None
     shrinkage: float | None = None
+    client_accuracy: ClientAccuracy | None = None
+    nats_per_score: float | None = None
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
     balanced_accuracy: float | None = None
     macro_f1: float | None = None
@@ -245,7 +254,10 @@ def _run_result(run: dict[str, Any]) -> RunResult:
     rounds = [RoundResult(**entry) for entry in run.get("rounds", [])]
     nodes = [NodeResult(**entry) for entry in run.get("nodes", [])]
     covariance = _diagnostic(run["covariance"]) if run.get("covariance") else None
-    result = RunResult(**{**run, "rounds": rounds, "nodes": nodes, "covariance": covariance})
+    found = run.get("client_accuracy")
+    clients = ClientAccuracy.of_json(found) if found else None
+    read = {"rounds": rounds, "nodes": nodes, "covariance": covariance, "client_accuracy": clients}
+    result = RunResult(**{**run, **read})
     _check_types(result)
     return replace(result, config=RunConfig.of_any_version(result.config))
 

@@ -84,6 +84,7 @@ def page_of(
             diagnosed=[(a.values_label or a.method, a.diagnostic, a.accuracy) for a in averages if a.diagnostic],
             measured=[a for a in averages if a.average_if_known("macro_f1") is not None],
             confused=confused and confused.pairs(),
+            clients_get=[(a.label, a.client_accuracy) for a in averages if a.client_accuracy],
             rejected=_rejections(averages),
             nodes=_nodes(averages),
             num_runs=len(results),

@@ -9,8 +9,10 @@ from statistics import mean, stdev
 from typing import Any
 
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
+from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.results import RunResult
 from simulations.comparison import varying_keys
+from simulations.published import paper_accuracy
 from simulations.report.methods_and_keys import default_config, is_telling, unused_keys
 
 
@@ -55,6 +57,11 @@ class SeedAverage:
         return _mean_if_known([run.accuracy for run in self.runs])
 
     @property
+    def paper_accuracy(self) -> float | None:
+        """What the paper whose setting it is has for it, from 0 to 1; None for a setting of no paper."""
+        return paper_accuracy(self.runs[0])
+
+    @property
     def accuracy_deviation(self) -> float | None:
         """Sample standard deviation of the accuracy over the seeds; None for one seed, or where any is unknown."""
         known = [run.accuracy for run in self.runs if run.accuracy is not None]
@@ -68,6 +75,12 @@ class SeedAverage:
             return None
         values = [asdict(diagnostic) for diagnostic in found]
         return CovarianceDiagnostic(**{name: _mean([value[name] for value in values]) for name in values[0]})
+
+    @property
+    def client_accuracy(self) -> ClientAccuracy | None:
+        """Mean of what the clients get; None unless every run knows it."""
+        found = [run.client_accuracy for run in self.runs if run.client_accuracy]
+        return ClientAccuracy.averaged(found) if len(found) == len(self.runs) else None
 
     @property
     def shrinkage(self) -> float | None:

@@ -196,6 +196,7 @@ def test_an_accuracy_that_nobody_knows_is_null_and_no_round_the_best(dataset, tm
     monkeypatch.setattr(
         "server.run.predictions_of", lambda *_: Predictions(nothing, nothing, torch.zeros(0), CLASSES)
     )
+    monkeypatch.setattr("server.run.accuracy_of_clients", lambda *_: None)
     monkeypatch.setattr("server.run._write_files", lambda *_: None)
     config = config_of(dataset, continue_=continuation)
     grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())

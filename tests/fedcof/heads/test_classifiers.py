@@ -1,10 +1,12 @@
-"""The linear classifier: scores, files, and files that are none."""
+"""Classifiers: scores, some classes only, priors, files, and files that are none."""
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from fedcof import LinearClassifier, UserError
+from fedcof.heads.classifiers import load_classifier
+from fedcof.heads.quadratic import QuadraticClassifier
 
 
 @pytest.fixture
@@ -74,3 +76,49 @@ def test_features_and_shapes_must_fit(classifier):
         classifier.predict(torch.zeros(4, 3))
     with pytest.raises(UserError, match="one of each per class"):
         LinearClassifier(torch.zeros(3, 2), torch.zeros(2), torch.ones(3, dtype=torch.bool))
+
+
+def quadratic(generator):
+    """Make a random quadratic classifier of four classes, nobody having the last."""
+    drawn = {"weight": (4, 5), "bias": (4,), "directions": (4, 2, 5), "offsets": (4, 2), "curvature": (4,)}
+    tensors = {name: torch.randn(shape, generator=generator) for name, shape in drawn.items()}
+    present = torch.tensor([True, True, True, False])
+    return QuadraticClassifier(**tensors, whitening=torch.zeros(5, 0), centre=torch.zeros(5), present=present)
+
+
+def linear(generator):
+    weight, bias = torch.randn(4, 5, generator=generator), torch.randn(4, generator=generator)
+    return LinearClassifier(weight, bias, torch.tensor([True, True, True, False]))
+
+
+@pytest.mark.parametrize("made", [linear, quadratic])
+def test_a_prior_adds_its_logarithm_to_the_scores_in_nats(made):
+    generator = torch.Generator().manual_seed(0)
+    classifier, features = made(generator), torch.randn(50, 5, generator=generator)
+    # Class 1 has no sample there, and class 3 nobody has.
+    with_prior = classifier.with_prior([3, 0, 1, 4], nats=2.5)
+    nats = 2.5 * classifier.scores(features).double()
+    expected = nats + torch.tensor([3 / 8, 0, 1 / 8, 4 / 8], dtype=torch.float64).log()
+    torch.testing.assert_close(2.5 * with_prior.scores(features).double(), expected, rtol=1e-5, atol=1e-5)
+    assert set(with_prior.predict(features).tolist()) == {0, 2}
+
+
+@pytest.mark.parametrize("made", [linear, quadratic])
+def test_only_some_classes_are_predicted_and_score_as_before(made, tmp_path):
+    generator = torch.Generator().manual_seed(1)
+    classifier, features = made(generator), torch.randn(50, 5, generator=generator)
+    classifier.only([2, 0, 3]).save(tmp_path / "head.safetensors")
+    narrowed = load_classifier(tmp_path / "head.safetensors")
+    assert torch.equal(narrowed.scores(features)[:, [0, 2]], classifier.scores(features)[:, [0, 2]])
+    assert narrowed.scores(features)[:, [1, 3]].isneginf().all()
+
+
+def test_classes_and_frequencies_that_leave_nothing_are_refused(classifier):
+    for classes in ([], [2]):
+        with pytest.raises(UserError, match="nobody had a sample of any"):
+            classifier.only(classes)
+    with pytest.raises(UserError, match="no class 3: give numbers from 0 to 2"):
+        classifier.only([3])
+    for frequencies in ([0, 0, 0], [1, 2], [1, -1, 1], [1, float("nan"), 1]):
+        with pytest.raises(UserError, match="one number for each class, some of them above 0"):
+            classifier.with_prior(frequencies, 1.0)

@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy
 
 import fedcof
 from fedcof import LinearClassifier, class_means, feature_moments
-from fedcof.heads.temperature import START_MARGIN, softmax_start
+from fedcof.heads.quadratic import QuadraticClassifier
+from fedcof.heads.temperature import START_MARGIN, softmax_scale, softmax_start
 
 
 def random_head(seed, classes=5, dim=7, scale=1.0):
@@ -41,6 +42,32 @@ def test_the_scale_is_the_formulas(seed, classes, scale):
     factor = START_MARGIN / margin if margin > 0 else 1.0
     torch.testing.assert_close(start.weight, head.weight * factor, rtol=1e-5, atol=0)
     torch.testing.assert_close(start.bias, head.bias * factor, rtol=1e-5, atol=0)
+
+
+def test_the_scale_is_known_of_a_classifier_that_is_not_linear():
+    generator = torch.Generator().manual_seed(0)
+    means, present = torch.randn(4, 6, generator=generator), torch.tensor([True, True, False, True])
+    classifier = QuadraticClassifier(
+        weight=means,
+        bias=torch.randn(4, generator=generator),
+        directions=torch.randn(4, 2, 6, generator=generator) / 4,
+        offsets=torch.zeros(4, 2),
+        curvature=torch.zeros(4),
+        whitening=torch.zeros(6, 0),
+        centre=torch.zeros(6),
+        present=present,
+    )
+    places = [0, 1, 3]
+    scores = classifier.scores(means)[places][:, places].tolist()
+    naive = sum(scores[i][i] - sum(scores[i][j] for j in range(3) if j != i) / 2 for i in range(3)) / 3
+    assert naive > 0
+    assert softmax_scale(classifier, means) == pytest.approx(START_MARGIN / naive, rel=1e-5)
+
+
+def test_the_scale_of_a_linear_head_is_that_of_training():
+    head, means = random_head(3)
+    scale = softmax_scale(head, means.double())
+    torch.testing.assert_close(softmax_start(head, means).weight, head.weight * scale, rtol=1e-5, atol=0)
 
 
 @given(st.integers(0, 10_000))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedcof import UserError
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
+from fedcof.run.client_accuracy import ClientAccuracy, Spread
 from fedcof.run.config import RunConfig
 from fedcof.run.failures import load_failures
 from fedcof.run.results import FILE_NAME, RoundResult, RunResult, append_result, load_results
@@ -53,6 +54,22 @@ def test_whatever_is_no_number_is_never_written_bare(number, tmp_path_factory):
     assert written["rounds"][0]["loss"] == written["shrinkage"] == written["class_accuracy"][0] == expected
     (read,) = load_results(folder)
     assert read.covariance.relative_error == expected
+
+
+def test_what_the_clients_get_is_kept_and_of_an_earlier_version_is_unknown(tmp_path):
+    found = ClientAccuracy(7, Spread(0.5, 0.1), Spread(0.75, 0.25), Spread(0.875, 0.375))
+    append_result(tmp_path, run(client_accuracy=found, nats_per_score=2.5))
+    (read,) = load_results(tmp_path)
+    assert (read.client_accuracy, read.nats_per_score) == (found, 2.5)
+    (older,) = json.loads((tmp_path / FILE_NAME).read_text())
+    older["client_accuracy"]["all_classes"] = {"mean": None, "worst_tenth": 0.1}
+    (tmp_path / FILE_NAME).write_text(json.dumps([older]))
+    with pytest.raises(UserError, match="not a results file"):
+        load_results(tmp_path)
+    del older["client_accuracy"], older["nats_per_score"]
+    (tmp_path / FILE_NAME).write_text(json.dumps([older]))
+    (read,) = load_results(tmp_path)
+    assert read.client_accuracy is read.nats_per_score is None
 
 
 @pytest.mark.parametrize("word", ["null", "NaN"])

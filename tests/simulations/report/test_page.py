@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 
 from fedcof import UserError
+from fedcof.run.client_accuracy import ClientAccuracy, Spread
 from fedcof.run.config import RunConfig
 from fedcof.run.failures import RunFailure, note_failure
 from fedcof.run.results import NodeResult, append_result
+from simulations.display import clients_sentence
 from simulations.report.commands_of_runs import compare_command
 from simulations.report.writing import write_report
 from tests.simulations.report.test_report import page_rows, run
@@ -33,6 +35,27 @@ def test_runs_that_failed_stand_on_the_page_with_their_sentence(tmp_path):
     assert [row["method"] for row in page_rows(page)] == ["fedcof"]
     assert "num-clients" not in page_rows(page)[0]
     assert "1 run on digits" in page
+
+
+def test_what_the_clients_get_is_on_the_page_and_in_a_line(tmp_path):
+    for seed, gain in ((0, 0.0), (1, 0.02)):
+        spreads = [Spread(mean + gain, worst) for mean, worst in ((0.5, 0.1), (0.7, 0.25), (0.75, 0.3))]
+        append_result(tmp_path, replace(run(seed=seed), client_accuracy=ClientAccuracy(20, *spreads)))
+    append_result(tmp_path, run("fedncm"))
+    page = write_report(tmp_path).read_text()
+    (row,) = page_rows(page, "clients")
+    assert row.pop("worst tenth, %") == "30.00"
+    assert row == {
+        "setting": "fedcof",
+        "all classes, %": "51.00",
+        "classes held, %": "71.00",
+        "own prior, %": "76.00",
+    }
+    assert clients_sentence(ClientAccuracy(20, *spreads)).startswith(
+        "A client gets 52.00 % (worst tenth 10.00 %) of its own kind of samples right, 72.00 % (worst tenth 25"
+    )
+    append_result(tmp_path / "earlier", run("fedncm"))
+    assert "What the clients get" not in write_report(tmp_path / "earlier").read_text()
 
 
 def test_without_failures_nothing_is_said_of_any(tmp_path):

@@ -46,7 +46,7 @@ class FedCOFStrategy(OneShotStrategy):
         shrinkage: float | str = "leave-one-out",
         head: str = "ridge",
         pooled_share: float = 0.96,
-        class_directions: int = 10,
+        class_directions: int = 5,
         **participation: Unpack[Participation],
     ) -> None:
         section = MethodSection(

@@ -117,7 +117,7 @@ class RegularisedDiscriminant(Head):
     linear: ClassVar[str] = "ridge"
 
     pooled_share: float = 0.96
-    rank: int = 10
+    rank: int = 5
 
     def regularised(self, pooled_share: float, rank: int) -> Head:
         """Take both; see :meth:`Head.regularised`."""

@@ -82,7 +82,7 @@ class MethodSection(Section):
         after_upload=True,
     )
     class_directions: int = key(
-        10,
+        5,
         "Most directions of a class's own covariance that the quadratic head keeps.",
         Acts.SERVER,
         Changes.RESULT,

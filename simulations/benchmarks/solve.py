@@ -69,7 +69,7 @@ SIZES = [
     Size("iNaturalist", 82_822, 1203, encoding="int8", estimator="pooled"),
     Size("iNaturalist", 82_822, 1203, class_directions=5),
     Size("CIFAR-100", 3_400, 100, rows_per_upload=34),
-    Size("CIFAR-100", 3_400, 100, rows_per_upload=34, class_directions=10),
+    Size("CIFAR-100", 3_400, 100, rows_per_upload=34, class_directions=5),
     Size("small", 100, 10, rows_per_upload=10),
 ]
 

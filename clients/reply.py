@@ -10,6 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from numpy.typing import NDArray
 
+from fedcof.run.config import RunConfig
 from fedcof.run.protocol import FINGERPRINT, NODE, PACKED, PACKED_TYPE, SAMPLES, WITHHELD, statistics_record
 from fedcof.wire.packing import pack_arrays
 
@@ -26,7 +27,7 @@ class NodeRecord:
     samples, withheld : int
         The samples behind it, and the rows that its policy withheld.
     fingerprint : str
-        That of its backbone.
+        That of what made its features, see :func:`fedcof.data.problem.fingerprint_of`.
     """
 
     samples: int
@@ -34,7 +35,23 @@ class NodeRecord:
     fingerprint: str
 
 
-LONGEST_NODE_RECORD = NodeRecord(MOST_SAMPLES, MOST_SAMPLES, "0" * FINGERPRINT_LENGTH)
+
+def longest_node_record(config: RunConfig) -> NodeRecord:
+    """Make a record as long as any that a node says beside an upload.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+
+    Returns
+    -------
+    NodeRecord
+        Made without a look at the backbone, all of whose fingerprints are of one length.
+    """
+    backbone = "0" * FINGERPRINT_LENGTH
+    fingerprint = config.embedding.fingerprint(config.data.encoder or backbone)
+    return NodeRecord(MOST_SAMPLES, MOST_SAMPLES, fingerprint)
 
 
 def reply_with(arrays: Mapping[str, NDArray[Any]], tag: str, node: NodeRecord | None = None) -> RecordDict:

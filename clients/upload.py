@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clients.policy import NodePolicy
-from clients.reply import LONGEST_NODE_RECORD, bytes_of_reply, reply_with
+from clients.reply import bytes_of_reply, longest_node_record, reply_with
 from fedcof.methods.chain import Chain, Encode, Measure, Outgoing, Withhold
 from fedcof.methods.method import FederatedMethod, Samples
 from fedcof.privacy.noise import NoiseSource, SecretNoise, SeededNoise
@@ -39,8 +39,10 @@ def upload_of(config: RunConfig, client: int, samples: Samples, policy: NodePoli
     assert isinstance(method, FederatedMethod)
     privacy = method.promise(config.privacy)
 
+    said = longest_node_record(config) if policy else None
+
     def message_bytes(arrays: Arrays, tag: str) -> int:
-        return bytes_of_reply(reply_with(arrays, tag, LONGEST_NODE_RECORD if policy else None))
+        return bytes_of_reply(reply_with(arrays, tag, said))
 
     def source() -> NoiseSource:
         # The server knows the seed, so it must not decide where the data is somebody's own.

@@ -14,6 +14,7 @@ from fedcof.data.problem import problem_of
 from fedcof.data.virtual_clients import client_samples, samples_of_client
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
+from fedcof.wire.encoding import decode_class_means
 from server.records import sent_in
 
 
@@ -48,7 +49,8 @@ def upload_of(config, client=0):
 @pytest.mark.parametrize("encoding", ["float32", "int8"])
 def test_from_the_cache_and_from_its_own_images_a_client_sends_the_same(dataset, encoding):
     """Embedded beside other images the features differ by rounding, of at most 3e-6 of the largest."""
-    cached, own = (upload_of(config_of(dataset, encoding=encoding, feature_cache=c)) for c in (True, False))
+    plain = {"upload": "paper", "feature_transform": "none", "encoding": encoding}
+    cached, own = (upload_of(config_of(dataset, feature_cache=cache, **plain)) for cache in (True, False))
     assert cached.keys() == own.keys()
     for name, array in cached.items():
         assert array.shape == own[name].shape
@@ -119,7 +121,7 @@ def test_what_a_client_holds_out_it_does_not_learn_from(dataset):
         assert (len(learned), len(held_out)) == (7, 3)
         everything = samples_of_client(config_of(dataset), client, False)
         assert sorted([*learned, *held_out]) == list(everything)
-        assert upload_of(config, client)["counts"].sum() == 7
+        assert decode_class_means(upload_of(config, client)).counts.sum() == 7
         assert len(client_samples(config, client, held_out=True)[1]) == 3
     assert train(config_of(dataset, client_test_share=0.3, continue_="linear-probe"))[1]["num-examples"] == 7
 
@@ -162,7 +164,7 @@ def test_a_simulated_clients_noise_follows_the_seed_and_the_client(dataset, meth
         upload_of(config, client=1),
         upload_of(config_of(dataset, method=method, epsilon=80.0, clip_norm=20.0, seed=1)),
     ]
-    plain = upload_of(config_of(dataset, method=method))
+    plain = upload_of(config_of(dataset, method=method, upload="paper"))
     for other in (*others, plain):
         assert first[name].shape != other[name].shape or not np.allclose(first[name], other[name])
 

@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients import hosting, limits
-from clients.answers import Answer, Answers
+from clients.answers import Answer, Answers, Question
 from clients.hosting import answer, introduce
 from clients.limits import memory_taken
 from clients.node_state import NodeState
@@ -157,6 +157,7 @@ def test_on_a_full_disk_the_record_of_answers_stays_and_later_answers_work(tmp_p
 
 def test_an_answer_that_could_not_be_noted_is_not_given_uncounted_later(tmp_path, monkeypatch):
     policy, made = NodePolicy("clinic", state=NodeState(tmp_path / "state")), []
+    asked = Question.of(CONFIG, policy), "d" * 64, CONFIG
 
     def make():
         made.append(len(made))
@@ -172,7 +173,7 @@ def test_an_answer_that_could_not_be_noted_is_not_given_uncounted_later(tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(NodeState, "write", full)
         with pytest.raises(Refusal, match="cannot write down"):
-            Answers(policy).first("d" * 64, CONFIG, make)
-    given = [Answers(policy).first("d" * 64, CONFIG, make).arrays["means"].tolist() for _ in range(2)]
+            Answers(policy).first(*asked, make)
+    given = [Answers(policy).first(*asked, make).arrays["means"].tolist() for _ in range(2)]
     assert given == [[2, 2], [2, 2]]
     assert len(json.loads((tmp_path / "state" / "answers.json").read_text())) == 1

@@ -143,9 +143,9 @@ def test_a_repetition_that_only_the_samples_tell_is_given_though_there_is_no_roo
 
 
 def test_changed_images_are_another_answer(node, embedded, tmp_path):
-    first = send(node())
+    first = send(node(), upload="paper")
     (tmp_path / "data" / "a" / "3.png").write_bytes((tmp_path / "data" / "b" / "0.png").read_bytes())
-    assert arrays_in(send(node()))["counts"].tolist() == [4, 2]
+    assert arrays_in(send(node(), upload="paper"))["counts"].tolist() == [4, 2]
     assert arrays_in(first)["counts"].tolist() == [3, 2]
     assert len(embedded) == 2
     assert "does not allow another answer" in send(node(answers_in_total=2), **{"image-size": 33}).error.reason

@@ -4,19 +4,23 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
 
 from clients.app import evaluation_of_client, statistics_of_client, training_of_client
 from clients.data_state import own_data_state
 from clients.refusal import Refusal
 from fedcof import UserError
+from fedcof.embedding.transform import transformed
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
+from fedcof.wire.encoding import decode_class_means
 from server.records import sent_in
 
 DIM = 4
 ENCODER = "acme-text-embedder 2.1"
-CONFIG = RunConfig(dataset="nodes", classes="a,b,c", encoder=ENCODER, feature_dim=DIM)
+DEFAULT = RunConfig(dataset="nodes", classes="a,b,c", encoder=ENCODER, feature_dim=DIM)
+CONFIG = DEFAULT.replaced(upload="paper", feature_transform="none")
 FEATURES = np.random.default_rng(0).standard_normal((7, DIM)).astype(np.float32)
 LABELS = ["a"] * 4 + ["b"] * 2 + ["c"]
 
@@ -53,6 +57,21 @@ def test_its_class_means_are_those_of_its_features(node):
     np.testing.assert_allclose(arrays["means"][0], FEATURES[:4].mean(axis=0), rtol=1e-6)
     assert arrays["counts"].tolist() == [4, 2, 1]
     assert (said["samples"], said["withheld"], said["backbone"]) == (7, 0, ENCODER)
+
+
+def test_by_default_they_are_transformed_first_and_no_row_is_of_fewer_than_its_owner_allows(node):
+    arrays, said = ask(node(DEFAULT, smallest_count=2))
+    rows = decode_class_means(arrays)
+    assert rows.counts.min() >= 2
+    rooted = transformed(torch.from_numpy(FEATURES), "power")
+    for class_id, held in ((0, slice(4)), (1, slice(4, 6))):
+        own = rows.class_ids == class_id
+        count = rows.counts[own].sum()
+        mean = (rows.counts[own, None] * rows.means[own]).sum(dim=0) / count
+        # A class's mean is rounded to steps whose variance is told, and is off by half of one at most.
+        half_a_step = (3 * rows.noise[own] * rows.counts[own] / count).sqrt().max()
+        torch.testing.assert_close(mean, rooted[held].mean(dim=0), rtol=0, atol=1.001 * float(half_a_step))
+    assert (rows.counts.sum(), said["samples"], said["withheld"]) == (6, 6, 1)
 
 
 def test_small_classes_are_withheld_and_groups_are_cells(node, tmp_path):

@@ -19,12 +19,14 @@ from fedcof.data.problem import problem_of
 from fedcof.heads.trainable import Network
 from fedcof.methods.class_means import ClassMeansMethod
 from fedcof.run.config import RunConfig
+from fedcof.wire.encoding import decode_class_means
 from fedcof.wire.gram import MOMENTS
 from server.records import sent_in
 from tests.fedcof.data.zoo import damaged_within, shortened
 
 VALUES = {"dataset": "nodes", "classes": "a,b,c", "backbone": "test_efficientnet", "weights": "none"}
 CONFIG = RunConfig.from_mapping({**VALUES, "image-size": 32})
+PAPER = CONFIG.replaced(upload="paper")
 
 
 @pytest.fixture
@@ -54,11 +56,19 @@ def ask(context):
     return sent_in(reply).arrays, dict(reply.config_records["node"])
 
 
+def samples_of_classes(arrays):
+    """Samples behind all rows of each class, up to the last that there is."""
+    rows = decode_class_means(arrays)
+    return torch.bincount(rows.class_ids, weights=rows.counts).int().tolist()
+
+
 def test_by_default_a_node_sends_class_means_and_no_more(node):
-    arrays, said = ask(node())
-    assert arrays["counts"].tolist() == [4, 2, 1]
-    assert (said["samples"], said["withheld"]) == (7, 0)
-    assert len(said["backbone"]) == 64
+    for config in (PAPER, CONFIG):
+        arrays, said = ask(node(config))
+        assert samples_of_classes(arrays) == [4, 2, 1]
+        assert (said["samples"], said["withheld"]) == (7, 0)
+        digest, _, transform = said["backbone"].partition("-")
+        assert (len(digest), transform) == (64, "power")
     with pytest.raises(Refusal, match="policy of clinic does not allow evaluation"):
         evaluation_of_client(0, RecordDict(), node())
     gram = RunConfig.from_mapping({**CONFIG.to_mapping(), "method": "fed3r"})
@@ -84,13 +94,14 @@ def test_what_is_allowed_is_done(node):
 
 
 def test_means_of_few_samples_are_withheld_and_counted(node):
-    arrays, said = ask(node(smallest_count=2))
-    assert arrays["counts"].tolist() == [4, 2]
-    assert arrays["class-ids"].tolist() == [0, 1]
-    assert (said["samples"], said["withheld"]) == (6, 1)
-    arrays, said = ask(node(smallest_count=100))
-    assert arrays["means"].shape == (0, 256)
-    assert (said["samples"], said["withheld"]) == (0, 3)
+    for config in (PAPER, CONFIG):
+        arrays, said = ask(node(config, smallest_count=2))
+        assert decode_class_means(arrays).counts.min() >= 2
+        assert samples_of_classes(arrays) == [4, 2]
+        assert (said["samples"], said["withheld"]) == (6, 1)
+        arrays, said = ask(node(config, smallest_count=100))
+        assert decode_class_means(arrays).means.shape == (0, 256)
+        assert (said["samples"], said["withheld"]) == (0, 3)
 
 
 def test_samples_of_small_classes_are_in_no_number_that_mixes_classes(node, tmp_path):
@@ -257,9 +268,10 @@ def test_a_wrong_node_config_is_one_sentence(node, node_config, sentence):
 
 def test_an_empty_node_says_so(node, tmp_path):
     (tmp_path / "nothing").mkdir()
-    arrays, said = ask(node(data=str(tmp_path / "nothing")))
-    assert arrays["means"].shape == (0, 256)
-    assert said["samples"] == 0
+    for config in (PAPER, CONFIG):
+        arrays, said = ask(node(config, data=str(tmp_path / "nothing")))
+        assert decode_class_means(arrays).means.shape == (0, 256)
+        assert said["samples"] == 0
 
 
 def test_a_node_keeps_the_names_of_bad_images_to_itself(node, tmp_path, caplog):
@@ -275,10 +287,10 @@ def test_a_node_keeps_the_names_of_bad_images_to_itself(node, tmp_path, caplog):
         assert "Mustermann" in caplog.text
         assert "Mustermann" in (tmp_path / "state" / "clinic" / "left_out.csv").read_text()
         skipping = RunConfig.from_mapping({**CONFIG.to_mapping(), "bad-images": "skip"})
-        assert ask(node(skipping))[0]["counts"].tolist() == [4, 2, 1]
+        assert samples_of_classes(ask(node(skipping))[0]) == [4, 2, 1]
         # One that only decoding shows to be damaged.
         hidden.write_bytes(damaged_within(hidden.read_bytes()))
-        assert ask(node(skipping, data=f"{tmp_path}/./data"))[0]["counts"].tolist() == [4, 1, 1]
+        assert samples_of_classes(ask(node(skipping, data=f"{tmp_path}/./data"))[0]) == [4, 1, 1]
     finally:
         logging.getLogger("flwr").removeHandler(caplog.handler)
     assert "2 broken" in caplog.text
@@ -339,3 +351,4 @@ def test_more_groups_than_the_owner_allows_are_not_made(node):
     many = RunConfig.from_mapping({**CONFIG.to_mapping(), "groups": 10**6})
     assert ask(node(many, largest_groups=2, smallest_count=2))[0]["counts"].tolist() == [2, 2, 2]
     assert ask(node(many, largest_groups=1, smallest_count=2))[0]["counts"].tolist() == [4, 2]
+    assert decode_class_means(ask(node(largest_groups=1, smallest_count=2))[0]).counts.tolist() == [4, 2]

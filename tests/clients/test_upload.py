@@ -15,6 +15,7 @@ from fedcof.wire.encoding import decode_class_means
 from server.federation import serialised_bytes
 
 CLASSES, DIM = 8, 200
+FEATURES = {"dataset": "nodes", "classes": "a,b", "encoder": "é" * 200, "feature_dim": DIM}
 
 
 def samples(held=(1, 4, 6), size=60, seed=0):
@@ -26,7 +27,8 @@ def samples(held=(1, 4, 6), size=60, seed=0):
 
 def sent(config, features, labels, policy=None):
     upload = upload_of(config, 0, Samples(features, labels, CLASSES, seed=7), policy)
-    node = NodeRecord(len(labels), upload.withheld, "f" * 64) if policy else None
+    made_by = config.embedding.fingerprint(config.data.encoder or "f" * 64)
+    node = NodeRecord(len(labels), upload.withheld, made_by) if policy else None
     size = serialised_bytes(reply_with(upload.arrays, upload.tag, node))
     return decode_class_means(upload.arrays), size, upload.withheld
 
@@ -59,12 +61,13 @@ def test_half_the_classes_have_half_the_budget():
     budget=st.integers(600, 30_000),
     held=st.sets(st.integers(0, CLASSES - 1), min_size=1),
     size=st.integers(1, 40),
-    on_a_node=st.booleans(),
+    where=st.sampled_from(["simulation", "node", "node with features"]),
 )
-def test_no_message_is_larger_than_its_budget_on_the_wire(budget, held, size, on_a_node):
-    policy = NodePolicy("site", smallest_count=1) if on_a_node else None
+def test_no_message_is_larger_than_its_budget_on_the_wire(budget, held, size, where):
+    policy = None if where == "simulation" else NodePolicy("site", smallest_count=1)
+    values = {"bytes_per_client": budget} | (FEATURES if where == "node with features" else {})
     try:
-        on_the_wire = size_of(*samples(sorted(held), size), policy, bytes_per_client=budget)
+        on_the_wire = size_of(*samples(sorted(held), size), policy, **values)
     except UserError:
         assert budget < 1500
         return

@@ -13,6 +13,7 @@ import torch
 from fedcof import UserError
 from fedcof.data.problem import backbone_of, images_to_embed, labels_of, problem_of, split_features
 from fedcof.data.virtual_clients import client_indices, client_samples
+from fedcof.embedding.transform import transformed
 from fedcof.run.config import RunConfig
 from tests.fedcof.images import png
 
@@ -29,20 +30,24 @@ def features_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("feature_cache", [True, False])
-@pytest.mark.parametrize(("partition", "num_clients"), [("natural", 7), ("iid", 5), ("inner-dirichlet", 5)])
-def test_clients_hold_every_sample_once(features_folder, partition, num_clients, feature_cache):
+@pytest.mark.parametrize(
+    ("partition", "num_clients", "transform"),
+    [("natural", 7, "power"), ("iid", 5, "none"), ("inner-dirichlet", 5, "l2")],
+)
+def test_clients_hold_every_sample_once(features_folder, partition, num_clients, transform, feature_cache):
     config = RunConfig(
         dataset=f"features:{features_folder}",
         partition=partition,
         num_clients=num_clients,
         feature_cache=feature_cache,
+        feature_transform=transform,
     )
     held = client_indices(config)
     assert np.array_equal(np.sort(np.concatenate(held)), np.arange(60))
     features, labels = (np.load(features_folder / f"train_{kind}.npy") for kind in ("features", "labels"))
     for client, indices in enumerate(held):
         samples, classes = client_samples(config, client)
-        assert torch.equal(samples, torch.from_numpy(features[indices]))
+        assert torch.equal(samples, transformed(torch.from_numpy(features[indices]), transform))
         assert torch.equal(classes, torch.from_numpy(labels[indices]))
 
 

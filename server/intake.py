@@ -161,8 +161,8 @@ class Intake:
             said = repr(found[:LONGEST_ENCODER]) if found else "unsaid"
             return f"the encoder of its features ({said}) is not the run's ({expected!r})"
         return (
-            f"its backbone's weights or preprocessing, or what it does to features ({_shortened(found) or 'unsaid'}), "
-            f"are not the server's ({_shortened(expected)})"
+            "its backbone's weights or preprocessing, or what it does to features "
+            f"({_shortened(found) or 'unsaid'}), are not the server's ({_shortened(expected)})"
         )
 
     def release(self) -> Iterator[tuple[int, Statistics, Sent, str]]:

@@ -90,8 +90,8 @@ class RunConfig:
         Returns
         -------
         dict
-            The same, with the keys that it lacks and whose default is something else than there was before; and with
-            today's default for a key that had an earlier one there, without any effect.
+            The same, with the keys that it lacks and whose default is something else than there was before; and
+            with today's default for a key that had an earlier one there, without any effect.
         """
         changed = [key for key in RunConfig.declared().values() if key.earlier is not None]
         filled = {key.name: key.earlier for key in changed} | dict(values)

@@ -8,8 +8,8 @@ from flwr.app import ConfigRecord
 from clients.app import app as client_app
 from clients.app import training_of_client
 from fedcof.data.problem import split_features
-from fedcof.embedding.transform import transformed
 from fedcof.data.virtual_clients import client_indices
+from fedcof.embedding.transform import transformed
 from fedcof.heads.step_size import gradient_step
 from fedcof.run.config import RunConfig
 from fedcof.run.training import ADAMW, FEDADAM, FEDAVG, FEDAVGM, SGD

@@ -114,7 +114,8 @@ class Key:
     after_upload : bool
         Whether it may be changed when kept uploads are solved again.
     earlier : bool, int, float, str or None
-        What it is in a run-config that was written before there was the key; None where that is its default.
+        What it is in a run-config that was written before there was the key, or while this was its default; None
+        where that is its default.
     published : bool, int, float, str or None
         What it is in the papers of the methods; None where that is its default, or they leave it open.
     """

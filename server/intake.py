@@ -161,8 +161,8 @@ class Intake:
             said = repr(found[:LONGEST_ENCODER]) if found else "unsaid"
             return f"the encoder of its features ({said}) is not the run's ({expected!r})"
         return (
-            f"its backbone's weights or preprocessing ({found[:12] or 'unsaid'}) are not the server's "
-            f"({expected[:12]})"
+            "its backbone's weights or preprocessing, or what it does to features "
+            f"({_shortened(found) or 'unsaid'}), are not the server's ({_shortened(expected)})"
         )
 
     def release(self) -> Iterator[tuple[int, Statistics, Sent, str]]:
@@ -206,6 +206,12 @@ class Intake:
         node = replace(self.nodes[client], outcome=outcome, rows=rows, samples=int(upload.counts.sum()))
         self.nodes[client] = node
         self._waiting[client] = upload, sent
+
+
+def _shortened(fingerprint: str) -> str:
+    """Shorten a fingerprint, but not so far that two that differ in the transform look alike."""
+    backbone, dash, transform = fingerprint.partition("-")
+    return f"{backbone[:12]}{dash}{transform[:12]}"
 
 
 def _has_samples(upload: Statistics) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedcof.errors import UserError
+from fedcof.heads.classifier import Classifier
 from fedcof.heads.linear import LinearClassifier
 from fedcof.methods.base import Aggregator, shrinkage_used
 from fedcof.privacy.correction import signal_share
@@ -25,15 +26,17 @@ class NoiseCorrected:
     Parameters
     ----------
     aggregator : FedNCM, FedCOF or Fed3R
-        With a head that gives vectors of unit length.
+        With a head that gives vectors of unit length, where lengths are corrected.
     privacy : Privacy
         The promise that all uploads were made with.
+    corrects_lengths : bool
+        False to leave the classifier as it is solved, and only to say so where the noise has hidden every class.
     """
 
-    def __init__(self, aggregator: Aggregator, privacy: Privacy) -> None:
+    def __init__(self, aggregator: Aggregator, privacy: Privacy, corrects_lengths: bool = True) -> None:
         self.num_classes, self.feature_dim = aggregator.num_classes, aggregator.feature_dim
         self._aggregator = aggregator
-        self._privacy = privacy
+        self._privacy, self._corrects_lengths = privacy, corrects_lengths
         self._rows = torch.zeros(self.num_classes, dtype=torch.int64)
         self._counts = torch.zeros(self.num_classes, dtype=torch.int64)
         self._has_uploads = False
@@ -59,13 +62,13 @@ class NoiseCorrected:
         """Average the uploads' means; see the method's own aggregator."""
         return self._aggregator.class_means()
 
-    def solve(self) -> LinearClassifier:
+    def solve(self) -> Classifier:
         """Solve for the classifier of all uploads so far, and correct its vectors' lengths.
 
         Returns
         -------
-        LinearClassifier
-            Weight (C, d) of at least unit length, float32.
+        Classifier
+            Where lengths are corrected, a linear one with a weight (C, d) of at least unit length, float32.
 
         Raises
         ------
@@ -78,6 +81,8 @@ class NoiseCorrected:
                 "hides how many samples they have: give a larger epsilon, or ask clients with more samples."
             )
         solved = self._aggregator.solve()
+        if not self._corrects_lengths:
+            return solved
         assert isinstance(solved, LinearClassifier)
         noise = self._rows * (self._privacy.sum_noise / self._counts.clamp(min=1)).square()
         lengths = signal_share(self.class_means(), noise).sqrt().to(torch.float32)
@@ -85,5 +90,5 @@ class NoiseCorrected:
 
 
 def noise_corrected(aggregator: Aggregator, privacy: Privacy | None, subtract_noise: bool) -> Aggregator:
-    """Correct an aggregator for the noise of a promise, where there is one and its noise is to be taken off."""
-    return NoiseCorrected(aggregator, privacy) if privacy and subtract_noise else aggregator
+    """Have an aggregator know of a promise, where there is one, and correct lengths where noise is to be taken off."""
+    return NoiseCorrected(aggregator, privacy, corrects_lengths=subtract_noise) if privacy else aggregator

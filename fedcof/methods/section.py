@@ -67,6 +67,7 @@ class MethodSection(Section):
         Acts.SERVER,
         Changes.RESULT,
         choices=HEADS.names,
+        earlier="ridge",
         published="ridge",
         beside=_SOLVES,
         refused_without_effect=True,

@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from fedcof.data.section import DataSection
 from fedcof.embedding.section import NO_TRANSFORM, EmbeddingSection
 from fedcof.keys import Acts, Changes, Key, Scalar, Section, must_be, unknown_key
+from fedcof.methods.registry import METHODS
 from fedcof.methods.section import MethodSection
 from fedcof.privacy.section import PrivacySection
 from fedcof.run.execution import ExecutionSection
@@ -89,10 +90,15 @@ class RunConfig:
         Returns
         -------
         dict
-            The same, with the keys that it lacks and whose default is something else than there was before.
+            The same, with the keys that it lacks and whose default is something else than there was before; and
+            with today's default for a key that had an earlier one there, without any effect.
         """
-        known = RunConfig.declared().values()
-        return {key.name: key.earlier for key in known if key.earlier is not None} | dict(values)
+        changed = [key for key in RunConfig.declared().values() if key.earlier is not None]
+        filled = {key.name: key.earlier for key in changed} | dict(values)
+        # Nobody has set it, but with another default it would be refused as if somebody had.
+        left = [key for key in changed if key.refused_without_effect and filled[key.name] == key.earlier]
+        without_effect = keys_without_effect(filled) if left and _is_known_method(filled) else set()
+        return filled | {key.name: key.default for key in left if key.name in without_effect}
 
     @staticmethod
     def of_message(values: Mapping[str, object]) -> RunConfig:
@@ -299,6 +305,12 @@ def _known(names: Iterable[str]) -> dict[str, Key]:
         if name not in known:
             raise unknown_key(name, list(known))
     return known
+
+
+def _is_known_method(values: Mapping[str, object]) -> bool:
+    """Whether a run's method is one that is known here, and so can be asked what has an effect beside it."""
+    name = MethodSection.key_of("name")
+    return values.get(name.name, name.default) in METHODS.names()
 
 
 @cache

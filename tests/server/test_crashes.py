@@ -12,7 +12,7 @@ import torch
 from flwr.app import Context, RecordDict
 
 from fedcof import LinearClassifier, UserError
-from fedcof.data.problem import backbone_of
+from fedcof.data.problem import backbone_of, fingerprint_of
 from fedcof.run.config import RunConfig
 from fedcof.run.results import load_results
 from server import app, exchange
@@ -24,7 +24,8 @@ from tests.simulations import hostile_client
 
 NODES, ARRIVED = 5, 3
 TINY = {"backbone": "test_efficientnet", "weights": "none", "image-size": 32}
-PATIENT = {"node-timeout": 60.0, "reply-timeout": 10.0**6, "quorum": 0.5, "shrinkage": 0.1}
+# The classifier is looked at as a linear one.
+PATIENT = {"node-timeout": 60.0, "reply-timeout": 10.0**6, "quorum": 0.5, "shrinkage": 0.1, "head": "ridge"}
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def config(tmp_path, monkeypatch):
 
 def served(config, folder, grid_class=InMemoryGrid, **grid_settings):
     """Run the server's app with nodes in memory; gives the grid."""
-    fingerprint = backbone_of(config).fingerprint
+    fingerprint = fingerprint_of(config)
     of = node_config(folder)
     grid = grid_class(
         hostile_client.app,

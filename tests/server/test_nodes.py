@@ -106,7 +106,8 @@ def test_clients_are_the_nodes_in_the_order_of_their_names(tmp_path, seed):
         ("bulk", "rows, but may have 3"),
         ("texts", "cannot be read"),
         ("corrupt", "cannot be read"),
-        ("backbone", "not the server's"),
+        ("backbone", "(000000000000), are not the server's (ffffffffffff)"),
+        ("transform", "(ffffffffffff-l2), are not the server's (ffffffffffff)"),
     ],
 )
 def test_a_hostile_upload_is_left_out_and_not_kept(tmp_path, monkeypatch, how, reason):

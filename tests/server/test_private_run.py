@@ -49,16 +49,19 @@ def run(config, folder):
 
 
 def by_hand(config):
-    privacy = config.method.chosen.promise(config.privacy)
+    privacy, head = config.method.chosen.promise(config.privacy), config.method.head
     if config.method.name == "fed3r":
         aggregator = Fed3R(CLASSES, DIM, gram_noise=privacy.gram_noise)
     else:
         aggregator = (
             FedNCM(CLASSES, DIM)
             if config.method.name == "fedncm"
-            else FedCOF(CLASSES, DIM, shrinkage=config.method.shrinkage)
+            else FedCOF(CLASSES, DIM, shrinkage=config.method.shrinkage, head=head)
         )
-    corrected = NoiseCorrected(aggregator, privacy) if config.privacy.subtract_noise else aggregator
+    # Only vectors that are scaled to unit length have a length to correct.
+    has_lengths = config.method.name != "fedcof" or head == "ridge"
+    corrects = config.privacy.subtract_noise and has_lengths
+    corrected = NoiseCorrected(aggregator, privacy) if corrects else aggregator
     for client in range(CLIENTS):
         samples = client_samples(config, client)
         source = SeededNoise(config.data.seed, client)
@@ -77,7 +80,8 @@ def by_hand(config):
     [
         {"method": "fedncm"},
         {"method": "fedcof"},
-        {"method": "fedcof", "encoding": "int8", "groups": 2},
+        {"method": "fedcof", "head": "ridge"},
+        {"method": "fedcof", "head": "ridge", "encoding": "int8", "groups": 2},
         {"method": "fed3r"},
     ],
 )
@@ -86,7 +90,10 @@ def test_a_private_run_is_the_librarys(dataset, tmp_path, values, subtract_noise
     federated, classifier = run(config, tmp_path)
     assert federated.clients == CLIENTS
     assert federated.rounds[-1].accuracy > 0.7
-    torch.testing.assert_close(classifier.weight, by_hand(config).weight, rtol=1e-4, atol=1e-4)
+    expected = by_hand(config)
+    assert type(classifier) is type(expected)
+    features = torch.randn(50, DIM, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(classifier.raw_scores(features), expected.raw_scores(features), rtol=1e-4, atol=1e-4)
 
 
 def test_privacy_is_felt_and_little_of_it_less(dataset, tmp_path):
@@ -104,9 +111,10 @@ def test_clients_asked_in_several_rounds_release_once_each(dataset, tmp_path):
     torch.testing.assert_close(classifier.weight, by_hand(config).weight, rtol=1e-4, atol=1e-4)
 
 
-def test_noise_that_hides_every_class_is_one_sentence(dataset, tmp_path):
+@pytest.mark.parametrize("values", [{}, {"head": "ridge"}, {"subtract_noise": False}])
+def test_noise_that_hides_every_class_is_one_sentence(dataset, tmp_path, values):
     with pytest.raises(UserError, match="withheld every class, because at an epsilon of 0.05 the noise hides"):
-        run(config_of(dataset, epsilon=0.05), tmp_path)
+        run(config_of(dataset, epsilon=0.05, **values), tmp_path)
 
 
 def test_uploads_of_other_privacy_are_kept_apart(dataset, tmp_path):

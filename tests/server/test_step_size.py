@@ -9,6 +9,7 @@ from clients.app import app as client_app
 from clients.app import training_of_client
 from fedcof.data.problem import split_features
 from fedcof.data.virtual_clients import client_indices
+from fedcof.embedding.transform import transformed
 from fedcof.heads.step_size import gradient_step
 from fedcof.run.config import RunConfig
 from fedcof.run.training import ADAMW, FEDADAM, FEDAVG, FEDAVGM, SGD
@@ -85,13 +86,19 @@ def steps_asked_for(config, folder, monkeypatch):
     return set(asked)
 
 
+def true_step(config):
+    """The step of all features as clients have them."""
+    raw = torch.tensor(split_features(config, "train").features[:]).double()
+    features = transformed(raw, config.embedding.feature_transform)
+    return gradient_step(float(features.square().sum(dim=1).mean()), CLASSES)
+
+
 @pytest.mark.parametrize("method", ["fedncm", "fedcof", "fed3r"])
 def test_clients_are_told_the_step_that_follows_from_the_uploads(dataset, method, tmp_path, monkeypatch):
     config = config_of(dataset, method, continue_rounds=2)
     (step,) = steps_asked_for(config, tmp_path / "run", monkeypatch)
-    features = torch.tensor(split_features(config, "train").features[:]).double()
-    assert sum(map(len, client_indices(config))) == len(features)
-    true = gradient_step(float(features.square().sum(dim=1).mean()), CLASSES)
+    assert sum(map(len, client_indices(config))) == len(split_features(config, "train").labels)
+    true = true_step(config)
     # Moments tell it exactly, and means that scatter nearly.
     assert step == pytest.approx(true, rel=1e-5 if method == "fed3r" else 0.15)
     said = config_of(dataset, method, continue_rounds=1, learning_rate=0.001)
@@ -111,10 +118,8 @@ def test_without_uploads_clients_go_by_their_own_features(dataset, tmp_path, mon
     original = LocalTraining.of
     monkeypatch.setattr("clients.training.LocalTraining.of", of)
     assert steps_asked_for(config, tmp_path / "run", monkeypatch) == {0.0}
-    features = torch.tensor(split_features(config, "train").features[:]).double()
-    true = gradient_step(float(features.square().sum(dim=1).mean()), CLASSES)
     assert len(used) == CLIENTS
-    assert used == pytest.approx([true] * CLIENTS, rel=0.3)
+    assert used == pytest.approx([true_step(config)] * CLIENTS, rel=0.3)
 
 
 def test_who_tells_clients_nothing_of_the_step_goes_on_doing_so():

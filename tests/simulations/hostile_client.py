@@ -85,7 +85,8 @@ def statistics(message, context):
         arrays["means"] = Array(
             "float32", (CLASSES, DIM), "numpy.ndarray", b"\x93NUMPY and then nothing of the kind"
         )
-    fingerprint = "0" * 64 if how == "backbone" else str(config["fingerprint"])
+    ours = str(config["fingerprint"])
+    fingerprint = {"backbone": "0" * 64, "transform": f"{ours}-l2"}.get(how, ours)
     node = ConfigRecord({"samples": 30, "withheld": 0, "backbone": fingerprint})
     reply = RecordDict({f"{client}:statistics": ArrayRecord(arrays), f"{client}:node": node})
     return Message(reply, reply_to=message)

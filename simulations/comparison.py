@@ -111,8 +111,13 @@ def _form_of(method: str) -> tuple[str, dict[str, object]]:
     name, separator, form = method.partition(":")
     if separator and form != AS_PUBLISHED:
         raise unknown_name("form of a method", form, [AS_PUBLISHED])
-    known = RunConfig.declared().values() if separator else ()
-    return name, {key.name: key.published for key in known if key.published is not None}
+    return name, published_values() if separator else {}
+
+
+def published_values() -> dict[str, object]:
+    """Give the keys that the papers of the methods have otherwise than this package, as they have them."""
+    known = RunConfig.declared().values()
+    return {key.name: key.published for key in known if key.published is not None}
 
 
 def _checked_lists(

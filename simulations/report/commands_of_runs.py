@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from fedcof.errors import UserError
 from fedcof.run.results import RunResult
-from simulations.comparison import comparison_runs
+from simulations.comparison import AS_PUBLISHED, comparison_runs, published_values
 from simulations.report.methods_and_keys import default_config, path_of_a_moment, said_by_itself, unused_keys
 from simulations.scenario import DEFAULT_SCENARIO, scenario_values
 
@@ -29,9 +29,16 @@ def compare_command(results: Sequence[RunResult]) -> str | None:
     str or None
         A ``fedcof compare`` for a POSIX shell; None where it would make other runs, or not all of them.
     """
-    methods = list(dict.fromkeys(run.method for run in results))
+    forms = published_values().keys()
+    varying = {key for key, values in values_by_key(results).items() if len(values) > 1}
+    # By lists of values, or by the forms of methods where these say it.
+    return _compare_command(results, set()) or (_compare_command(results, forms) if forms & varying else None)
+
+
+def _compare_command(results: Sequence[RunResult], by_form: Set[str]) -> str | None:
+    methods = list(dict.fromkeys(f"{run.method}{_form_of(run) if by_form else ''}" for run in results))
     seeds = list(dict.fromkeys(str(run.seed) for run in results))
-    found = values_by_key(results)
+    found = {key: values for key, values in values_by_key(results).items() if key not in by_form}
     if math.prod([len(methods), len(seeds), *map(len, found.values())]) > MOST_COMBINATIONS:
         return None
     base = _base()
@@ -50,6 +57,14 @@ def compare_command(results: Sequence[RunResult]) -> str | None:
     words = [word for override in overrides for word in ("-c", override)]
     lists = ["--methods", ",".join(methods), "--seeds", ",".join(seeds)]
     return shlex.join(["fedcof", "compare", DEFAULT_SCENARIO, *lists, *words])
+
+
+def _form_of(run: RunResult) -> str:
+    """Give what stands behind a method's name where all that its paper has otherwise is as there."""
+    unused = unused_keys(run.config)
+    meant = {key: value for key, value in published_values().items() if key in run.config and key not in unused}
+    as_published = meant and all(run.config[key] == value for key, value in meant.items())
+    return f":{AS_PUBLISHED}" if as_published else ""
 
 
 def command_of(result: RunResult) -> str:

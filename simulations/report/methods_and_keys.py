@@ -10,6 +10,7 @@ from fedcof.keys import Acts, Changes, Key, Shown
 from fedcof.methods.registry import METHODS
 from fedcof.methods.role import Role
 from fedcof.run.config import RunConfig, keys_without_effect
+from fedcof.wire.section import WireSection
 
 Config = Mapping[str, Any]
 
@@ -168,6 +169,14 @@ def same_federation(one: Config, other: Config) -> bool:
     return _same_but_for(lambda known: _only_on_the_server(known) or known.section == "wire", one, other)
 
 
+def _settled(config: Config) -> dict[str, object]:
+    """Give, for the key that has two words for one upload, and for some methods none, what it comes to."""
+    if config["method"] not in METHODS.names():
+        return {}
+    run = RunConfig.loosely(config)
+    return WireSection.named(upload=run.wire.chooses(run.method.chosen.takes_groups, bool(run.privacy.epsilon)))
+
+
 def _only_on_the_server(known: Key) -> bool:
     """Whether a key decides what is made of the uploads, after they have come."""
     return known.after_upload and known.acts == Acts.SERVER and known.section != "data"
@@ -180,5 +189,5 @@ def _same_but_for(free: Callable[[Key], bool], one: Config, other: Config) -> bo
         if sends_nothing(config["method"]):
             # It asks nobody, so how clients are asked is nothing that it could share.
             ignored |= unused_keys(config)
-    filled = [{**default_config(), **config} for config in (one, other)]
+    filled = [{**default_config(), **config, **_settled(config)} for config in (one, other)]
     return all(filled[0].get(key) == filled[1].get(key) for key in {**filled[0], **filled[1]} if key not in ignored)

@@ -35,7 +35,7 @@ def name_lines(axes: Axes, averages: Sequence[SeedAverage], styles: Styles) -> N
     places = np.maximum.accumulate(heights[order] - steps) + steps
     places -= np.mean(places - heights[order])
     for i, place in zip(order, places, strict=True):
-        name = plain_label(f"{averages[i].method} {_short_values(averages[i])}", 28)
+        name = plain_label(f"{averages[i].method} {averages[i].short_label}", 28)
         axes.annotate(
             f"{name} {heights[i]:.2f}",
             (1, heights[i]),
@@ -86,9 +86,9 @@ def name_points(
     frame = np.array(axes.get_window_extent(renderer).extents)
     taken = [_extent_of_point(axes, average, scale) for average in points]
     taken += [_extent_of_line(line, axes, frame) for line in lines]
-    for average in sorted((s for s in averages if s.telling_values), key=point_of):
+    for average in sorted((s for s in averages if s.short_label), key=point_of):
         named: dict[str, Any] = {"fontsize": SMALL, "color": INK, "va": "center", "ha": "center"}
-        name = plain_label(_short_values(average), 36)
+        name = plain_label(average.short_label, 36)
         measured = axes.text(*point_of(average), name, **named)
         with drawn_quietly():
             size = np.array(measured.get_window_extent(renderer).size)
@@ -107,10 +107,6 @@ def name_points(
         )
         # A name may stick out of the frame without pushing it: the places were chosen for this frame.
         placed.set_in_layout(False)
-
-
-def _short_values(average: SeedAverage) -> str:
-    return " ".join(v if isinstance(v, str) else f"{key} {v}" for key, v in average.telling_values.items())
 
 
 def _extent_of_point(axes: Axes, average: SeedAverage, scale: float) -> FloatArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.results import RunResult
-from simulations.comparison import varying_keys
+from fedcof.wire.section import GIVEN, WireSection
+from simulations.comparison import published_values, varying_keys
 from simulations.published import paper_accuracy
 from simulations.report.methods_and_keys import default_config, is_telling, unused_keys
 
@@ -30,26 +31,43 @@ class SeedAverage:
         Its values of the keys in which the comparison's runs differ, without those that mean nothing to the method.
     runs : list of RunResult
         One run a seed.
+    form : str
+        What stands for its values of the keys that papers have otherwise; empty where each is to be said.
     """
 
     method: str
     values: dict[str, object]
     runs: list[RunResult]
+    form: str = ""
 
     @property
     def telling_values(self) -> dict[str, object]:
-        """The values on which its accuracy or its upload may depend."""
-        return {key: value for key, value in self.values.items() if is_telling(key)}
+        """The values on which its accuracy or its upload may depend, without those that its form stands for."""
+        told = {key: value for key, value in self.values.items() if is_telling(key)}
+        implied = set(published_values()) if self.form else set()
+        if told.keys() & WireSection.ways().keys():
+            # Where one of these is said, it goes without saying that they are given.
+            implied |= {key for key, value in WireSection.named(upload=GIVEN).items() if told.get(key) == value}
+        return {key: value for key, value in told.items() if key not in implied}
 
     @property
     def values_label(self) -> str:
         """The telling values with their keys, for people."""
-        return ", ".join(f"{key} {value}" for key, value in self.telling_values.items())
+        return self._listed(", ", [f"{key} {value}" for key, value in self.telling_values.items()])
+
+    @property
+    def short_label(self) -> str:
+        """The telling values with no more of their keys than they need, for a picture."""
+        values = self.telling_values.items()
+        return self._listed(" ", [v if isinstance(v, str) else f"{key} {v}" for key, v in values])
+
+    def _listed(self, between: str, values: list[str]) -> str:
+        return between.join([self.form, *values] if self.form else values)
 
     @property
     def label(self) -> str:
         """Method and telling values, for people."""
-        return f"{self.method}, {self.values_label}" if self.telling_values else self.method
+        return f"{self.method}, {self.values_label}" if self.values_label else self.method
 
     @property
     def accuracy(self) -> float | None:
@@ -132,8 +150,18 @@ def averages_over_seeds(results: list[RunResult], keys: Sequence[str] | None = N
     for (method, *_), runs in groups.items():
         config, unused = {**defaults, **runs[0].config}, unused_keys(runs[0].config)
         values = {key: config[key] for key in keys if key in config and key not in unused}
-        averages.append(SeedAverage(method, values, runs))
+        averages.append(SeedAverage(method, values, runs, _form(config, keys, unused)))
     return averages
+
+
+def _form(config: Mapping[str, object], keys: Sequence[str], unused: Collection[str]) -> str:
+    """Name the form of a method, where comparing forms is what two or more keys differ for."""
+    published = published_values()
+    meant = published.keys() - unused
+    if len(published.keys() & set(keys)) < 2 or not meant.intersection(keys):
+        return ""
+    forms = {"paper's form": published, "default form": default_config()}
+    return next((form for form, values in forms.items() if all(config[key] == values[key] for key in meant)), "")
 
 
 def with_known_accuracy(averages: Sequence[SeedAverage]) -> list[SeedAverage]:

@@ -54,7 +54,7 @@ def _same_seeds(one: SeedAverage, other: SeedAverage) -> bool:
 
 def _beside_class_means(means: SeedAverage, rivals: Sequence[SeedAverage]) -> str:
     points = sorted(_points(rival, means) for rival in rivals)
-    upload = f" ({means.label})" if means.telling_values else ""
+    upload = f" ({means.label})" if means.values_label else ""
     if len(rivals) > 1 and points[0] != points[-1]:
         return (
             f"{len(rivals)} settings of FedCOF are {points[0]:+.1f} to {points[-1]:+.1f} points from FedNCM "
@@ -78,7 +78,7 @@ def _beside_ceiling(ceiling: SeedAverage, rivals: Sequence[SeedAverage]) -> str:
 
 
 def _in_brackets(average: SeedAverage) -> str:
-    return f" ({average.values_label})" if average.telling_values else ""
+    return f" ({average.values_label})" if average.values_label else ""
 
 
 def _points(one: SeedAverage, other: SeedAverage) -> float:

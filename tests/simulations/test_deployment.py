@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from fedcof import FedCOF, LinearClassifier
 from fedcof.data.problem import dataset_of
 from fedcof.data.virtual_clients import client_indices
 from fedcof.embedding.backbones import load_backbone
 from fedcof.errors import UserError
+from fedcof.heads.classifiers import load_classifier
 from fedcof.run.config import RunConfig
 from fedcof.run.results import load_results
 from fedcof.wire.encoding import decode_class_means
@@ -98,7 +100,8 @@ def write_table(path, dataset, indices):
 @pytest.mark.flower
 def test_real_nodes_end_with_the_simulations_classifier(federation, in_memory, dataset, tmp_path):
     """Two nodes with images, one with none, a stranger, and a node that does not know the authority."""
-    settings = {**TINY, "dataset": f"folder:{dataset}", "num-clients": 2, "partition": "iid"}
+    # Which samples a group has is chance, so that both are asked for one mean of each class.
+    settings = {**TINY, "dataset": f"folder:{dataset}", "num-clients": 2, "partition": "iid", "upload": "paper"}
     config = RunConfig.from_mapping({**settings, "feature-cache": False})
     simulated = in_memory(config, tmp_path / "simulated")
     images, parts = dataset_of(config), client_indices(config)
@@ -125,12 +128,13 @@ def test_real_nodes_end_with_the_simulations_classifier(federation, in_memory, d
     )
     values = {**TINY, "dataset": "nodes", "classes": "a,b,c", "test-data": str(dataset / "test")}
     values |= {"num-clients": 3, "output": str(tmp_path / "deployed"), "feature-cache": False}
-    values["node-timeout"] = HOUR
+    values |= {"node-timeout": HOUR, "upload": "paper"}
     lines = run(federation, stage_app(tmp_path / "app"), values)
     (deployed,) = load_results(tmp_path / "deployed")
-    heads = [LinearClassifier.load(tmp_path / name / "head.safetensors") for name in ("simulated", "deployed")]
-    assert torch.equal(heads[0].weight, heads[1].weight)
-    assert heads[1].class_names == ("a", "b", "c")
+    heads = [load_file(tmp_path / name / "head.safetensors") for name in ("simulated", "deployed")]
+    assert heads[0].keys() == heads[1].keys()
+    assert all(torch.equal(array, heads[1][name]) for name, array in heads[0].items())
+    assert load_classifier(tmp_path / "deployed" / "head.safetensors").class_names == ("a", "b", "c")
     assert deployed.accuracy == simulated.accuracy
     assert [(node.name, node.outcome, node.samples, node.rows) for node in deployed.nodes] == [
         *((f"site-{number}", "accepted", len(parts[number]), 3) for number in range(2)),
@@ -237,6 +241,8 @@ def expected_weight(sites):
 
 VALUES = {**TINY, "dataset": "nodes", "classes": "a,b,c", "shrinkage": 0.1, "quorum": 0.2}
 VALUES |= {"reply-timeout": HOUR, "node-timeout": HOUR}
+# The light clients know this form alone.
+VALUES |= {"upload": "paper", "head": "ridge", "feature-transform": "none"}
 
 
 @pytest.mark.flower

@@ -27,9 +27,9 @@ from simulations.prediction import BATCH_SIZE, best_run, predict
 NAMES = ("ant", "bee", "cat")
 
 
-def saved_run(folder, backbone="test_efficientnet", image_size=32):
+def saved_run(folder, backbone="test_efficientnet", image_size=32, transform="none"):
     """Save a run with a random classifier; gives the run, its classifier and its backbone."""
-    config = {"backbone": backbone, "weights": "none", "image-size": image_size}
+    config = {"backbone": backbone, "weights": "none", "image-size": image_size, "feature-transform": transform}
     run = RunResult("fedcof", 0, 0.5, 1, 1, 1, 0, 1.0, RunConfig.from_mapping(config).to_mapping())
     loaded = load_backbone(backbone, image_size, "none")
     weight = torch.randn(3, loaded.feature_dim, generator=torch.Generator().manual_seed(0))
@@ -95,10 +95,12 @@ def test_the_backbone_sees_in_prediction_what_it_sees_in_training(tmp_path, monk
     assert not torch.equal(photo, upright)
 
 
-def test_prediction_scores_the_features_of_training(tmp_path):
-    run, head, backbone = saved_run(tmp_path)
+@pytest.mark.parametrize("transform", ["none", "power"])
+def test_prediction_scores_the_features_of_training(tmp_path, transform):
+    run, head, backbone = saved_run(tmp_path, transform=transform)
     paths = odd_images(tmp_path)
-    scores = head.scores(extract_features(backbone, table_of(paths), precision="float32", device="cpu"))
+    features = extract_features(backbone, table_of(paths), precision="float32", device="cpu")
+    scores = head.scores(features.sign() * features.abs().sqrt() if transform == "power" else features)
     for found, expected in zip(predict(tmp_path, run, paths), scores, strict=True):
         assert [name for name, _ in found.classes] == [NAMES[i] for i in expected.argsort(descending=True)]
         assert dict(found.classes) == pytest.approx(dict(zip(NAMES, expected.tolist(), strict=True)), rel=1e-4)

@@ -20,7 +20,7 @@ def test_settings_win_over_the_scenario_and_the_last_one_wins():
 
 
 def test_who_names_a_key_of_the_uploads_form_means_it_also_where_it_is_the_default(tmp_path):
-    assert configure("digits", []).wire.upload == "paper"
+    assert configure("digits", []).wire.upload == "best"
     for named in ("encoding=float32", "groups=1", "rounding-noise=0.02", "bytes-per-client=0", "bytes-per-class=0"):
         assert configure("digits", [named]).wire.upload == "given"
     (tmp_path / "mine.toml").write_text("encoding = 'float32'\n")

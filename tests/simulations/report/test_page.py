@@ -23,7 +23,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 def test_runs_that_failed_stand_on_the_page_with_their_sentence(tmp_path):
     append_result(tmp_path, run())
     for seed in (0, 1):
-        config = RunConfig(num_clients=5000, seed=seed)
+        config = RunConfig(num_clients=5000, seed=seed, upload="given")
         note_failure(tmp_path, RunFailure.of(config, "No <b>samples</b> in /home/someone/birds."))
     note_failure(tmp_path, RunFailure.of(RunConfig(method="fedncm"), "Too few."))
     page = write_report(tmp_path).read_text()

@@ -18,6 +18,7 @@ from simulations.report.seed_averages import averages_over_seeds
 
 
 def run(method="fedcof", seed=0, accuracy=0.6, uplink=17_000_000, class_accuracy=(), rounds=(), **values):
+    values = {"upload": "given", **values}
     config = RunConfig.from_mapping({"method": method, "seed": seed, **values}).to_mapping()
     names = [f"class {i}" for i in range(len(class_accuracy))]
     return RunResult(

@@ -25,7 +25,7 @@ from simulations.scenario import configure, scenario_values
 
 
 def run(method="fedcof", seed=0, accuracy=0.6, uplink=17_000_000, rounds=1, classes=10, **values):
-    config = RunConfig.from_mapping({"method": method, "seed": seed, **values})
+    config = RunConfig.from_mapping({"method": method, "seed": seed, "upload": "given", **values})
     history = [RoundResult(i + 1, 5, accuracy * (i + 1) / rounds, uplink // (rounds - i), 9) for i in range(rounds)]
     return RunResult(
         method,
@@ -233,17 +233,22 @@ def test_several_settings_on_one_upload_are_told_as_a_range():
 
 
 def test_the_compare_command_makes_all_runs(folder):
-    results = [run(m, s, encoding=e) for m in ("fedncm", "fedcof") for s in (0, 1) for e in ("float32", "int8")]
-    words = shlex.split(compare_command([*results, run("fed3r"), run("fed3r", 1)]))
-    options = dict(zip(words[3::2], words[4::2], strict=True))
-    assert words[:3] == ["fedcof", "compare", "digits"]
-    made = comparison_runs(
-        scenario_values("digits", [options["-c"]]), options["--methods"].split(","), options["--seeds"].split(",")
-    )
+    # A comparison leaves keys without effect at their defaults.
+    forms = {("fedncm", e): {"encoding": e, "upload": "best"} for e in ("float32", "int8")}
+    forms |= {("fedcof", "float32"): {}, ("fedcof", "int8"): {"encoding": "int8", "upload": "best"}}
+    results = [run(method, seed, **form) for (method, _), form in forms.items() for seed in (0, 1)]
+    made = runs_of_command(compare_command([*results, *(run("fed3r", s, upload="best") for s in (0, 1))]))
     assert len(made) == 10
     assert all(result.config in [config.to_mapping() for config in made.values()] for result in results)
     assert compare_command(results[:-1]) is None
     assert 'id="compare"' not in write_report(folder).read_text()
+
+
+def runs_of_command(command):
+    words = shlex.split(str(command))
+    assert words[:3] == ["fedcof", "compare", "digits"]
+    assert words[3:7:2] == ["--methods", "--seeds"]
+    return comparison_runs(scenario_values("digits", words[8::2]), words[4].split(","), words[6].split(","))
 
 
 def test_classes_without_test_samples_and_broken_counts_do_not_stop_the_report(tmp_path):

@@ -35,7 +35,6 @@ class NodeRecord:
     fingerprint: str
 
 
-
 def longest_node_record(config: RunConfig) -> NodeRecord:
     """Make a record as long as any that a node says beside an upload.
 

@@ -372,7 +372,7 @@ def strategy_of(
     problem, method = problem_of(config), config.method.chosen
     assert isinstance(method, FederatedMethod)
     return OneShotStrategy(
-        config.method.for_training() if then else config.method,
+        config.method.for_linear() if then else config.method,
         problem.num_classes,
         problem.feature_dim,
         quorum=config.participation.quorum,

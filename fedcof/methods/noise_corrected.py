@@ -90,5 +90,5 @@ class NoiseCorrected:
 
 
 def noise_corrected(aggregator: Aggregator, privacy: Privacy | None, subtract_noise: bool) -> Aggregator:
-    """Have an aggregator know of a promise, where there is one, and correct lengths where noise is to be taken off."""
+    """Have an aggregator know of a promise, if there is one, and correct lengths where noise is to be taken off."""
     return NoiseCorrected(aggregator, privacy, corrects_lengths=subtract_noise) if privacy else aggregator

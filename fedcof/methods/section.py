@@ -63,7 +63,8 @@ class MethodSection(Section):
     )
     head: str = key(
         QUADRATIC_HEAD,
-        "The closed-form classifier on top.",
+        "The closed-form classifier on top. Training starts from ridge in place of quadratic, and with an epsilon "
+        "ridge is solved in its place.",
         Acts.SERVER,
         Changes.RESULT,
         choices=HEADS.names,
@@ -119,8 +120,8 @@ class MethodSection(Section):
         """The method itself."""
         return METHODS.get(self.name)
 
-    def for_training(self) -> MethodSection:
-        """Give the same keys with a head that training can start from."""
+    def for_linear(self) -> MethodSection:
+        """Give the same keys with a linear head, which training can start from and privacy noise harms less."""
         return replace(self, head=self.chosen_head.linear or self.head)
 
     @property

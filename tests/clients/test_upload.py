@@ -69,7 +69,7 @@ def test_no_message_is_larger_than_its_budget_on_the_wire(budget, held, size, wh
     try:
         on_the_wire = size_of(*samples(sorted(held), size), policy, **values)
     except UserError:
-        assert budget < 1500
+        assert budget < 1500 + len(values.get("encoder", "").encode())
         return
     assert on_the_wire <= budget
 

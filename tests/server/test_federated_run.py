@@ -67,7 +67,7 @@ def run(config, folder, break_at=None, seed=0, nodes=CLIENTS):
 def test_training_starts_at_the_accuracy_of_the_closed_form(dataset, tmp_path, method):
     probe, last = run(config_of(dataset, method=method), tmp_path / "probe")
     # Training starts from a linear classifier, which of FedCOF is not what it solves where nothing follows.
-    linear = {"head": "lda"} if method == "fedcof" else {}
+    linear = {"head": "ridge"} if method == "fedcof" else {}
     alone, closed_form = run(config_of(dataset, method=method, continue_="none", **linear), tmp_path / "alone")
     assert [entry.phase for entry in probe.rounds] == [START] + [TRAIN] * 4
     assert probe.rounds[0].accuracy == alone.rounds[0].accuracy > 0.4

@@ -223,14 +223,19 @@ def test_a_method_a_codec_and_a_head_run_on_flower_and_ray(fedcof, installed, im
     methods = ["--methods", "fedncm,spreads,fedcof"]
     assert fedcof("compare", "-c", dataset, *TINY, *settings, *methods, "-o", out) == (0, "")
     runs = {(run.method, run.config["head"]): run for run in load_results(out)}
-    assert set(runs) == {("fedncm", "ridge"), ("spreads", "ridge"), ("fedcof", "ridge"), ("fedcof", "diagonal")}
-    spreads, diagonal = runs["spreads", "ridge"], runs["fedcof", "diagonal"]
+    assert set(runs) == {
+        ("fedncm", "quadratic"),
+        ("spreads", "quadratic"),
+        ("fedcof", "ridge"),
+        ("fedcof", "diagonal"),
+    }
+    spreads, diagonal = runs["spreads", "quadratic"], runs["fedcof", "diagonal"]
     for run in runs.values():
         assert run.accuracy > 0.8
         assert (run.clients, run.clients_rejected) == (3, 0)
         assert LinearClassifier.load(out / run.head).num_classes == 2
     # Eight bytes a number, of means in four and variances in eight.
-    assert spreads.expected_uplink_bytes > 2 * runs["fedncm", "ridge"].expected_uplink_bytes
+    assert spreads.expected_uplink_bytes > 2 * runs["fedncm", "quadratic"].expected_uplink_bytes
     ledger = list(csv.DictReader((out / Path(spreads.head).parent / "ledger.csv").open()))
     asked = [row for row in ledger if row["message"] == "query.statistics"]
     assert sum(int(row["uplink_bytes"]) for row in asked) > spreads.expected_uplink_bytes

@@ -82,13 +82,14 @@ def test_the_main_job(fedcof, tmp_path):
     """Digits on 20 clients: FedCOF beats class means on the same bytes, and its classifier reads a digit."""
     status, message = fedcof("compare", "digits", "--output", tmp_path / "run")
     assert (status, message) == (0, "")
-    means, covariances = load_results(tmp_path / "run")
-    assert (means.method, covariances.method) == ("fedncm", "fedcof")
+    means, covariances, default = load_results(tmp_path / "run")
+    assert (means.method, covariances.method, default.method) == ("fedncm", "fedcof", "fedcof")
     assert means.accuracy > 0.7
     assert covariances.accuracy > means.accuracy + 0.05
-    assert means.clients == covariances.clients == 20
+    assert default.accuracy > max(covariances.accuracy, 0.92)
+    assert means.clients == covariances.clients == default.clients == 20
     assert means.clients_rejected == covariances.clients_rejected == 0
-    assert abs(means.uplink_bytes - covariances.uplink_bytes) == 0
+    assert means.uplink_bytes == covariances.uplink_bytes >= default.uplink_bytes
     head = LinearClassifier.load(tmp_path / "run" / covariances.head)
     assert head.weight.shape == (10, 1280)
     assert head.class_names == tuple("0123456789")
@@ -111,7 +112,8 @@ def test_a_client_that_fails_is_named_and_below_the_quorum_the_run_fails(fedcof,
     broken = image_folder / "train" / "dark" / "3.png"
     broken.write_bytes(damaged_within(broken.read_bytes()))
     settings = ("-c", f"dataset=folder:{image_folder}", "-c", "num-clients=6", "-c", "partition=iid", *TINY)
-    hosted = ("-c", "feature-cache=false", "-c", "clients-per-node=2", "-c", "quorum=[0.8,1.0]")
+    # The last bits of a class's own directions follow the number of threads.
+    hosted = ("-c", "head=ridge", "-c", "feature-cache=false", "-c", "clients-per-node=2", "-c", "quorum=[0.8,1.0]")
     assert fedcof("compare", *settings, *hosted, "--methods", "fedcof", "--output", tmp_path / "run") == (1, "")
     (result,) = load_results(tmp_path / "run")
     assert (result.config["quorum"], result.clients, result.clients_rejected) == (0.8, 5, 1)

@@ -100,7 +100,7 @@ def write_table(path, dataset, indices):
 @pytest.mark.flower
 def test_real_nodes_end_with_the_simulations_classifier(federation, in_memory, dataset, tmp_path):
     """Two nodes with images, one with none, a stranger, and a node that does not know the authority."""
-    # Which samples a group has is chance, so that both are asked for one mean of each class.
+    # A node of its own draws groups and rounding in secret, so both are asked for what needs neither.
     settings = {**TINY, "dataset": f"folder:{dataset}", "num-clients": 2, "partition": "iid", "upload": "paper"}
     config = RunConfig.from_mapping({**settings, "feature-cache": False})
     simulated = in_memory(config, tmp_path / "simulated")
@@ -133,7 +133,9 @@ def test_real_nodes_end_with_the_simulations_classifier(federation, in_memory, d
     (deployed,) = load_results(tmp_path / "deployed")
     heads = [load_file(tmp_path / name / "head.safetensors") for name in ("simulated", "deployed")]
     assert heads[0].keys() == heads[1].keys()
-    assert all(torch.equal(array, heads[1][name]) for name, array in heads[0].items())
+    # The last bits of a class's own directions are those of the number of threads.
+    for name, array in heads[0].items():
+        torch.testing.assert_close(array, heads[1][name], rtol=1e-5, atol=1e-6)
     assert load_classifier(tmp_path / "deployed" / "head.safetensors").class_names == ("a", "b", "c")
     assert deployed.accuracy == simulated.accuracy
     assert [(node.name, node.outcome, node.samples, node.rows) for node in deployed.nodes] == [

@@ -43,7 +43,9 @@ def results_table(results: list[RunResult], keys: list[str], failures: Sequence[
         Accuracy in per cent, and a paper's where it has one for any run; bytes in MB (10^6).
     """
     paper = [_PAPER] if any(paper_accuracy(run) is not None for run in results) else []
-    table = TextTable([_METHOD, *keys, _SEED], ["accuracy %", *paper, *_COSTS, "clients", "time s"], _EXPENDABLE)
+    table = TextTable(
+        [_METHOD, *keys, _SEED], ["accuracy %", *paper, *_COSTS, "clients", "time s"], _expendable(keys)
+    )
     for run in results:
         table.add_texts(
             run.method,
@@ -126,7 +128,7 @@ def comparison_table(results: list[RunResult], keys: list[str], failures: Sequen
     """
     averages = averages_over_seeds(results, keys)
     paper = [_PAPER] if any(average.paper_accuracy is not None for average in averages) else []
-    table = TextTable([_METHOD, *keys, "seeds"], ["accuracy %", *paper, *_COSTS, "time s"], _EXPENDABLE)
+    table = TextTable([_METHOD, *keys, "seeds"], ["accuracy %", *paper, *_COSTS, "time s"], _expendable(keys))
     failed: dict[tuple[str, ...], int] = {}
     for failure in failures:
         setting = tuple(map(str, (failure.method, *_values(failure, keys))))
@@ -147,6 +149,11 @@ def comparison_table(results: list[RunResult], keys: list[str], failures: Sequen
     for setting, number in failed.items():
         table.add_texts(*setting, f"0 of {number}", FAILED, *[UNKNOWN] * (3 + len(paper)))
     return table
+
+
+def _expendable(keys: list[str]) -> list[str]:
+    """List what goes without saying where there is no room; last of all, in what rows differ."""
+    return [*_EXPENDABLE, *reversed(keys)]
 
 
 def _values(run: RunResult | RunFailure, keys: list[str]) -> list[object]:

@@ -14,10 +14,10 @@ from torch import Tensor
 from clients.act import Act
 from clients.answers import Answer, Answers
 from clients.asked import asked, policy_of
-from clients.first_look import arrays_record, question_of, record_of
+from clients.first_look import question_of, record_of
 from clients.hosting import answer, introduce
 from clients.policy import NodePolicy
-from clients.reply import reply_with
+from clients.reply import arrays_record, reply_with
 from clients.samples import Held, OwnSamples, held_here, images_here, with_own_samples
 from clients.training import Inputs, LocalTraining, step_of_head, train
 from clients.upload import samples_told, upload_of

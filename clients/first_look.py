@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
-from flwr.app import Array, ArrayRecord, Context, RecordDict
-from numpy.typing import NDArray
+from flwr.app import Context, RecordDict
 
 from clients.act import Act
 from clients.answers import Answer, Answers, Question
@@ -93,8 +90,3 @@ def record_of(answer: Answer) -> RecordDict:
     """
     node = NodeRecord(answer.samples, answer.withheld, answer.fingerprint)
     return reply_with(answer.arrays, answer.tag, node)
-
-
-def arrays_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    """Write arrays as Flower sends them."""
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from logging import getLogger
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 IMAGES_AT_ONCE = 256
 logger = getLogger("flwr")
 
-Progress = Callable[[int], None]
 Places = NDArray[np.int64]
 
 

@@ -79,6 +79,11 @@ def reply_with(arrays: Mapping[str, NDArray[Any]], tag: str, node: NodeRecord | 
     return reply
 
 
+def arrays_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Write arrays as Flower sends them."""
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
 def bytes_of_reply(content: RecordDict) -> int:
     """Count the bytes of a reply as Flower serialises it, which is how the server's ledger counts them.
 

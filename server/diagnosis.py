@@ -7,12 +7,11 @@ import torch
 from fedcof import FedCOF, Oracle
 from fedcof.covariance.diagnosis import compare_covariances
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
-from fedcof.data.problem import split_features
-from fedcof.embedding.transform import transformed
+from fedcof.data.problem import labels_of
 from fedcof.methods.base import Aggregator
 from fedcof.methods.noise_corrected import NoiseCorrected
 from fedcof.run.config import RunConfig
-from server.evaluation import rightly_classified, share
+from server.evaluation import features_of, rightly_classified, share
 
 
 def diagnose(aggregator: Aggregator, config: RunConfig) -> CovarianceDiagnostic:
@@ -33,12 +32,10 @@ def diagnose(aggregator: Aggregator, config: RunConfig) -> CovarianceDiagnostic:
     if isinstance(aggregator, NoiseCorrected):
         aggregator = aggregator.of_method
     assert isinstance(aggregator, FedCOF)
-    table = split_features(config, "train")
     oracle = Oracle(
         aggregator.num_classes, aggregator.feature_dim, config.method.shrinkage, config.method.chosen_head
     )
-    features = transformed(torch.tensor(table.features[:]), config.embedding.feature_transform)
-    oracle.add_samples(features, torch.tensor(table.labels[:]))
+    oracle.add_samples(features_of(config, split="train"), torch.tensor(labels_of(config, "train")))
     return compare_covariances(
         aggregator.covariance(shrunk=False),
         aggregator.covariance(),

@@ -13,7 +13,6 @@ from torch import Tensor
 from fedcof.data.problem import backbone_of, dataset_of, labels_of, split_features
 from fedcof.embedding.transform import transformed
 from fedcof.heads.classifier import Classifier
-from fedcof.heads.temperature import softmax_scale
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
 from server.quality import Predictions
@@ -43,24 +42,18 @@ def rightly_classified(classifier: Classifier, config: RunConfig, network: Netwo
     return classifier.predict(features_of(config, network)) == labels
 
 
-def predictions_of(
-    classifier: Classifier,
-    config: RunConfig,
-    network: Network | None = None,
-    class_means: Tensor | None = None,
-    features: Tensor | None = None,
-) -> Predictions:
+def predictions_of(classifier: Classifier, config: RunConfig, features: Tensor, nats: float) -> Predictions:
     """Predict the test samples.
 
     Parameters
     ----------
-    classifier, config, network
+    classifier, config
         See :func:`rightly_classified`.
-    class_means : Tensor of shape (C, d), floating point, optional
-        Of a closed-form head, whose scores become logits by them alone (:mod:`fedcof.heads.temperature`); without,
-        scores are logits, as those of a head that was trained.
-    features : Tensor of shape (n, d), optional
-        As :func:`features_of` gives them, where they are at hand.
+    features : Tensor of shape (n, d)
+        As :func:`features_of` gives them.
+    nats : float
+        What scores are multiplied by to be logits, see :func:`fedcof.heads.temperature.softmax_scale`; 1 for those
+        of a head that was trained.
 
     Returns
     -------
@@ -68,12 +61,11 @@ def predictions_of(
         With the probability of each.
     """
     labels = torch.tensor(labels_of(config, "test"))
-    scale = 1.0 if class_means is None else softmax_scale(classifier, class_means)
     predicted, confidence = [labels[:0]], [torch.zeros(0)]
-    for block in _blocks(features_of(config, network) if features is None else features):
+    for block in _blocks(features):
         scores = classifier.scores(block)
         predicted.append(scores.argmax(dim=1))
-        confidence.append((scores * scale).softmax(dim=1).amax(dim=1))
+        confidence.append((scores * nats).softmax(dim=1).amax(dim=1))
     return Predictions(labels, torch.cat(predicted), torch.cat(confidence), classifier.num_classes)
 
 

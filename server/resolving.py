@@ -15,7 +15,7 @@ from fedcof.methods.base import shrinkage_used
 from fedcof.run.config import RunConfig
 from fedcof.run.results import HEAD_FILE_NAME, NodeResult, RunResult
 from fedcof.run.training import NO_TRAINING
-from server.evaluation import predictions_of
+from server.evaluation import features_of, predictions_of
 from server.federated_run import strategy_of
 from server.intake import KEPT
 from server.run import result_of, write_confusion
@@ -72,14 +72,15 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
     classifier = solved.named(problem_of(config).class_names)
     (folder / target).mkdir(parents=True, exist_ok=True)
     classifier.save(folder / target / HEAD_FILE_NAME)
-    predictions = predictions_of(classifier, config, class_means=strategy.aggregator.class_means())
+    nats = softmax_scale(classifier, strategy.aggregator.class_means())
+    predictions = predictions_of(classifier, config, features_of(config), nats)
     write_confusion(folder / target, predictions)
     return replace(
         result_of(config, predictions),
         clients=len(nodes),
         seconds=seconds,
         shrinkage=shrinkage_used(strategy.aggregator),
-        nats_per_score=softmax_scale(classifier, strategy.aggregator.class_means()),
+        nats_per_score=nats,
         nodes=nodes,
         head=(Path(target) / HEAD_FILE_NAME).as_posix(),
     )

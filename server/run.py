@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from fedcof.data.partitioning import describe_partition
-from fedcof.data.problem import labels_of, problem_of, split_features
+from fedcof.data.problem import labels_of, problem_of
 from fedcof.data.virtual_clients import client_indices
-from fedcof.embedding.transform import transformed
 from fedcof.files import whole_file, write_whole
 from fedcof.heads.temperature import softmax_scale
 from fedcof.methods.base import shrinkage_used
@@ -76,8 +75,8 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
     _write_files(folder, run.ledger, config)
     features = features_of(config, run.network)
     means = run.class_means()
-    predictions = predictions_of(classifier, config, run.network, means, features)
     nats = 1.0 if means is None else softmax_scale(classifier, means)
+    predictions = predictions_of(classifier, config, features, nats)
     write_confusion(folder, predictions)
     best = run.best
     result = result_of(config, predictions)
@@ -105,12 +104,8 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
 def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     """Solve on all training features in one place: no client is asked and nothing is sent."""
     started = time.perf_counter()
-    table = split_features(config, "train")
     problem = problem_of(config)
-    features, labels = (
-        transformed(torch.tensor(table.features[:]), config.embedding.feature_transform),
-        torch.tensor(table.labels[:]),
-    )
+    features, labels = features_of(config, split="train"), torch.tensor(labels_of(config, "train"))
     aggregator = method.pooled(features, labels, problem.num_classes, config.method)
     solved = aggregator.solve()
     seconds = round(time.perf_counter() - started, 3)
@@ -118,7 +113,7 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     _write_files(folder, Ledger(), config)
     classifier.save(folder / HEAD_FILE_NAME)
     tested, nats = features_of(config), softmax_scale(classifier, aggregator.class_means())
-    predictions = predictions_of(classifier, config, class_means=aggregator.class_means(), features=tested)
+    predictions = predictions_of(classifier, config, tested, nats)
     write_confusion(folder, predictions)
     return replace(
         result_of(config, predictions),

@@ -60,12 +60,11 @@ class Narrowing:
             If the classifier has not these classes, or what is needed was not kept with the run.
         """
         whole = load_classifier(folder / run.head)
-        names = whole.class_names or tuple(map(str, range(whole.num_classes)))
         if self.classes is not None:
-            return whole.only(classes_in(self.classes, names))
+            return whole.only(classes_in(self.classes, whole.names))
         frequencies: Sequence[float] | None = None
         if self.frequencies is not None:
-            frequencies = frequencies_in(self.frequencies, names)
+            frequencies = frequencies_in(self.frequencies, whole.names)
         elif self.client is not None:
             frequencies = _frequencies_of(self.client, (folder / run.head).with_name(FEDERATION_FILE_NAME))
         if frequencies is None:

@@ -132,9 +132,8 @@ def _likeliest(
     with torch.inference_mode():
         scores = classifier.scores(transformed(backbone.module(inputs), embedding.feature_transform))
     best = scores.topk(min(MOST_CLASSES, int(classifier.present.sum())), dim=1)
-    names = classifier.class_names or tuple(map(str, range(classifier.num_classes)))
     return [
-        [(names[index], score) for score, index in zip(values, indices, strict=True)]
+        [(classifier.names[index], score) for score, index in zip(values, indices, strict=True)]
         for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]
 

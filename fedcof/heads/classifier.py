@@ -51,6 +51,11 @@ class Classifier(ABC):
         return len(self.present)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the C classes, or their numbers where they have none."""
+        return self.class_names or tuple(map(str, range(self.num_classes)))
+
+    @property
     @abstractmethod
     def feature_dim(self) -> int:
         """Dimension d of the feature vectors."""
@@ -260,7 +265,11 @@ class Classifier(ABC):
         UserError
             If the file is missing, truncated, or not such a classifier.
         """
-        metadata, tensors = read_classifier_file(path)
+        return cls.of_file(*read_classifier_file(path), path)
+
+    @classmethod
+    def of_file(cls, metadata: Mapping[str, str], tensors: Mapping[str, Tensor], path: str | Path) -> Self:
+        """Make a classifier of what :func:`read_classifier_file` has read; see :meth:`load`."""
         if metadata.get(FORMAT) != cls.file_format():
             raise UserError(
                 f"The file {path} is not a classifier that fedcof wrote, or not a {cls.KIND} one: name another."

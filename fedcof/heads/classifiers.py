@@ -33,10 +33,10 @@ def load_classifier(path: str | Path) -> Classifier:
     UserError
         If the file is missing, truncated, or not a classifier.
     """
-    metadata, _ = read_classifier_file(path)
+    metadata, tensors = read_classifier_file(path)
     for kind in KINDS:
         if metadata.get(FORMAT) == kind.file_format():
-            return kind.load(path)
+            return kind.of_file(metadata, tensors, path)
     raise UserError(f"The file {path} is not a classifier that fedcof wrote: name another file.")
 
 

@@ -18,9 +18,9 @@ from fedcof.covariance.blocks import classes_of_block, decode_block, noise_of_bl
 from fedcof.covariance.totals import ClassTotals
 from fedcof.statistics.class_means import ClassMeanRows
 
-# Rows of whole classes are together in memory; this many numbers of them, 128 MB in float32.
-MOST_NUMBERS = 2**25
-ROWS_PER_BATCH = 8192
+# Rows of whole classes are together in memory; this many numbers of them, 64 MB in float32.
+MOST_NUMBERS = 2**24
+ROWS_PER_BATCH = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class ClassDirections:
 
 
 def class_directions(
-    uploads: Sequence[ClassMeanRows], totals: ClassTotals, whitening: Tensor, rank: int
+    uploads: Sequence[ClassMeanRows], totals: ClassTotals, factor: Tensor, rank: int
 ) -> ClassDirections:
     """Find the leading directions of every class that has two rows.
 
@@ -50,8 +50,8 @@ def class_directions(
         All rows, R of them. Known noise of theirs is taken off the variances.
     totals : ClassTotals
         The same rows added up.
-    whitening : Tensor of shape (d, d), float64
-        T with T T^T the inverse of the pooled covariance.
+    factor : Tensor of shape (d, d), float64
+        Cholesky factor L of the pooled covariance L L^T, lower triangular: T is the transpose of its inverse.
     rank : int
         Most directions of a class, from 0.
 
@@ -61,27 +61,27 @@ def class_directions(
         As many as the class with the most rows can have, and at most ``rank``.
     """
     most = int(totals.row_degrees_of_freedom.max()) if len(totals.rows) else 0
-    rank = max(min(rank, most, len(whitening)), 0)
+    rank = max(min(rank, most, len(factor)), 0)
     dtype = torch.float64 if any(upload.dtype == torch.float64 for upload in uploads) else torch.float32
     variances = torch.zeros(len(totals.rows), rank, dtype=torch.float64)
-    directions = torch.zeros(len(totals.rows), rank, len(whitening), dtype=dtype)
+    directions = torch.zeros(len(totals.rows), rank, len(factor), dtype=dtype)
     if not rank:
         return ClassDirections(variances, directions)
-    noise = _noise_of_classes(uploads, totals)
-    whitening = whitening.to(dtype)
+    lower = factor.to(dtype)
     for classes, rows in _rows_of_classes(uploads, totals, dtype):
-        whitened = rows @ whitening
-        sizes = totals.rows[classes].to(torch.int64).tolist()
-        start = 0
-        for batch in _batches(sizes):
-            members = classes[start : start + len(batch)]
-            parts = torch.split(whitened[: sum(batch)], batch)
-            whitened = whitened[sum(batch) :]
-            start += len(batch)
-            found, vectors = _leading(list(parts), rank)
+        torch.linalg.solve_triangular(lower.mT, rows, upper=True, left=False, out=rows)
+        done = first = 0
+        for batch in _batches(totals.rows[classes].to(torch.int64).tolist()):
+            members = classes[first : first + len(batch)]
+            found, vectors = _leading(torch.split(rows[done : done + sum(batch)], batch), rank)
             variances[members, : found.shape[1]] = found / totals.row_degrees_of_freedom[members, None]
-            directions[members, : found.shape[1]] = vectors @ whitening.T
-    variances -= noise[:, None] * directions.to(torch.float64).square().sum(dim=2)
+            directions[members, : found.shape[1]] = vectors
+            first, done = first + len(batch), done + sum(batch)
+    flat = directions.view(-1, len(factor))
+    torch.linalg.solve_triangular(lower, flat, upper=False, left=False, out=flat)
+    if any(upload.noise is not None for upload in uploads):
+        lengths = torch.linalg.vector_norm(directions, dim=2, dtype=torch.float64)
+        variances -= _noise_of_classes(uploads, totals)[:, None] * lengths.square()
     return ClassDirections(variances.clamp_(min=0), directions)
 
 
@@ -98,27 +98,32 @@ def _noise_of_classes(uploads: Sequence[ClassMeanRows], totals: ClassTotals) -> 
 def _rows_of_classes(
     uploads: Sequence[ClassMeanRows], totals: ClassTotals, dtype: torch.dtype
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give sqrt(n_r) (m_r - mu_c), class by class, those of few rows first, of as many classes as memory takes."""
+    """Give sqrt(n_r) (m_r - mu_c), class by class, those of few rows first, of as many classes as memory takes.
+
+    The memory is used again for the next classes.
+    """
     ids, counts = classes_of_block([(upload, slice(0, upload.num_rows)) for upload in uploads])
     several = torch.nonzero(totals.rows >= 2)[:, 0]
     several = several[torch.argsort(totals.rows[several], stable=True)]
     means, roots = totals.means.to(dtype), counts.sqrt().to(dtype)
-    for classes in _within_memory(several, totals.rows, means.shape[1]):
+    blocks = list(row_blocks(uploads))
+    parts = list(_within_memory(several, totals.rows, means.shape[1]))
+    most = max((int(totals.rows[classes].sum()) for classes in parts), default=0)
+    memory = torch.empty(most, means.shape[1], dtype=dtype)
+    buffers: dict[torch.dtype, Tensor] = {}
+    for classes in parts:
         rank_of = torch.full((len(totals.rows),), -1)
         rank_of[classes] = torch.arange(len(classes))
         wanted = torch.nonzero(rank_of[ids] >= 0)[:, 0]
         place = torch.full((len(ids),), -1)
         place[wanted[torch.argsort(rank_of[ids[wanted]], stable=True)]] = torch.arange(len(wanted))
-        rows = torch.empty(len(wanted), means.shape[1], dtype=dtype)
-        buffers: dict[torch.dtype, Tensor] = {}
+        rows = memory[: len(wanted)]
         done = 0
-        for block in row_blocks(uploads):
+        for block in blocks:
             decoded = decode_block(block, buffers, exact=dtype == torch.float64)
-            here = slice(done, done + len(decoded))
-            mine = torch.nonzero(place[here] >= 0)[:, 0]
+            mine = torch.nonzero(place[done : done + len(decoded)] >= 0)[:, 0]
             inside = mine + done
-            centred = (decoded[mine] - means[ids[inside]]).mul_(roots[inside, None])
-            rows[place[inside]] = centred
+            rows[place[inside]] = (decoded[mine] - means[ids[inside]]).mul_(roots[inside, None])
             done += len(decoded)
         yield classes, rows
 
@@ -149,9 +154,9 @@ def _batches(sizes: list[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _leading(parts: list[Tensor], rank: int) -> tuple[Tensor, Tensor]:
+def _leading(parts: Sequence[Tensor], rank: int) -> tuple[Tensor, Tensor]:
     """Leading eigenvalues (B, r), float64, and eigenvectors (B, r, d) of each part's X^T X."""
-    rows = pad_sequence(parts, batch_first=True)
+    rows = pad_sequence(list(parts), batch_first=True)
     few = rows.shape[1] <= rows.shape[2]
     small = rows @ rows.mT if few else rows.mT @ rows
     values, vectors = torch.linalg.eigh(small.to(torch.float64))

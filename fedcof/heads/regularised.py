@@ -30,6 +30,9 @@ from fedcof.heads.quadratic import QuadraticClassifier
 from fedcof.heads.solving import cholesky_factor
 from fedcof.statistics.class_means import ClassMeanRows
 
+# In float64, the directions of all classes would take twice what they take in the classifier.
+CLASSES_AT_ONCE = 64
+
 
 def regularised_discriminant(
     scatter: Tensor, totals: ClassTotals, rows: Sequence[ClassMeanRows], pooled_share: float, rank: int
@@ -63,39 +66,49 @@ def regularised_discriminant(
         If the covariance is not positive definite.
     """
     factor = cholesky_factor(scatter / totals.sample_degrees_of_freedom.sum())
-    whitening = torch.linalg.solve_triangular(factor.mT, torch.eye(len(factor), dtype=factor.dtype), upper=True)
-    own = class_directions(rows, totals, whitening, rank if pooled_share < 1 else 0)
+    own = class_directions(rows, totals, factor, rank if pooled_share < 1 else 0)
     shares = torch.where(totals.rows > 1, pooled_share, 1.0).to(torch.float64)
-    return _classifier(totals, whitening, own, shares)
+    return _classifier(totals, factor, own, shares)
 
 
-def _classifier(
-    totals: ClassTotals, whitening: Tensor, own: ClassDirections, shares: Tensor
-) -> QuadraticClassifier:
+def _classifier(totals: ClassTotals, factor: Tensor, own: ClassDirections, shares: Tensor) -> QuadraticClassifier:
     present = totals.present
     centre = totals.global_mean
     means = (totals.means - centre) * present[:, None]
-    whitened = means @ whitening
-    linear = whitened @ whitening.T / shares[:, None]
+    solved = torch.cholesky_solve(means.T, factor).T
     values = shares[:, None] + (1 - shares[:, None]) * own.variances
-    log_determinant = values.log().sum(dim=1) + (len(whitening) - own.variances.shape[1]) * shares.log()
+    log_determinant = values.log().sum(dim=1) + (len(factor) - own.variances.shape[1]) * shares.log()
     prior = 1 / present.sum(dtype=torch.float64)
-    bias = -(whitened.square().sum(dim=1) / shares + log_determinant) / 2 + prior.log()
+    bias = -((means * solved).sum(dim=1) / shares + log_determinant) / 2 + prior.log()
     gain = (1 / shares[:, None] - 1 / values).clamp(min=0).sqrt()
-    offsets = (own.directions.to(torch.float64) @ means[:, :, None])[:, :, 0] * gain
+    distances = [
+        (directions.to(torch.float64) @ mean[:, :, None])[:, :, 0]
+        for directions, mean in zip(
+            torch.split(own.directions, CLASSES_AT_ONCE), torch.split(means, CLASSES_AT_ONCE), strict=True
+        )
+    ]
+    # In place, because they are the largest part of the classifier.
+    own.directions.mul_(gain[:, :, None].to(own.directions.dtype))
     # What all classes have in common decides nothing.
     curvature = 1 / shares - 1 / shares[present].min()
     needed = bool((curvature[present] != 0).any())
+    whitening = _inverse_of_transpose(factor) if needed else factor[:, :0]
     return QuadraticClassifier(
-        weight=_as_stored(linear * present[:, None]),
+        weight=_as_stored(solved / shares[:, None] * present[:, None]),
         bias=_as_stored(bias * present),
-        directions=_as_stored(own.directions * gain[:, :, None].to(own.directions.dtype)),
-        offsets=_as_stored(offsets),
+        directions=_as_stored(own.directions),
+        offsets=_as_stored(torch.cat(distances) * gain),
         curvature=_as_stored(curvature * present),
-        whitening=_as_stored(whitening if needed else whitening[:, :0]),
+        whitening=_as_stored(whitening),
         centre=_as_stored(centre),
         present=present,
     )
+
+
+def _inverse_of_transpose(factor: Tensor) -> Tensor:
+    identity = torch.eye(len(factor), dtype=factor.dtype)
+    inverse: Tensor = torch.linalg.solve_triangular(factor.mT, identity, upper=True)
+    return inverse
 
 
 def _as_stored(tensor: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
+from fedcof.data.class_names import prior_of
 from fedcof.data.problem import backbone_of, fingerprint_of, labels_of, problem_of
 from fedcof.files import whole_file
 from fedcof.heads.classifier import Classifier
@@ -385,6 +386,7 @@ def strategy_of(
         backbone=backbone,
         privacy=method.promise(config.privacy),
         subtract_noise=config.privacy.subtract_noise,
+        prior=prior_of(config),
         rules=rules,
     )
 

@@ -18,8 +18,9 @@ from fedcof import UserError
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.temperature import softmax_start
+from fedcof.heads.text_prior import TextPrior
 from fedcof.heads.trainable import Network
-from fedcof.methods.base import Aggregator
+from fedcof.methods.base import Aggregator, take_prior
 from fedcof.methods.chain import Chain, Encode, Measure, Withhold
 from fedcof.methods.method import FederatedMethod
 from fedcof.methods.registry import METHODS
@@ -64,11 +65,13 @@ class Participation(TypedDict, total=False):
         Flower's strategy, or one's own, that goes on for the rounds after the first ``init_rounds`` (1 unless
         given) and trains a :class:`fedcof.heads.trainable.Network`, starting from the classifier as a softmax.
     backbone : Module
-        Trains with the head; without one, the head alone does.
+        Trains with the head.
     privacy : Privacy
         The promise that clients were asked to send with: uploads that it cannot have made are refused.
     subtract_noise : bool
-        Whether its noise is taken off again, as far as it is known; True unless given.
+        Whether its noise is taken off again; True unless given.
+    prior : TextPrior
+        What class names know.
     rules : NodeRules
         How nodes with data of their own are dealt with, which one trusts less than one's own simulation.
     """
@@ -83,6 +86,7 @@ class Participation(TypedDict, total=False):
     backbone: nn.Module | None
     privacy: Privacy | None
     subtract_noise: bool
+    prior: TextPrior | None
     rules: NodeRules | None
 
 
@@ -130,6 +134,7 @@ class OneShotStrategy(Strategy):
         backbone: nn.Module | None = None,
         privacy: Privacy | None = None,
         subtract_noise: bool = True,
+        prior: TextPrior | None = None,
         rules: NodeRules | None = None,
     ) -> None:
         method = METHODS.get(section.name)
@@ -147,13 +152,13 @@ class OneShotStrategy(Strategy):
         self.rejected: dict[int, str] = {}
         self.expected_uplink_bytes = 0
         self.aggregator: Aggregator = method.aggregator(num_classes, feature_dim, section, privacy, subtract_noise)
+        take_prior(self.aggregator, prior)
         self._chain = _receiving_chain(
             method, num_classes, feature_dim, privacy, subtract_noise, rules.most_rows if rules else None
         )
         self._lengths = SquaredLength(num_classes)
         self._to_ask: list[int] | None = None
-        self._asked_now = 0
-        self._rounds_asked = 0
+        self._asked_now = self._rounds_asked = 0
         self._last_round = 1
         self._classifier: Classifier | None = None
 
@@ -203,8 +208,7 @@ class OneShotStrategy(Strategy):
             self._add_taken(self.intake)
         if not self._asked_now:
             return None, None
-        expected = self._expected()
-        if self.num_accepted < max(self.quorum * expected, 1):
+        if self.num_accepted < max(self.quorum * (expected := self._expected()), 1):
             raise UserError(self._quorum_missed(expected))
         self._classifier = self.solve()
         metrics = MetricRecord({"clients": self.num_accepted, "clients-rejected": len(self.rejected)})

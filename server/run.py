@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fedcof.data.class_names import prior_of
 from fedcof.data.partitioning import describe_partition
 from fedcof.data.problem import labels_of, problem_of
 from fedcof.data.virtual_clients import client_indices
 from fedcof.files import whole_file, write_whole
 from fedcof.heads.temperature import softmax_scale
-from fedcof.methods.base import shrinkage_used
+from fedcof.methods.base import shrinkage_used, take_prior
 from fedcof.methods.method import PooledMethod
 from fedcof.run.config import RunConfig
 from fedcof.run.confusion import Confusion
@@ -107,6 +108,7 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     problem = problem_of(config)
     features, labels = features_of(config, split="train"), torch.tensor(labels_of(config, "train"))
     aggregator = method.pooled(features, labels, problem.num_classes, config.method)
+    take_prior(aggregator, prior_of(config))
     solved = aggregator.solve()
     seconds = round(time.perf_counter() - started, 3)
     classifier = solved.named(problem.class_names)

@@ -195,7 +195,7 @@ def _create(name: str, image_size: int, weights: str) -> nn.Module:
     if weights != PRETRAINED:
         return _with_file(name, image_size, Path(weights).expanduser())
     if name != PACKAGED:
-        return _with_hub_weights(name, image_size)
+        return with_hub_weights(name, image_size)
     model = timm.create_model(name)
     model.load_state_dict(packaged_state_dict(model), strict=True)
     model.reset_classifier(0)  # type: ignore[operator]
@@ -211,7 +211,7 @@ def _of_torchvision(name: str, weights: str) -> nn.Module:
     if weights != PRETRAINED:
         path = Path(weights).expanduser()
         try:
-            model.load_state_dict(without_classifier(_tensors_in(name, path)), strict=True)
+            model.load_state_dict(without_classifier(tensors_in(name, path)), strict=True)
         except RuntimeError as error:
             raise _unsuitable_file(name, path, error) from error
         return model
@@ -226,19 +226,24 @@ def _of_torchvision(name: str, weights: str) -> nn.Module:
     return model
 
 
-def _build(name: str, image_size: int, **options: object) -> nn.Module:
-    """Create a feature extractor, telling those with position embeddings the image size."""
+def _build(name: str, image_size: int, num_classes: int = 0, **options: object) -> nn.Module:
+    """Create a feature extractor, or a classifier, telling those with position embeddings the image size."""
+    options["num_classes"] = num_classes
     try:
         try:
-            return timm.create_model(name, num_classes=0, img_size=image_size or None, **options)  # type: ignore[arg-type]
+            return timm.create_model(name, img_size=image_size or None, **options)  # type: ignore[arg-type]
         except TypeError:
-            return timm.create_model(name, num_classes=0, **options)  # type: ignore[arg-type]
+            return timm.create_model(name, **options)  # type: ignore[arg-type]
     except (AssertionError, RuntimeError, ValueError) as error:
         raise _unsuitable_size(name, image_size, error) from error
 
 
-def _with_hub_weights(name: str, image_size: int) -> nn.Module:
-    """Look for the weights before timm does, because without a network its own search takes a minute to fail."""
+def with_hub_weights(name: str, image_size: int, num_classes: int = 0) -> nn.Module:
+    """Build a model with its weights from the hub.
+
+    It looks for the weights before timm does, because without a network its own search takes a minute to fail;
+    raises UserError.
+    """
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise UserError(
@@ -254,7 +259,7 @@ def _with_hub_weights(name: str, image_size: int) -> nn.Module:
                 source["pretrained_cfg_overlay"] = {"file": cached}
             else:
                 HfApi().model_info(repository, revision=revision or None, timeout=HUB_TIMEOUT_SECONDS)
-        return _build(name, image_size, pretrained=True, **source)
+        return _build(name, image_size, num_classes, pretrained=True, **source)
     except UserError:
         raise
     except Exception as error:
@@ -266,7 +271,7 @@ def _with_hub_weights(name: str, image_size: int) -> nn.Module:
 
 def _with_file(name: str, image_size: int, path: Path) -> nn.Module:
     """Load a state dict strictly, at the image size asked for or else at the model's own."""
-    tensors = _tensors_in(name, path)
+    tensors = tensors_in(name, path)
     model = _build(name, image_size)
     classifier = model.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
@@ -281,7 +286,8 @@ def _with_file(name: str, image_size: int, path: Path) -> nn.Module:
     return model
 
 
-def _tensors_in(name: str, path: Path) -> Mapping[str, Tensor]:
+def tensors_in(name: str, path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict; raises UserError if there is none, or none that can be read."""
     if not path.is_file():
         raise UserError(f"There are no weights at {path}: set weights to {PRETRAINED}, {RANDOM} or a file.")
     try:

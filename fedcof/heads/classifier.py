@@ -31,6 +31,8 @@ class Classifier(ABC):
     ----------
     KIND : str
         What the kind is called, in its files too.
+    weight : Tensor of shape (C, d), float32
+        The linear part of each class's score.
     bias : Tensor of shape (C,), float32
         One offset per class, which is added to its score.
     present : Tensor of shape (C,), bool
@@ -41,6 +43,7 @@ class Classifier(ABC):
 
     KIND: ClassVar[str]
 
+    weight: Tensor
     bias: Tensor
     present: Tensor
     class_names: tuple[str, ...]
@@ -63,6 +66,25 @@ class Classifier(ABC):
     @abstractmethod
     def raw_scores(self, features: Tensor) -> Tensor:
         """Score float32 features (n, d) on the classifier's device, whoever has the classes: shape (n, C)."""
+
+    @abstractmethod
+    def with_linear_scores(self, classes: Tensor, weight: Tensor, bias: Tensor) -> Self:
+        """Score some classes by nothing but a vector and an offset, and take them for present.
+
+        Parameters
+        ----------
+        classes : Tensor of shape (k,), int64
+            Which.
+        weight : Tensor of shape (k, d), floating point
+            Their vectors.
+        bias : Tensor of shape (k,), floating point
+            Their offsets.
+
+        Returns
+        -------
+        Classifier
+            The same in all other classes.
+        """
 
     @classmethod
     def parameter_names(cls) -> frozenset[str]:

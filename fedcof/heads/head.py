@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
+
+from torch import Tensor
 
 from fedcof.covariance.totals import ClassTotals
 from fedcof.heads.classifier import Classifier
@@ -93,6 +96,29 @@ class Head(ABC):
             As :meth:`solve`.
         """
         return self.solve(scatter, totals)
+
+    def solve_with_means(
+        self,
+        scatter: Any,  # noqa: ANN401
+        totals: ClassTotals,
+        rows: Sequence[ClassMeanRows],
+        means: Tensor,
+    ) -> Classifier:
+        """Solve for the classifier with other class means than those of the rows.
+
+        Parameters
+        ----------
+        scatter, totals, rows
+            See :meth:`solve_with_rows`.
+        means : Tensor of shape (C, d), float64
+            What the class means are taken to be; zero for a class that nobody has.
+
+        Returns
+        -------
+        Classifier
+            As :meth:`solve`.
+        """
+        return self.solve(scatter, replace(totals, means=means))
 
     @property
     def needs_rows(self) -> bool:

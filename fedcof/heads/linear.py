@@ -50,6 +50,14 @@ class LinearClassifier(Classifier):
         """Score; see :meth:`Classifier.raw_scores`."""
         return torch.addmm(self.bias, features, self.weight.T)
 
+    def with_linear_scores(self, classes: Tensor, weight: Tensor, bias: Tensor) -> LinearClassifier:
+        """Score some classes anew; see :meth:`Classifier.with_linear_scores`."""
+        return self._with(
+            weight=self.weight.index_copy(0, classes, weight.to(self.weight.dtype)),
+            bias=self.bias.index_copy(0, classes, bias.to(self.bias.dtype)),
+            present=self.present.index_fill(0, classes, True),
+        )
+
 
 def unit_length(vectors: Tensor) -> Tensor:
     """Scale each row to unit length, whatever the features' scale; a row of zeros stays one."""

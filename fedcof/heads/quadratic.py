@@ -91,3 +91,15 @@ class QuadraticClassifier(Classifier):
         if self.whitening.shape[1]:
             scores -= (moved @ self.whitening).square().sum(dim=1, keepdim=True) * (self.curvature / 2)
         return scores
+
+    def with_linear_scores(self, classes: Tensor, weight: Tensor, bias: Tensor) -> QuadraticClassifier:
+        """Score some classes anew; see :meth:`Classifier.with_linear_scores`."""
+        moved = bias + weight @ self.centre.to(weight.dtype)
+        return self._with(
+            weight=self.weight.index_copy(0, classes, weight.to(self.weight.dtype)),
+            bias=self.bias.index_copy(0, classes, moved.to(self.bias.dtype)),
+            directions=self.directions.index_fill(0, classes, 0.0),
+            offsets=self.offsets.index_fill(0, classes, 0.0),
+            curvature=self.curvature.index_fill(0, classes, 0.0),
+            present=self.present.index_fill(0, classes, True),
+        )

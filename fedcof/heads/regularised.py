@@ -35,7 +35,12 @@ CLASSES_AT_ONCE = 64
 
 
 def regularised_discriminant(
-    scatter: Tensor, totals: ClassTotals, rows: Sequence[ClassMeanRows], pooled_share: float, rank: int
+    scatter: Tensor,
+    totals: ClassTotals,
+    rows: Sequence[ClassMeanRows],
+    pooled_share: float,
+    rank: int,
+    means: Tensor | None = None,
 ) -> QuadraticClassifier:
     """Solve regularised discriminant analysis from the class means.
 
@@ -54,6 +59,8 @@ def regularised_discriminant(
         :func:`fedcof.heads.lda.linear_discriminant`, up to what is the same for all classes.
     rank : int
         Most directions of a class that are kept, from 0.
+    means : Tensor of shape (C, d), float64, optional
+        What the class means are taken to be, where not those of the rows.
 
     Returns
     -------
@@ -68,7 +75,7 @@ def regularised_discriminant(
     factor = cholesky_factor(scatter / totals.sample_degrees_of_freedom.sum())
     own = class_directions(rows, totals, factor, rank if pooled_share < 1 else 0)
     shares = torch.where(totals.rows > 1, pooled_share, 1.0).to(torch.float64)
-    return _classifier(totals, factor, own, shares)
+    return _classifier(totals if means is None else replace(totals, means=means), factor, own, shares)
 
 
 def _classifier(totals: ClassTotals, factor: Tensor, own: ClassDirections, shares: Tensor) -> QuadraticClassifier:
@@ -148,6 +155,16 @@ class RegularisedDiscriminant(Head):
     ) -> Classifier:
         """Solve; see :func:`regularised_discriminant`."""
         return regularised_discriminant(scatter, totals, rows, self.pooled_share, self.rank)
+
+    def solve_with_means(
+        self,
+        scatter: Any,  # noqa: ANN401
+        totals: ClassTotals,
+        rows: Sequence[ClassMeanRows],
+        means: Tensor,
+    ) -> Classifier:
+        """Solve with other class means, around which the rows still scatter as they do around their own."""
+        return regularised_discriminant(scatter, totals, rows, self.pooled_share, self.rank, means)
 
 
 QUADRATIC = RegularisedDiscriminant()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -11,6 +11,9 @@ from fedcof.covariance.totals import class_totals
 from fedcof.errors import UserError
 from fedcof.heads.classifier import Classifier
 from fedcof.statistics.class_means import ClassMeanRows
+
+if TYPE_CHECKING:
+    from fedcof.heads.text_prior import TextPrior
 
 
 class Aggregator(Protocol):
@@ -33,6 +36,26 @@ def shrinkage_used(aggregator: Aggregator) -> float | None:
     """Tell how much the covariance was shrunk in the last solve; None for a method that shrinks none."""
     amount: float | None = getattr(aggregator, "shrinkage_", None)
     return amount
+
+
+def take_prior(aggregator: Aggregator, prior: TextPrior | None) -> None:
+    """Have a method's own aggregator solve with what class names know, if there is anything.
+
+    Parameters
+    ----------
+    aggregator : Aggregator
+        Of a method that takes a prior, or one around it.
+    prior : TextPrior or None
+        The prior.
+
+    Raises
+    ------
+    UserError
+        If the prior is of other sizes.
+    """
+    if prior:
+        own: Any = getattr(aggregator, "of_method", aggregator)
+        own.take_prior(prior)
 
 
 class Sources:

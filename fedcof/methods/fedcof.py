@@ -18,6 +18,8 @@ from fedcof.heads.classifier import Classifier
 from fedcof.heads.head import Head
 from fedcof.heads.registry import HEADS
 from fedcof.heads.solving import SingularSystemError
+from fedcof.heads.text_prior import Expected, TextPrior
+from fedcof.heads.with_prior import solve_with_prior
 from fedcof.methods.base import Aggregator, ClassMeansAggregator
 from fedcof.methods.class_means import ClassMeansMethod
 from fedcof.methods.noise_corrected import noise_corrected
@@ -59,6 +61,8 @@ class FedCOF(ClassMeansAggregator):
     ----------
     shrinkage_ : float
         How much :meth:`solve` shrank the covariance: gamma as given, or the estimated amount, from 0 to 1.
+    prior : TextPrior or None
+        What the classes' names know of their means.
     takes_groups : bool
         Whether clients may send several rows of a class.
 
@@ -86,6 +90,8 @@ class FedCOF(ClassMeansAggregator):
         self.estimator = estimator
         self.shrinkage = shrinkage
         self.head = self._solver.name
+        self.prior: TextPrior | None = None
+        self._expected: Expected | None = None
         self._streamed: ScatterSum | None = None
         self._rows_kept = 0
 
@@ -102,18 +108,39 @@ class FedCOF(ClassMeansAggregator):
             self._uploads.clear()
             self._rows_kept = 0
 
+    def take_prior(self, prior: TextPrior) -> None:
+        """Solve with what the classes' names know; raises UserError if the prior is of other sizes."""
+        prior.check_fits(self.num_classes, self.feature_dim)
+        self.prior = prior
+
     def solve(self) -> Classifier:
         """Rebuild the covariance and solve the head; see :meth:`ClassMeansAggregator.solve`."""
         scatter, totals, self.shrinkage_ = self._scatter()
         try:
+            if self.prior:
+                return self._solve_with(self.prior, scatter, totals)
             if self._solver.needs_rows:
                 return self._solver.solve_with_rows(scatter, totals, self._rows())
             return self._solver.solve(scatter, totals)
         except SingularSystemError as error:
             raise unsolvable_covariance(totals, self.feature_dim, self.shrinkage, self.takes_groups) from error
 
+    def _solve_with(self, prior: TextPrior, scatter: Tensor | FactoredScatter, totals: ClassTotals) -> Classifier:
+        assert isinstance(scatter, Tensor)
+        estimated = isinstance(self.shrinkage, str)
+        rows = self._rows() if self._solver.needs_rows else []
+        solved, self._expected = solve_with_prior(
+            self._solver, scatter, totals, rows, prior, self.shrinkage_, estimated
+        )
+        return solved
+
     def class_means(self) -> Tensor:
-        """Average the uploads' means; see :meth:`ClassMeansAggregator.class_means`."""
+        """Average the uploads' means; see :meth:`ClassMeansAggregator.class_means`.
+
+        Once a classifier was solved with a prior, these are the means that it was solved with.
+        """
+        if self._expected is not None:
+            return self._expected.means
         return super().class_means() if self._streamed is None else self._summed().totals().means
 
     def covariance(self, shrunk: bool = True) -> Tensor:
@@ -143,7 +170,7 @@ class FedCOF(ClassMeansAggregator):
         return float(totals.rows.sum() / totals.present.sum())
 
     def _scatter(self) -> tuple[Tensor | FactoredScatter, ClassTotals, float]:
-        few = self._streamed is None and self._rows_kept < self.feature_dim
+        few = self._streamed is None and self._rows_kept < self.feature_dim and self.prior is None
         if few and self._solver.takes_factored and not isinstance(self.shrinkage, str):
             uploads = self._rows()
             totals = class_totals(uploads, self.num_classes)
@@ -183,6 +210,7 @@ class FedCOFMethod(ClassMeansMethod):
     rebuilds_covariance: ClassVar[bool] = True
     takes_groups: ClassVar[bool] = True
     takes_head: ClassVar[bool] = True
+    takes_prior: ClassVar[bool] = True
 
     def aggregator(
         self,

@@ -66,8 +66,9 @@ class Method(ABC):
         As the key ``method`` has it, and as people write it.
     colour, marker : str
         How plots draw it, as matplotlib names them; empty to have them chosen.
-    rebuilds_covariance, takes_groups, takes_head, takes_penalty : bool
-        Which keys mean something to it: those of the estimator, of rows and budgets, of the head, of the penalty.
+    rebuilds_covariance, takes_groups, takes_head, takes_penalty, takes_prior : bool
+        Which keys mean something to it: those of the estimator, of rows and budgets, of the head, of the penalty,
+        of what class names know.
     role : Role
         What it is to a comparison.
     pools_samples : bool
@@ -88,6 +89,7 @@ class Method(ABC):
     takes_groups: ClassVar[bool] = False
     takes_head: ClassVar[bool] = False
     takes_penalty: ClassVar[bool] = False
+    takes_prior: ClassVar[bool] = False
     pools_samples: ClassVar[bool] = False
     may_train: ClassVar[bool] = True
     needs_training: ClassVar[bool] = False

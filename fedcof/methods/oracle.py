@@ -67,6 +67,7 @@ class OracleMethod(PooledMethod):
     marker: ClassVar[str] = "*"
     role: ClassVar[Role] = Role.CEILING
     takes_head: ClassVar[bool] = True
+    takes_prior: ClassVar[bool] = True
 
     def pooled(self, features: Tensor, labels: Tensor, num_classes: int, section: MethodSection) -> Aggregator:
         """Take all samples in; see :meth:`PooledMethod.pooled`."""

@@ -17,6 +17,7 @@ METHODS: Registry[Method] = Registry(
         "fedncm": "fedcof.methods.fedncm:METHOD",
         "fedcof": "fedcof.methods.fedcof:METHOD",
         "fed3r": "fedcof.methods.fed3r:METHOD",
+        "zero-shot": "fedcof.methods.zero_shot:METHOD",
         "random": "fedcof.methods.random_head:METHOD",
         "oracle": "fedcof.methods.oracle:METHOD",
     },

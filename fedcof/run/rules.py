@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fedcof.data.section import DataSection
 from fedcof.errors import UserError
 from fedcof.keys import Key, must_be
+from fedcof.methods.section import NO_PRIOR
 from fedcof.run.training import NO_TRAINING, TrainingSection
 from fedcof.wire.registry import CODED, encodings_of
 from fedcof.wire.section import WireSection
@@ -29,6 +30,7 @@ def check_sections_together(config: RunConfig) -> None:
         For the first rule that does not hold.
     """
     _check_encoding(config)
+    _check_names(config)
     _check_nodes(config)
     _check_training(config)
     if config.privacy.epsilon:
@@ -42,6 +44,14 @@ def _check_encoding(config: RunConfig) -> None:
         raise UserError(
             f"The encoding {encoding} cannot write what {config.method.name} sends ({kind}): choose one of "
             f"{', '.join(known)}."
+        )
+
+
+def _check_names(config: RunConfig) -> None:
+    method = config.method.chosen
+    if method.takes_prior and not method.takes_head and config.method.text_prior == NO_PRIOR:
+        raise UserError(
+            f"The method {config.method.name} makes its classifier of class names: set text-prior to names."
         )
 
 

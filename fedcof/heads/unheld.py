@@ -1,0 +1,134 @@
+r"""Scores of classes that nobody holds, from their names, beside those of the others.
+
+With the symbols of :mod:`fedcof.heads.text_prior`, a class that nobody holds is scored by
+
+.. math:: f(x) = \ell_0 T^T \Sigma^{-1} \left(x - g - \frac{\ell_0}2 T\right)
+          + 200 \frac{T^T (x - g)}{\sqrt{E |x - g|^2}} + \delta
+
+with :math:`\ell_0 = \bar\lambda s + (1 - \bar\lambda) \ell`, as much prototype as the others have. delta is such
+that a given share of samples of the held classes, drawn as the statistics foretell them, would be taken for one of
+these. The 200 was measured: docs/names.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedcof.covariance.totals import ClassTotals
+from fedcof.heads.classifier import Classifier
+from fedcof.heads.text_prior import Expected, TextPrior
+
+COSINE_NATS = 200.0
+DRAWN_SAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    r"""How a covariance :math:`\hat\Sigma = k S + r I` was shrunk.
+
+    Attributes
+    ----------
+    ridge, kept : float
+        The numbers r, in squared feature units, and k.
+    degrees : float
+        Degrees of freedom of S.
+    """
+
+    ridge: float
+    kept: float
+    degrees: float
+
+    def out_of_sample(self, factor: Tensor, vectors: Tensor) -> float:
+        r"""Estimate how much wider new samples scatter along discriminant vectors than the covariance says.
+
+        :math:`w^T \Sigma w` of a vector :math:`w = \hat\Sigma^{-1} m` is :math:`w^T S w / (1 - h)^2` with
+        :math:`h = k \, \mathrm{tr}(\hat\Sigma^{-1} S) / \nu`: Craven and Wahba's generalised
+        cross-validation (1979).
+
+        Parameters
+        ----------
+        factor : Tensor of shape (d, d), float64
+            Cholesky factor of the covariance, lower triangular.
+        vectors : Tensor of shape (k, d), float64
+            The vectors w.
+
+        Returns
+        -------
+        float
+            Ratio of the variances, over all vectors; from 1 to 16, and 1 where nothing shows how samples scatter.
+        """
+        if not self.degrees:
+            return 1.0
+        said = float((vectors @ factor).square().sum())
+        seen = (said - self.ridge * float(vectors.square().sum())) / self.kept if self.kept > 0 else 0.0
+        inverse_trace = float(torch.cholesky_inverse(factor).trace())
+        left = 1 - (len(factor) - self.ridge * inverse_trace) / self.degrees
+        if said <= 0 or seen <= 0:
+            return 1.0
+        return min(max(seen / said / max(left, 0.1) ** 2, 1.0), 16.0)
+
+
+def with_unheld(
+    solved: Classifier,
+    factor: Tensor,
+    shrunk: Shrunk,
+    totals: ClassTotals,
+    prior: TextPrior,
+    expected: Expected,
+) -> Classifier:
+    """Score the classes that nobody holds by their names, beside the others.
+
+    Parameters
+    ----------
+    solved : Classifier
+        A head, solved with the expected means of the held classes.
+    factor : Tensor of shape (d, d), float64
+        Cholesky factor of the covariance, lower triangular.
+    shrunk : Shrunk
+        How that was shrunk.
+    totals : ClassTotals
+        What the uploads add up to.
+    prior : TextPrior
+        The prototypes.
+    expected : Expected
+        What they foretell.
+
+    Returns
+    -------
+    Classifier
+        The same in the held classes; all are present.
+    """
+    held = totals.present
+    vectors = torch.cholesky_solve((expected.means - expected.centre)[held].T, factor).T
+    wider = shrunk.out_of_sample(factor, vectors) ** 0.5
+    drawn = _draw(factor * wider, totals.counts[held], expected.means[held], expected.samples)
+    prototypes = prior.prototypes[~held].to(torch.float64)
+    means = expected.unheld_length * prototypes
+    weight = torch.cholesky_solve(means.T, factor).T
+    lengths = (weight * means).sum(dim=1)
+    unit = _unit_of_scores(solved.weight[held].to(torch.float64), vectors)
+    weight = (weight + COSINE_NATS / expected.spread * prototypes) * unit
+    bias = -lengths / 2 * unit - weight @ expected.centre
+    highest = solved.raw_scores(drawn.to(torch.float32))[:, held].max(dim=1).values
+    lacking = highest - torch.addmm(bias, drawn, weight.T).max(dim=1).values
+    offset = torch.quantile(lacking.to(torch.float64), prior.risk)
+    return solved.with_linear_scores(torch.nonzero(~held)[:, 0], weight, bias + offset)
+
+
+def _unit_of_scores(weight: Tensor, vectors: Tensor) -> float:
+    """Give how many of a head's scores are a nat of linear discriminant analysis, whose vectors are given."""
+    own = torch.linalg.matrix_norm(weight - weight.mean(dim=0))
+    nats = torch.linalg.matrix_norm(vectors - vectors.mean(dim=0))
+    return float(own / nats) if nats > 0 and own > 0 else 1.0
+
+
+def _draw(factor: Tensor, counts: Tensor, means: Tensor, samples: float) -> Tensor:
+    """Draw samples of classes whose means are known as well as so many samples tell: shape (n, d), float64."""
+    each = max(DRAWN_SAMPLES // len(means), 1)
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(len(means) * each, len(factor), generator=generator, dtype=torch.float64)
+    wider = (1 + 1 / (counts + samples)).sqrt().repeat_interleave(each)
+    return means.repeat_interleave(each, dim=0) + (normal @ factor.T) * wider[:, None]

@@ -8,7 +8,6 @@ from logging import getLogger
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fedcof.data.partitioning import describe_partition
 from fedcof.data.problem import labels_of, problem_of
@@ -22,7 +21,7 @@ from fedcof.run.confusion import Confusion
 from fedcof.run.ledger import Ledger
 from fedcof.run.results import FEDERATION_FILE_NAME, HEAD_FILE_NAME, RunResult
 from server.client_accuracy import accuracy_of_clients
-from server.evaluation import features_of, predictions_of
+from server.evaluation import features_of, predictions_of, training_set
 from server.federated_run import FederatedRun, Watcher
 from server.federation import Federation
 from server.quality import Predictions
@@ -105,7 +104,7 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     """Solve on all training features in one place: no client is asked and nothing is sent."""
     started = time.perf_counter()
     problem = problem_of(config)
-    features, labels = features_of(config, split="train"), torch.tensor(labels_of(config, "train"))
+    features, labels = training_set(config)
     aggregator = method.pooled(features, labels, problem.num_classes, config.method)
     solved = aggregator.solve()
     seconds = round(time.perf_counter() - started, 3)

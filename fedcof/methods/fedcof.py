@@ -13,6 +13,7 @@ from fedcof.covariance.scatter import ScatterSum, sum_scatter
 from fedcof.covariance.shrinkage import is_at_edge, warn_at_edge
 from fedcof.covariance.shrunk import shrunk_scatter
 from fedcof.covariance.totals import ClassTotals, class_totals
+from fedcof.covariance.unseen import is_unseen, warn_unseen
 from fedcof.errors import unknown_name
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.head import Head
@@ -51,9 +52,11 @@ class FedCOF(ClassMeansAggregator):
         and takes classes with one to scatter as the others do; ``paper`` is the paper's everywhere.
     shrinkage : float or {"leave-one-out", "ledoit-wolf", "oas"}
         Gamma, in squared feature units (the paper: 1.0 for SqueezeNet and ViT-B/16, 0.1 for MobileNetV2), or how
-        to estimate the amount.
+        to estimate the amount. Where the rows are too few for an estimate, all directions are taken to be alike,
+        and a warning is logged.
     head : {"ridge", "lda", "quadratic"} or Head
-        The closed-form classifier on top.
+        The closed-form classifier on top; in the place of ``quadratic`` it is ``ridge`` where all directions are
+        taken to be alike.
 
     Attributes
     ----------
@@ -105,10 +108,14 @@ class FedCOF(ClassMeansAggregator):
     def solve(self) -> Classifier:
         """Rebuild the covariance and solve the head; see :meth:`ClassMeansAggregator.solve`."""
         scatter, totals, self.shrinkage_ = self._scatter()
+        head = self._solver
+        if head.linear and is_unseen(totals, self.shrinkage):
+            # With all directions alike lda, which it comes to, is worse than class means: their lengths are noise.
+            head = HEADS.get(head.linear)
         try:
-            if self._solver.needs_rows:
-                return self._solver.solve_with_rows(scatter, totals, self._rows())
-            return self._solver.solve(scatter, totals)
+            if head.needs_rows:
+                return head.solve_with_rows(scatter, totals, self._rows())
+            return head.solve(scatter, totals)
         except SingularSystemError as error:
             raise unsolvable_covariance(totals, self.feature_dim, self.shrinkage, self.takes_groups) from error
 
@@ -132,7 +139,7 @@ class FedCOF(ClassMeansAggregator):
         Raises
         ------
         UserError
-            If there is no upload, or the shrinkage cannot be estimated.
+            If there is no upload.
         """
         scatter, totals, _ = self._finished(self.shrinkage if shrunk else 0.0)
         return scatter / totals.sample_degrees_of_freedom.sum().clamp(min=1)
@@ -160,7 +167,10 @@ class FedCOF(ClassMeansAggregator):
             scatter, amount = shrunk_scatter(whole, self.estimator, shrinkage)
         if is_at_edge(shrinkage, amount, whole.exact):
             warn_at_edge(amount)
-        return scatter, whole.totals(), amount
+        totals = whole.totals()
+        if is_unseen(totals, shrinkage):
+            warn_unseen()
+        return scatter, totals, amount
 
     def _summed(self) -> ScatterSum:
         if self._streamed is None:

@@ -82,6 +82,8 @@ class FederatedRun:
         What was trained.
     nodes : list of NodeResult
         What became of each node, where nodes have data of their own.
+    strategy : OneShotStrategy or None
+        What took the clients' statistics in; None where none were asked for, or in an earlier part of the run.
     """
 
     def __init__(self, federation: Federation, config: RunConfig, folder: Path, on_reply: Watcher) -> None:
@@ -95,12 +97,12 @@ class FederatedRun:
         self.shrinkage: float | None = None
         self.network: Network | None = None
         self.nodes: list[NodeResult] = []
+        self.strategy: OneShotStrategy | None = None
         self._federation = federation
         self._on_reply = on_reply
         self._problem = problem_of(config)
         self._has_test_samples = len(labels_of(config, "test")) > 0
         self._present = torch.ones(self._problem.num_classes, dtype=torch.bool)
-        self._strategy: OneShotStrategy | None = None
         self._continuation: Continuation | None = None
         self._squared_length = 0.0
         self._started = time.perf_counter()
@@ -139,22 +141,22 @@ class FederatedRun:
 
     def class_means(self) -> Tensor | None:
         """Average the uploads' class means (C, d), where the last classifier is the closed form of them."""
-        if self.network is not None or self._strategy is None:
+        if self.network is not None or self.strategy is None:
             return None
-        return self._strategy.aggregator.class_means()
+        return self.strategy.aggregator.class_means()
 
     def diagnosis(self) -> CovarianceDiagnostic | None:
         """Put the covariance beside the oracle's, where that was asked for and the uploads are at hand."""
-        if not self.config.method.diagnose or self._strategy is None:
+        if not self.config.method.diagnose or self.strategy is None:
             return None
-        return diagnose(self._strategy.aggregator, self.config)
+        return diagnose(self.strategy.aggregator, self.config)
 
     def _collect_and_train(self) -> None:
         backbone = self._backbone()
-        self._strategy = strategy_of(self.config, self._on_reply, self._continuation, backbone, self._rules())
+        self.strategy = strategy_of(self.config, self._on_reply, self._continuation, backbone, self._rules())
         training = self.config.training.rounds if self._continuation else 0
-        self._strategy.start(
-            self._federation, num_rounds=self._strategy.init_rounds + training, **self._common_arguments()
+        self.strategy.start(
+            self._federation, num_rounds=self.strategy.init_rounds + training, **self._common_arguments()
         )
 
     def _rules(self) -> NodeRules | None:
@@ -238,7 +240,7 @@ class FederatedRun:
         return _as_record(accuracy)
 
     def _after_collecting(self) -> MetricRecord:
-        strategy = self._strategy
+        strategy = self.strategy
         assert strategy is not None
         self._present = strategy.solved().present
         self.clients, self.rejected = strategy.num_accepted, strategy.rejected
@@ -297,8 +299,8 @@ class FederatedRun:
         names = self._problem.class_names
         if self.network is not None:
             return self.network.classifier(self._present, names)
-        assert self._strategy is not None
-        return self._strategy.solved().named(names)
+        assert self.strategy is not None
+        return self.strategy.solved().named(names)
 
     def _bytes_so_far(self) -> tuple[int, int]:
         return self.ledger.uplink_bytes, self.ledger.downlink_bytes

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from logging import getLogger
 from typing import TypedDict
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -40,7 +41,6 @@ from server.records import classifier_to_arrays, network_to_arrays, sent_in
 from server.step_size import with_step_of_head
 
 logger = getLogger("flwr")
-
 
 EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -106,6 +106,8 @@ class OneShotStrategy(Strategy):
         Why each client was left out, by node id.
     expected_uplink_bytes : int
         Bytes of the accepted uploads' numbers alone.
+    class_samples : Tensor of shape (C,), int64
+        Samples of each class behind them.
     client_metrics : MetricRecord or None
         What the clients found when they evaluated the classifier.
     intake : Intake or None
@@ -146,6 +148,7 @@ class OneShotStrategy(Strategy):
         self.num_accepted = 0
         self.rejected: dict[int, str] = {}
         self.expected_uplink_bytes = 0
+        self.class_samples = torch.zeros(num_classes, dtype=torch.int64)
         self.aggregator: Aggregator = method.aggregator(num_classes, feature_dim, section, privacy, subtract_noise)
         self._chain = _receiving_chain(
             method, num_classes, feature_dim, privacy, subtract_noise, rules.most_rows if rules else None
@@ -346,6 +349,7 @@ class OneShotStrategy(Strategy):
         if self.then is not None:
             self._lengths.add(upload)
         self.num_accepted += 1
+        self.class_samples.index_add_(0, upload.class_ids, upload.counts)
         self.expected_uplink_bytes += num_bytes(sent.arrays)
 
     def _add_taken(self, intake: Intake) -> None:

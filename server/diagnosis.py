@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-
 from fedcof import FedCOF, Oracle
 from fedcof.covariance.diagnosis import compare_covariances
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
-from fedcof.data.problem import labels_of
 from fedcof.methods.base import Aggregator
 from fedcof.methods.noise_corrected import NoiseCorrected
 from fedcof.run.config import RunConfig
-from server.evaluation import features_of, rightly_classified, share
+from server.evaluation import rightly_classified, share, training_set
 
 
 def diagnose(aggregator: Aggregator, config: RunConfig) -> CovarianceDiagnostic:
@@ -35,7 +32,7 @@ def diagnose(aggregator: Aggregator, config: RunConfig) -> CovarianceDiagnostic:
     oracle = Oracle(
         aggregator.num_classes, aggregator.feature_dim, config.method.shrinkage, config.method.chosen_head
     )
-    oracle.add_samples(features_of(config, split="train"), torch.tensor(labels_of(config, "train")))
+    oracle.add_samples(*training_set(config))
     return compare_covariances(
         aggregator.covariance(shrunk=False),
         aggregator.covariance(),

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedcof.data.few_samples import held_samples
 from fedcof.data.problem import backbone_of, dataset_of, labels_of, split_features
 from fedcof.embedding.transform import transformed
 from fedcof.heads.classifier import Classifier
@@ -83,6 +84,24 @@ def scores_of(classifier: Classifier, features: Tensor) -> NDArray[np.float32]:
     """Score features (n, d) in blocks: shape (n, C), float32."""
     scores = [classifier.scores(block).cpu() for block in _blocks(features)]
     return torch.cat([torch.zeros(0, classifier.num_classes), *scores]).numpy()
+
+
+def training_set(config: RunConfig) -> tuple[Tensor, Tensor]:
+    """Give all training samples that the federation has, in one place.
+
+    Parameters
+    ----------
+    config : RunConfig
+        A simulation.
+
+    Returns
+    -------
+    tuple of Tensor
+        Features (n, d) float32, with the run's transform, and labels (n,) int64.
+    """
+    samples, labels = held_samples(config), labels_of(config, "train")
+    features = features_of(config, split="train", samples=samples)
+    return features, torch.tensor(labels if samples is None else labels[samples])
 
 
 def features_of(

@@ -15,14 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
-from fedcof.data.class_names import prior_of
 from fedcof.data.problem import backbone_of, fingerprint_of, labels_of, problem_of
 from fedcof.files import whole_file
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.trainable import Network
 from fedcof.methods.base import shrinkage_used
 from fedcof.methods.chain import most_rows
-from fedcof.methods.method import FederatedMethod
 from fedcof.run.config import RunConfig
 from fedcof.run.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, NodeResult, RoundResult
 from server.checkpoint import (
@@ -40,6 +38,7 @@ from server.intake import NodeRules
 from server.metrics import ACCURACY
 from server.one_shot import OneShotStrategy
 from server.records import network_to_arrays
+from server.run_strategy import strategy_of
 from server.step_size import with_step_of_head
 from server.upload_store import UploadStore
 
@@ -83,6 +82,8 @@ class FederatedRun:
         What was trained.
     nodes : list of NodeResult
         What became of each node, where nodes have data of their own.
+    strategy : OneShotStrategy or None
+        What took the clients' statistics in; None where none were asked for, or in an earlier part of the run.
     """
 
     def __init__(self, federation: Federation, config: RunConfig, folder: Path, on_reply: Watcher) -> None:
@@ -96,12 +97,12 @@ class FederatedRun:
         self.shrinkage: float | None = None
         self.network: Network | None = None
         self.nodes: list[NodeResult] = []
+        self.strategy: OneShotStrategy | None = None
         self._federation = federation
         self._on_reply = on_reply
         self._problem = problem_of(config)
         self._has_test_samples = len(labels_of(config, "test")) > 0
         self._present = torch.ones(self._problem.num_classes, dtype=torch.bool)
-        self._strategy: OneShotStrategy | None = None
         self._continuation: Continuation | None = None
         self._squared_length = 0.0
         self._started = time.perf_counter()
@@ -140,22 +141,22 @@ class FederatedRun:
 
     def class_means(self) -> Tensor | None:
         """Average the uploads' class means (C, d), where the last classifier is the closed form of them."""
-        if self.network is not None or self._strategy is None:
+        if self.network is not None or self.strategy is None:
             return None
-        return self._strategy.aggregator.class_means()
+        return self.strategy.aggregator.class_means()
 
     def diagnosis(self) -> CovarianceDiagnostic | None:
         """Put the covariance beside the oracle's, where that was asked for and the uploads are at hand."""
-        if not self.config.method.diagnose or self._strategy is None:
+        if not self.config.method.diagnose or self.strategy is None:
             return None
-        return diagnose(self._strategy.aggregator, self.config)
+        return diagnose(self.strategy.aggregator, self.config)
 
     def _collect_and_train(self) -> None:
         backbone = self._backbone()
-        self._strategy = strategy_of(self.config, self._on_reply, self._continuation, backbone, self._rules())
+        self.strategy = strategy_of(self.config, self._on_reply, self._continuation, backbone, self._rules())
         training = self.config.training.rounds if self._continuation else 0
-        self._strategy.start(
-            self._federation, num_rounds=self._strategy.init_rounds + training, **self._common_arguments()
+        self.strategy.start(
+            self._federation, num_rounds=self.strategy.init_rounds + training, **self._common_arguments()
         )
 
     def _rules(self) -> NodeRules | None:
@@ -239,7 +240,7 @@ class FederatedRun:
         return _as_record(accuracy)
 
     def _after_collecting(self) -> MetricRecord:
-        strategy = self._strategy
+        strategy = self.strategy
         assert strategy is not None
         self._present = strategy.solved().present
         self.clients, self.rejected = strategy.num_accepted, strategy.rejected
@@ -298,8 +299,8 @@ class FederatedRun:
         names = self._problem.class_names
         if self.network is not None:
             return self.network.classifier(self._present, names)
-        assert self._strategy is not None
-        return self._strategy.solved().named(names)
+        assert self.strategy is not None
+        return self.strategy.solved().named(names)
 
     def _bytes_so_far(self) -> tuple[int, int]:
         return self.ledger.uplink_bytes, self.ledger.downlink_bytes
@@ -341,54 +342,6 @@ class FederatedRun:
         self._squared_length = course.get("squared_length", 0.0)
         self.nodes = [NodeResult(**node) for node in course["nodes"]]
         logger.info("Going on after round %d of training.", checkpoint.rounds_done)
-
-
-def strategy_of(
-    config: RunConfig,
-    on_reply: Watcher = lambda: None,
-    then: Continuation | None = None,
-    backbone: nn.Module | None = None,
-    rules: NodeRules | None = None,
-) -> OneShotStrategy:
-    """Make the strategy that a run-config names.
-
-    Parameters
-    ----------
-    config : RunConfig
-        The run.
-    on_reply : callable
-        Called after every client's reply.
-    then : Continuation, optional
-        What goes on after it.
-    backbone : Module, optional
-        What is then trained with the head.
-    rules : NodeRules, optional
-        For nodes with data of their own.
-
-    Returns
-    -------
-    OneShotStrategy
-        Ready to start.
-    """
-    problem, method = problem_of(config), config.method.chosen
-    assert isinstance(method, FederatedMethod)
-    return OneShotStrategy(
-        config.method.for_linear() if then else config.method,
-        problem.num_classes,
-        problem.feature_dim,
-        quorum=config.participation.quorum,
-        fraction=config.participation.fraction,
-        seed=config.data.seed,
-        broadcast=config.participation.broadcast,
-        on_reply=on_reply,
-        then=then,
-        init_rounds=config.participation.rounds_to_ask,
-        backbone=backbone,
-        privacy=method.promise(config.privacy),
-        subtract_noise=config.privacy.subtract_noise,
-        prior=prior_of(config),
-        rules=rules,
-    )
 
 
 def _as_record(accuracy: float | None) -> MetricRecord:

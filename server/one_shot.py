@@ -6,8 +6,8 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from logging import getLogger
-from typing import TypedDict
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -42,52 +42,7 @@ from server.step_size import with_step_of_head
 
 logger = getLogger("flwr")
 
-
 EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]
-
-
-class Participation(TypedDict, total=False):
-    """Who is asked when, and what is done about those who do not answer.
-
-    Attributes
-    ----------
-    quorum : float
-        Share of the asked clients, from 0 to 1, whose upload must be accepted; 0.8 unless given.
-    fraction : float
-        Share of all clients asked in each round, none of them twice; 1 unless given.
-    seed : int
-        Seed of the order in which clients are asked where ``fraction`` is below 1; 0 unless given.
-    broadcast : bool
-        Whether the last round sends the classifier to all clients, which evaluate it; False unless given.
-    on_reply : callable
-        Called after every reply, for those who watch.
-    then : Strategy
-        Flower's strategy, or one's own, that goes on for the rounds after the first ``init_rounds`` (1 unless
-        given) and trains a :class:`fedcof.heads.trainable.Network`, starting from the classifier as a softmax.
-    backbone : Module
-        Trains with the head.
-    privacy : Privacy
-        The promise that clients were asked to send with: uploads that it cannot have made are refused.
-    subtract_noise : bool
-        Whether its noise is taken off again; True unless given.
-    prior : TextPrior
-        What class names know.
-    rules : NodeRules
-        How nodes with data of their own are dealt with, which one trusts less than one's own simulation.
-    """
-
-    quorum: float
-    fraction: float
-    seed: int
-    broadcast: bool
-    on_reply: Callable[[], None]
-    then: Strategy | None
-    init_rounds: int
-    backbone: nn.Module | None
-    privacy: Privacy | None
-    subtract_noise: bool
-    prior: TextPrior | None
-    rules: NodeRules | None
 
 
 class OneShotStrategy(Strategy):
@@ -110,6 +65,8 @@ class OneShotStrategy(Strategy):
         Why each client was left out, by node id.
     expected_uplink_bytes : int
         Bytes of the accepted uploads' numbers alone.
+    class_samples : Tensor of shape (C,), int64
+        Samples of each class behind them.
     client_metrics : MetricRecord or None
         What the clients found when they evaluated the classifier.
     intake : Intake or None
@@ -151,6 +108,7 @@ class OneShotStrategy(Strategy):
         self.num_accepted = 0
         self.rejected: dict[int, str] = {}
         self.expected_uplink_bytes = 0
+        self.class_samples = torch.zeros(num_classes, dtype=torch.int64)
         self.aggregator: Aggregator = method.aggregator(num_classes, feature_dim, section, privacy, subtract_noise)
         take_prior(self.aggregator, prior)
         self._chain = _receiving_chain(
@@ -350,6 +308,7 @@ class OneShotStrategy(Strategy):
         if self.then is not None:
             self._lengths.add(upload)
         self.num_accepted += 1
+        self.class_samples.index_add_(0, upload.class_ids, upload.counts)
         self.expected_uplink_bytes += num_bytes(sent.arrays)
 
     def _add_taken(self, intake: Intake) -> None:

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedcof.run.sample_groups import MOST_OF_FEW, AccuracyBySamples, GroupAccuracy
+
 CONFIDENCE_BINS = 15
 
 
@@ -52,6 +54,26 @@ class Predictions:
         """Average the accuracy over the classes that have a sample; None without one."""
         known = [accuracy for accuracy in self.accuracy_by_class() if accuracy is not None]
         return sum(known) / len(known) if known else None
+
+    def accuracy_by_samples(self, samples: NDArray[np.int64]) -> AccuracyBySamples:
+        """Give the accuracy on classes with no, few and many training samples.
+
+        Parameters
+        ----------
+        samples : ndarray of shape (C,), int64
+            Training samples of each class.
+
+        Returns
+        -------
+        AccuracyBySamples
+            Unknown for a group of classes without a test sample.
+        """
+        members = (samples == 0, (samples > 0) & (samples <= MOST_OF_FEW), samples > MOST_OF_FEW)
+        return AccuracyBySamples(*map(self._of_classes, members))
+
+    def _of_classes(self, members: NDArray[np.bool_]) -> GroupAccuracy:
+        right = self.right[torch.from_numpy(members)[self.labels]]
+        return GroupAccuracy(int(members.sum()), float(right.double().mean()) if len(right) else None)
 
     def macro_f1(self) -> float | None:
         """Average the F1 score over the classes that occur, as samples or as predictions; None without a sample."""

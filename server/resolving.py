@@ -16,9 +16,9 @@ from fedcof.run.config import RunConfig
 from fedcof.run.results import HEAD_FILE_NAME, NodeResult, RunResult
 from fedcof.run.training import NO_TRAINING
 from server.evaluation import features_of, predictions_of
-from server.federated_run import strategy_of
 from server.intake import KEPT
-from server.run import result_of, write_confusion
+from server.run import class_samples, result_of, write_confusion
+from server.run_strategy import strategy_of
 from server.upload_store import UploadStore, kept_configs
 
 
@@ -66,6 +66,7 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
             )
         upload = strategy.read_upload(sent)
         strategy.aggregator.add(upload, number)
+        strategy.class_samples.index_add_(0, upload.class_ids, upload.counts)
         nodes.append(NodeResult(name, KEPT, int(upload.counts.sum()), upload.counts.numel()))
     solved = strategy.solve()
     seconds = round(time.perf_counter() - started, 3)
@@ -76,7 +77,7 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
     predictions = predictions_of(classifier, config, features_of(config), nats)
     write_confusion(folder / target, predictions)
     return replace(
-        result_of(config, predictions),
+        result_of(config, predictions, class_samples(config, strategy.class_samples)),
         clients=len(nodes),
         seconds=seconds,
         shrinkage=shrinkage_used(strategy.aggregator),

@@ -8,12 +8,13 @@ from logging import getLogger
 from pathlib import Path
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from fedcof.data.class_names import prior_of
 from fedcof.data.partitioning import describe_partition
 from fedcof.data.problem import labels_of, problem_of
-from fedcof.data.virtual_clients import client_indices
+from fedcof.data.virtual_clients import client_indices, held_out_part
 from fedcof.files import whole_file, write_whole
 from fedcof.heads.temperature import softmax_scale
 from fedcof.methods.base import shrinkage_used, take_prior
@@ -23,7 +24,7 @@ from fedcof.run.confusion import Confusion
 from fedcof.run.ledger import Ledger
 from fedcof.run.results import FEDERATION_FILE_NAME, HEAD_FILE_NAME, RunResult
 from server.client_accuracy import accuracy_of_clients
-from server.evaluation import features_of, predictions_of
+from server.evaluation import features_of, predictions_of, training_set
 from server.federated_run import FederatedRun, Watcher
 from server.federation import Federation
 from server.quality import Predictions
@@ -80,7 +81,8 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
     predictions = predictions_of(classifier, config, features, nats)
     write_confusion(folder, predictions)
     best = run.best
-    result = result_of(config, predictions)
+    sent = run.strategy.class_samples if run.strategy else None
+    result = result_of(config, predictions, class_samples(config, sent))
     return replace(
         result,
         accuracy=run.rounds[-1].accuracy if result.accuracy is None else result.accuracy,
@@ -106,7 +108,7 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     """Solve on all training features in one place: no client is asked and nothing is sent."""
     started = time.perf_counter()
     problem = problem_of(config)
-    features, labels = features_of(config, split="train"), torch.tensor(labels_of(config, "train"))
+    features, labels = training_set(config)
     aggregator = method.pooled(features, labels, problem.num_classes, config.method)
     take_prior(aggregator, prior_of(config))
     solved = aggregator.solve()
@@ -118,7 +120,7 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     predictions = predictions_of(classifier, config, tested, nats)
     write_confusion(folder, predictions)
     return replace(
-        result_of(config, predictions),
+        result_of(config, predictions, class_samples(config)),
         seconds=seconds,
         shrinkage=shrinkage_used(aggregator),
         client_accuracy=accuracy_of_clients(classifier, config, nats, tested),
@@ -126,7 +128,30 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     )
 
 
-def result_of(config: RunConfig, predictions: Predictions) -> RunResult:
+def class_samples(config: RunConfig, sent: Tensor | None = None) -> NDArray[np.int64] | None:
+    """Count the training samples of each class that all clients have together.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    sent : Tensor of shape (C,), int64, optional
+        Samples behind the rows that were sent, which is what is known of nodes' own data.
+
+    Returns
+    -------
+    ndarray of shape (C,), int64, or None
+        Of a simulation without those that clients keep for evaluation; None where nobody knows.
+    """
+    if config.data.on_nodes:
+        return None if sent is None else sent.numpy()
+    dealt = enumerate(client_indices(config))
+    learnt = [held_out_part(samples, config, client, held_out=False) for client, samples in dealt]
+    labels = labels_of(config, "train")[np.concatenate(learnt)]
+    return np.bincount(labels, minlength=problem_of(config).num_classes).astype(np.int64, copy=False)
+
+
+def result_of(config: RunConfig, predictions: Predictions, samples: NDArray[np.int64] | None = None) -> RunResult:
     """Begin the result of a run with what a classifier is worth.
 
     Parameters
@@ -135,6 +160,8 @@ def result_of(config: RunConfig, predictions: Predictions) -> RunResult:
         The run.
     predictions : Predictions
         What it makes of the test split.
+    samples : ndarray of shape (C,), int64, optional
+        Training samples of each class, where they are known.
 
     Returns
     -------
@@ -161,6 +188,7 @@ def result_of(config: RunConfig, predictions: Predictions) -> RunResult:
         balanced_accuracy=predictions.balanced_accuracy(),
         macro_f1=predictions.macro_f1(),
         calibration_error=predictions.calibration_error(),
+        accuracy_by_samples=None if samples is None else predictions.accuracy_by_samples(samples),
     )
 
 

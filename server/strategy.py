@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Unpack
 
 from fedcof.methods.section import MethodSection
-from server.one_shot import OneShotStrategy, Participation
+from server.one_shot import OneShotStrategy
+from server.participation import Participation
 
 
 class FedNCMStrategy(OneShotStrategy):

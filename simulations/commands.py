@@ -15,7 +15,14 @@ from fedcof.run.failures import FILE_NAME as FAILURES_FILE_NAME
 from fedcof.run.failures import RunFailure, load_failures, note_failure
 from fedcof.run.results import FILE_NAME, RunResult, append_result, load_results
 from simulations.comparison import laid_out, unfinished, varying_keys
-from simulations.display import clients_sentence, comparison_table, nodes_table, results_table
+from simulations.display import (
+    alike_sentence,
+    clients_sentence,
+    comparison_table,
+    nodes_table,
+    results_table,
+    samples_sentence,
+)
 from simulations.runner import Flower, execute_runs
 from simulations.scenario import (
     DEFAULT_SCENARIO,
@@ -247,6 +254,10 @@ def _show(results: list[RunResult], output: Path, failures: Sequence[RunFailure]
     console.print(table(results, keys, failures))
     if len(results) == 1 and results[0].client_accuracy:
         say(clients_sentence(results[0].client_accuracy))
+    if len(results) == 1 and (apart := results[0].accuracy_by_samples) and apart.tells_apart:
+        say(samples_sentence(apart))
+    if alike := alike_sentence(results):
+        say(alike, "yellow")
     for result in results:
         if result.rejected:
             client, reason = next(iter(result.rejected.items()))

@@ -11,6 +11,7 @@ from fedcof.methods.section import MethodSection
 from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.failures import RunFailure
 from fedcof.run.results import NodeResult, RunResult
+from fedcof.run.sample_groups import MOST_OF_FEW, AccuracyBySamples
 from simulations.published import paper_accuracy
 from simulations.report.methods_and_keys import default_config, unused_keys
 from simulations.report.seed_averages import averages_over_seeds
@@ -85,6 +86,49 @@ def clients_sentence(found: ClientAccuracy) -> str:
     return (
         f"A client gets {all_classes} of its own kind of samples right, {held} with only the classes that it "
         f"holds, {prior} with its own frequencies as prior."
+    )
+
+
+def samples_sentence(found: AccuracyBySamples) -> str:
+    """Say what a run comes to on classes with no, few and many training samples, in a line.
+
+    Parameters
+    ----------
+    found : AccuracyBySamples
+        The run's; of more than one group.
+
+    Returns
+    -------
+    str
+        Accuracies in per cent.
+    """
+    numbers = {"none": "no training sample", "few": f"1 to {MOST_OF_FEW}", "many": f"more than {MOST_OF_FEW}"}
+    parts = [
+        f"with {numbers[name]} ({group.classes}) {percent(group.accuracy)} %" for name, group in found.known.items()
+    ]
+    return f"Of the test samples of classes {', '.join(parts)} are right."
+
+
+def alike_sentence(results: Sequence[RunResult]) -> str:
+    """Say which methods have found no covariance, in a line.
+
+    Parameters
+    ----------
+    results : sequence of RunResult
+        All runs.
+
+    Returns
+    -------
+    str
+        Empty where there is none that has shrunk away, unasked, all that rows say.
+    """
+    alike = [run for run in results if run.shrinkage == 1 and isinstance(run.run_config().method.shrinkage, str)]
+    if not alike:
+        return ""
+    methods = ", ".join(dict.fromkeys(run.method for run in alike))
+    return (
+        f"In {len(alike)} of {len(results)} runs ({methods}) nothing shows how samples of a class scatter, so all "
+        "directions are taken to be alike there: give more samples of a class, or let clients send more rows of it."
     )
 
 

@@ -10,7 +10,7 @@ from fedcof.covariance.estimators import class_weights_of
 from fedcof.covariance.scatter import ScatterSum
 from fedcof.covariance.shrinkage import Evidence, shrinkage_amount
 from fedcof.covariance.totals import ClassTotals
-from fedcof.errors import UserError
+from fedcof.covariance.unseen import is_unseen, scatter_of_sphere
 
 MOST_HALVINGS = 8
 
@@ -36,20 +36,18 @@ def shrunk_scatter(scatter_sum: ScatterSum, estimator: str, shrinkage: float | s
     scatter : Tensor of shape (d, d), float64
         The scatter W, symmetric.
     amount : float
-        How much it was shrunk: gamma as given, or the estimated delta, from 0 to 1.
-
-    Raises
-    ------
-    UserError
-        If the shrinkage cannot be estimated from so few rows.
+        How much it was shrunk: gamma as given, or the estimated delta, from 0 to 1; 1 where the rows are too few
+        for an estimate, see :mod:`fedcof.covariance.unseen`.
     """
     totals = scatter_sum.totals()
+    if is_unseen(totals, shrinkage):
+        return scatter_of_sphere(totals), 1.0
     class_weights = class_weights_of(totals, estimator)
     scale = float(class_weights[0]) if estimator == POOLED else 1.0
     scatter = scatter_sum.scatter().mul_(scale)
     if isinstance(shrinkage, str):
         fourth_moment = scatter_sum.fourth_moment * scale**2
-        evidence = _evidence(totals, shrinkage, class_weights, fourth_moment, scatter_sum.exact)
+        evidence = _evidence(totals, class_weights, fourth_moment, scatter_sum.exact)
         amount = _shrink(scatter, float(class_weights @ totals.row_degrees_of_freedom), evidence, shrinkage)
     else:
         amount = shrinkage
@@ -69,17 +67,9 @@ def noise_to_subtract(smallest_eigenvalue: float, amount: float) -> float:
     return 0.0
 
 
-def _evidence(
-    totals: ClassTotals, shrinkage: str, class_weights: Tensor, fourth_moment: float, exact: bool
-) -> Evidence:
+def _evidence(totals: ClassTotals, class_weights: Tensor, fourth_moment: float, exact: bool) -> Evidence:
     """Put together what an estimator of the amount asks of the rows."""
     row_degrees = totals.row_degrees_of_freedom
-    if float(row_degrees.sum()) < 2:
-        raise UserError(
-            f"The shrinkage {shrinkage} cannot be estimated because it takes two classes with two rows, or one "
-            f"with three, and here {int((row_degrees > 0).sum())} of {int(totals.present.sum())} classes have two: "
-            "set shrinkage to a number, or groups to more, so that clients send more rows of a class."
-        )
     total_weight = float(class_weights @ row_degrees)
     return Evidence(
         degrees=float(row_degrees.sum()),

@@ -127,6 +127,22 @@ class DataSection(Section):
         beside=_ENCODED,
         refused_without_effect=True,
     )
+    samples_per_class: int = key(
+        0,
+        "Training samples of each class that all clients together have, drawn by the seed; 0 for all.",
+        _BOTH,
+        Changes.UPLOAD,
+        numbers=AT_LEAST_0,
+        beside=_DEALT,
+    )
+    unheld_classes: float = key(
+        0.0,
+        "Share of the classes, drawn by the seed, of which no client has a sample.",
+        _BOTH,
+        Changes.UPLOAD,
+        numbers=PROBABILITY,
+        beside=_DEALT,
+    )
     partition: str = key(
         INNER_DIRICHLET,
         "How the training split is dealt to clients.",

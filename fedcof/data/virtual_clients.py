@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedcof.data.few_samples import draw_samples, is_narrowed
 from fedcof.data.kept_problem import KeptProblem
 from fedcof.data.partition_cache import kept_partition
 from fedcof.data.precomputed import OWNERS_FILE_NAME, is_precomputed, shared_features
 from fedcof.data.problem import Sampled, backbone_of, dataset_of, kept_problem_of, split_features
-from fedcof.data.section import NATURAL
+from fedcof.data.section import NATURAL, PATHOLOGICAL, DataSection
 from fedcof.embedding.feature_table import feature_cache_dir
 from fedcof.embedding.transform import transformed
 from fedcof.errors import UserError
@@ -132,55 +133,57 @@ def client_indices(config: Sampled) -> list[NDArray[np.int64]]:
     Returns
     -------
     list of ndarray
-        For each client the ascending sample numbers, int64; every sample is on exactly one client.
+        For each client the ascending sample numbers, int64; every sample that anybody has is on exactly one client.
 
     Raises
     ------
     UserError
         If the dataset cannot be dealt like that.
     """
-    return _client_indices(
-        (config.data.dataset, config.data.image_column, config.data.label_column, config.data.bad_images),
-        kept_problem_of(config),
-        config.data.num_clients,
-        config.data.partition,
-        config.data.alpha,
-        config.data.seed,
-        config.data.partition_column,
-        config.data.classes_per_client,
-    )
+    return _client_indices(config.data, kept_problem_of(config))
 
 
 @lru_cache(maxsize=8)
-def _client_indices(
-    dataset_key: tuple[str, str, str, str],
-    kept: KeptProblem | None,
-    num_clients: int,
-    partition: str,
-    alpha: float,
-    seed: int,
-    column: str,
-    classes_per_client: int,
-) -> list[NDArray[np.int64]]:
-    if is_precomputed(dataset_key[0]):
-        labels = shared_features(dataset_key[0]).train.labels
+def _client_indices(data: DataSection, kept: KeptProblem | None) -> list[NDArray[np.int64]]:
+    dataset_key = data.dataset, data.image_column, data.label_column, data.bad_images
+    if is_precomputed(data.dataset):
+        labels = shared_features(data.dataset).train.labels
     elif kept:
         labels = kept.table("train").labels
     else:
         from fedcof.data.datasets import shared_dataset
 
         labels = shared_dataset(*dataset_key).labels("train")
-    owners = _owners(dataset_key, column) if partition == NATURAL else None
+    owners = _owners(dataset_key, data.partition_column) if data.partition == NATURAL else None
+    if not is_narrowed(data):
+        return _dealt(labels, data, owners)
+    held = draw_samples(labels, data)
+    if data.partition == NATURAL:
+        # Whoever has lost all samples is a client still.
+        return [np.intersect1d(part, held, assume_unique=True) for part in _dealt(labels, data, owners)]
+    return [held[part] for part in _dealt(labels[held], data, may_be_fewer=True)]
+
+
+def _dealt(
+    labels: NDArray[np.int64], data: DataSection, owners: NDArray[Any] | None = None, may_be_fewer: bool = False
+) -> list[NDArray[np.int64]]:
+    """Deal samples of these labels, where asked though there may be fewer of them than clients."""
+    # A sample each for as many as there are, as equal sizes within one have it. Classes cannot be promised so.
+    fewer = may_be_fewer and len(labels) < data.num_clients and data.partition != PATHOLOGICAL
+    number = len(labels) if fewer else data.num_clients
 
     def deal() -> list[NDArray[np.int64]]:
         from fedcof.data.partitioning import partition_indices
 
-        return partition_indices(labels, num_clients, partition, alpha, seed, owners, classes_per_client)
+        dealt = partition_indices(
+            labels, number, data.partition, data.alpha, data.seed, owners, data.classes_per_client
+        )
+        return dealt + [np.empty(0, np.int64)] * (data.num_clients - number)
 
-    if partition == NATURAL:
+    if data.partition == NATURAL:
         return deal()
-    settings = f"{partition} {num_clients} {alpha} {seed} {classes_per_client}"
-    return kept_partition(partition_cache_dir(), labels, settings, deal)
+    settings = f"{data.partition} {data.num_clients} {data.alpha} {data.seed} {data.classes_per_client}"
+    return kept_partition(partition_cache_dir(), labels, settings + " fewer" * fewer, deal)
 
 
 def _owners(dataset_key: tuple[str, str, str, str], column: str) -> NDArray[Any]:

@@ -18,7 +18,7 @@ def linear_discriminant(scatter: Tensor | FactoredScatter, totals: ClassTotals) 
     """Solve linear discriminant analysis from the within-class scatter.
 
     With Sigma = W / sum_c (N_c - 1): weight_c = Sigma^-1 mu_c and bias_c = -1/2 mu_c^T Sigma^-1 mu_c + log prior_c.
-    The classes that somebody has are taken to be equally likely.
+    The classes that somebody has are taken to be equally likely. Where no class has two samples, Sigma is W.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def linear_discriminant(scatter: Tensor | FactoredScatter, totals: ClassTotals) 
         If Sigma is not positive definite.
     """
     present = totals.present
-    degrees = totals.sample_degrees_of_freedom.sum()
+    degrees = totals.sample_degrees_of_freedom.sum().clamp(min=1)
     if isinstance(scatter, FactoredScatter):
         weight = solve_factored(scatter.factor, scatter.ridge, totals.means.T).T * degrees
     else:

@@ -72,7 +72,7 @@ def regularised_discriminant(
     SingularSystemError
         If the covariance is not positive definite.
     """
-    factor = cholesky_factor(scatter / totals.sample_degrees_of_freedom.sum())
+    factor = cholesky_factor(scatter / totals.sample_degrees_of_freedom.sum().clamp(min=1))
     own = class_directions(rows, totals, factor, rank if pooled_share < 1 else 0)
     shares = torch.where(totals.rows > 1, pooled_share, 1.0).to(torch.float64)
     return _classifier(totals if means is None else replace(totals, means=means), factor, own, shares)

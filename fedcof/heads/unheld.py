@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fedcof.covariance.totals import ClassTotals
+from fedcof.covariance.unseen import FEWEST_DEGREES
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.text_prior import Expected, TextPrior
 
@@ -60,7 +61,7 @@ class Shrunk:
         float
             Ratio of the variances, over all vectors; from 1 to 16, and 1 where nothing shows how samples scatter.
         """
-        if not self.degrees:
+        if self.degrees < FEWEST_DEGREES:
             return 1.0
         said = float((vectors @ factor).square().sum())
         seen = (said - self.ridge * float(vectors.square().sum())) / self.kept if self.kept > 0 else 0.0

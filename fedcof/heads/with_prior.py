@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fedcof.covariance.totals import ClassTotals
+from fedcof.covariance.unseen import FEWEST_DEGREES
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.head import Head
 from fedcof.heads.solving import cholesky_factor
@@ -62,7 +63,7 @@ def solve_with_prior(
         degrees=float(totals.row_degrees_of_freedom.sum()),
     )
     own_variance = mean_variance if shrunk_to_mean else max(mean_variance - shrinkage, 0.0)
-    variance = own_variance * len(scatter) if shrunk.degrees else 0.0
+    variance = own_variance * len(scatter) if shrunk.degrees >= FEWEST_DEGREES else 0.0
     expected = prior.expected(totals, variance)
     held = totals.present
     solved = head.solve_with_means(scatter, totals, rows, expected.means * held[:, None])

@@ -39,7 +39,7 @@ class FedCOFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     head : {"ridge", "lda", "quadratic"}
         The closed-form classifier on top. With ``lda`` there is :meth:`predict_proba`: the posterior of normal
         classes of one covariance, all equally likely; with ``quadratic``, of classes that each have their own. The
-        scores of ``ridge`` are no logarithms of chances.
+        scores of ``ridge``, which stands in for ``quadratic`` where rows are too few, are no logarithms of chances.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class FedCOFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             If the samples are not valid, or fewer than two.
         UserError
-            If a parameter is unknown, or the shrinkage cannot be estimated from so few rows.
+            If a parameter is unknown, or the system has no solution.
         """
         features, labels = self._samples(X, y, first=True, ensure_min_samples=2)
         self.classes_, ids = np.unique(labels, return_inverse=True)

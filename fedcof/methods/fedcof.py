@@ -13,6 +13,7 @@ from fedcof.covariance.scatter import ScatterSum, sum_scatter
 from fedcof.covariance.shrinkage import is_at_edge, warn_at_edge
 from fedcof.covariance.shrunk import shrunk_scatter
 from fedcof.covariance.totals import ClassTotals, class_totals
+from fedcof.covariance.unseen import is_unseen, warn_unseen
 from fedcof.errors import unknown_name
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.head import Head
@@ -30,6 +31,9 @@ from fedcof.statistics.class_means import ClassMeanRows
 
 if TYPE_CHECKING:
     from fedcof.methods.section import MethodSection
+
+# Rows of a class below which the quadratic head was measured to be up to 1.3 points below ridge: docs/results.md.
+FEWEST_ROWS = 10
 
 
 class FedCOF(ClassMeansAggregator):
@@ -53,9 +57,11 @@ class FedCOF(ClassMeansAggregator):
         and takes classes with one to scatter as the others do; ``paper`` is the paper's everywhere.
     shrinkage : float or {"leave-one-out", "ledoit-wolf", "oas"}
         Gamma, in squared feature units (the paper: 1.0 for SqueezeNet and ViT-B/16, 0.1 for MobileNetV2), or how
-        to estimate the amount.
+        to estimate the amount. Where the rows are too few for an estimate, all directions are taken to be alike,
+        and a warning is logged.
     head : {"ridge", "lda", "quadratic"} or Head
-        The closed-form classifier on top.
+        The closed-form classifier on top; in the place of ``quadratic`` it is ``ridge`` where all directions are
+        taken to be alike.
 
     Attributes
     ----------
@@ -81,6 +87,7 @@ class FedCOF(ClassMeansAggregator):
         estimator: str = "per-class",
         shrinkage: float | str = LEAVE_ONE_OUT,
         head: str | Head = "ridge",
+        linear_below: float = 0.0,
     ) -> None:
         super().__init__(num_classes, feature_dim)
         if estimator not in ESTIMATORS:
@@ -90,6 +97,7 @@ class FedCOF(ClassMeansAggregator):
         self.estimator = estimator
         self.shrinkage = shrinkage
         self.head = self._solver.name
+        self.linear_below = linear_below
         self.prior: TextPrior | None = None
         self._expected: Expected | None = None
         self._streamed: ScatterSum | None = None
@@ -116,22 +124,31 @@ class FedCOF(ClassMeansAggregator):
     def solve(self) -> Classifier:
         """Rebuild the covariance and solve the head; see :meth:`ClassMeansAggregator.solve`."""
         scatter, totals, self.shrinkage_ = self._scatter()
+        head = self._head_for(totals)
         try:
             if self.prior:
-                return self._solve_with(self.prior, scatter, totals)
-            if self._solver.needs_rows:
-                return self._solver.solve_with_rows(scatter, totals, self._rows())
-            return self._solver.solve(scatter, totals)
+                return self._solve_with(self.prior, head, scatter, totals)
+            if head.needs_rows:
+                return head.solve_with_rows(scatter, totals, self._rows())
+            return head.solve(scatter, totals)
         except SingularSystemError as error:
             raise unsolvable_covariance(totals, self.feature_dim, self.shrinkage, self.takes_groups) from error
 
-    def _solve_with(self, prior: TextPrior, scatter: Tensor | FactoredScatter, totals: ClassTotals) -> Classifier:
+    def _head_for(self, totals: ClassTotals) -> Head:
+        """Choose the linear head where rows are too few for another; a prior makes up for rows that are few."""
+        if not self._solver.linear:
+            return self._solver
+        # With all directions alike lda, which it comes to, is worse than class means: their lengths are noise.
+        few = self.prior is None and float(totals.rows.sum()) < self.linear_below * float(totals.present.sum())
+        return HEADS.get(self._solver.linear) if few or is_unseen(totals, self.shrinkage) else self._solver
+
+    def _solve_with(
+        self, prior: TextPrior, head: Head, scatter: Tensor | FactoredScatter, totals: ClassTotals
+    ) -> Classifier:
         assert isinstance(scatter, Tensor)
         estimated = isinstance(self.shrinkage, str)
-        rows = self._rows() if self._solver.needs_rows else []
-        solved, self._expected = solve_with_prior(
-            self._solver, scatter, totals, rows, prior, self.shrinkage_, estimated
-        )
+        rows = self._rows() if head.needs_rows else []
+        solved, self._expected = solve_with_prior(head, scatter, totals, rows, prior, self.shrinkage_, estimated)
         return solved
 
     def class_means(self) -> Tensor:
@@ -159,7 +176,7 @@ class FedCOF(ClassMeansAggregator):
         Raises
         ------
         UserError
-            If there is no upload, or the shrinkage cannot be estimated.
+            If there is no upload.
         """
         scatter, totals, _ = self._finished(self.shrinkage if shrunk else 0.0)
         return scatter / totals.sample_degrees_of_freedom.sum().clamp(min=1)
@@ -187,7 +204,10 @@ class FedCOF(ClassMeansAggregator):
             scatter, amount = shrunk_scatter(whole, self.estimator, shrinkage)
         if is_at_edge(shrinkage, amount, whole.exact):
             warn_at_edge(amount)
-        return scatter, whole.totals(), amount
+        totals = whole.totals()
+        if is_unseen(totals, shrinkage):
+            warn_unseen()
+        return scatter, totals, amount
 
     def _summed(self) -> ScatterSum:
         if self._streamed is None:
@@ -223,7 +243,7 @@ class FedCOFMethod(ClassMeansMethod):
         """Make the server's end; see :meth:`FederatedMethod.aggregator`."""
         # Noise on every row is most of what a class has of its own: measured, 2.3 points below ridge.
         head = (section.for_linear() if privacy else section).chosen_head
-        aggregator = FedCOF(num_classes, feature_dim, section.estimator, section.shrinkage, head)
+        aggregator = FedCOF(num_classes, feature_dim, section.estimator, section.shrinkage, head, FEWEST_ROWS)
         return noise_corrected(aggregator, privacy, subtract_noise and head.unit_length)
 
 

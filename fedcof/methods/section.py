@@ -80,8 +80,8 @@ class MethodSection(Section):
     )
     head: str = key(
         QUADRATIC_HEAD,
-        "The closed-form classifier on top. Training starts from ridge in place of quadratic, and with an epsilon "
-        "ridge is solved in its place.",
+        "The closed-form classifier on top. Training starts from ridge in place of quadratic; with an epsilon, or "
+        "fewer than ten rows of a class, ridge is solved in its place.",
         Acts.SERVER,
         Changes.RESULT,
         choices=HEADS.names,

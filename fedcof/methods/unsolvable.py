@@ -36,7 +36,8 @@ def unsolvable_covariance(
     if not counts.sample_degrees_of_freedom.any():
         return UserError(
             "No class has more than one sample, so nothing shows how samples of a class scatter: give more samples "
-            "of at least one class, or set method to fedncm, which needs no covariance."
+            "of a class, or set shrinkage to leave-one-out, which takes all directions to be alike then, or "
+            "method to fedncm, which needs no covariance."
         )
     more_rows = ", or groups to more, so that clients send more rows" if takes_groups else ""
     single = torch.nonzero(counts.rows == 1).flatten().tolist()

@@ -14,6 +14,7 @@ from fedcof.errors import UserError
 from fedcof.files import write_whole
 from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.config import RunConfig
+from fedcof.run.sample_groups import AccuracyBySamples
 
 FILE_NAME = "results.json"
 HEAD_FILE_NAME = "head.safetensors"
@@ -138,6 +139,9 @@ class RunResult:
         None without one, and for runs of earlier versions.
     calibration_error : float or None
         Expected calibration error there, from 0 to 1.
+    accuracy_by_samples : AccuracyBySamples or None
+        Accuracy there of classes with no, few and many training samples apart; None where nobody knows how many
+        there are of each, and for runs of earlier versions.
     format : int
         Version of these fields.
     """
@@ -168,6 +172,7 @@ class RunResult:
     balanced_accuracy: float | None = None
     macro_f1: float | None = None
     calibration_error: float | None = None
+    accuracy_by_samples: AccuracyBySamples | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -256,7 +261,9 @@ def _run_result(run: dict[str, Any]) -> RunResult:
     covariance = _diagnostic(run["covariance"]) if run.get("covariance") else None
     found = run.get("client_accuracy")
     clients = ClientAccuracy.of_json(found) if found else None
+    by_samples = AccuracyBySamples.of_json(apart) if (apart := run.get("accuracy_by_samples")) else None
     read = {"rounds": rounds, "nodes": nodes, "covariance": covariance, "client_accuracy": clients}
+    read["accuracy_by_samples"] = by_samples
     result = RunResult(**{**run, **read})
     _check_types(result)
     return replace(result, config=RunConfig.of_any_version(result.config))

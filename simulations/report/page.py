@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from fedcof.embedding.section import EmbeddingSection
 from fedcof.printable import printable
 from fedcof.run.results import NodeResult, RunResult
+from fedcof.run.sample_groups import MOST_OF_FEW
 from simulations.report.commands_of_runs import command_of, compare_command, values_by_key
 from simulations.report.confused_classes import ConfusedClasses
 from simulations.report.failed_runs import FailedSetting
@@ -84,6 +85,10 @@ def page_of(
             diagnosed=[(a.values_label or a.method, a.diagnostic, a.accuracy) for a in averages if a.diagnostic],
             measured=[a for a in averages if a.average_if_known("macro_f1") is not None],
             confused=confused and confused.pairs(),
+            by_samples=[
+                (a.label, found) for a in averages if (found := a.accuracy_by_samples) and found.tells_apart
+            ],
+            most_of_few=MOST_OF_FEW,
             clients_get=[(a.label, a.client_accuracy) for a in averages if a.client_accuracy],
             rejected=_rejections(averages),
             nodes=_nodes(averages),

@@ -11,6 +11,7 @@ from typing import Any
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.results import RunResult
+from fedcof.run.sample_groups import AccuracyBySamples
 from fedcof.wire.section import GIVEN, WireSection
 from simulations.comparison import published_values, varying_keys
 from simulations.published import paper_accuracy
@@ -99,6 +100,12 @@ class SeedAverage:
         """Mean of what the clients get; None unless every run knows it."""
         found = [run.client_accuracy for run in self.runs if run.client_accuracy]
         return ClientAccuracy.averaged(found) if len(found) == len(self.runs) else None
+
+    @property
+    def accuracy_by_samples(self) -> AccuracyBySamples | None:
+        """Mean accuracies of classes by their training samples; None unless every run knows them."""
+        found = [run.accuracy_by_samples for run in self.runs if run.accuracy_by_samples]
+        return AccuracyBySamples.averaged(found) if len(found) == len(self.runs) else None
 
     @property
     def shrinkage(self) -> float | None:

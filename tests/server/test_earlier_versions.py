@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from fedcof.run.config import RunConfig
 from fedcof.run.results import load_results
 from fedcof.statistics.moments import FeatureMoments
-from server.federated_run import strategy_of
 from server.one_shot import OneShotStrategy
+from server.run_strategy import strategy_of
 from server.upload_store import UploadStore, kept_configs
 
 EARLIER = Path(__file__).with_name("earlier")

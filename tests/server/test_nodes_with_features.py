@@ -10,6 +10,7 @@ from flwr.app import Context
 from clients.client_app import app as client_app
 from fedcof import FedCOF, UserError, class_means
 from fedcof.run.config import RunConfig
+from fedcof.run.sample_groups import GroupAccuracy
 from server.federated_run import FederatedRun
 from server.federation import Federation
 from server.resolving import solve_again
@@ -81,6 +82,23 @@ def test_the_classifier_is_that_of_all_features_and_tested_on_the_servers_own(si
     assert result.accuracy > 0.8
     again = solve_again(tmp_path / "run", {"head": "lda"}, "again")
     assert (again.clients, again.config["encoder"]) == (NODES, ENCODER)
+    for run in (result, again):
+        assert run.accuracy_by_samples.many == GroupAccuracy(CLASSES, run.accuracy)
+
+
+def test_what_nodes_send_says_of_which_classes_there_are_few_samples(sites, tmp_path):
+    kept = np.concatenate([np.arange(60)[0::3], np.arange(60)[1::3][:5]])
+    features, labels = features_of(0)
+    few = sites / "few"
+    few.mkdir()
+    np.save(few / "features.npy", features[kept])
+    np.save(few / "labels.npy", [f"class {label}" for label in labels[kept]])
+    config = config_of(sites, num_clients=1, test_data=str(sites / f"site-{NODES}"), **PLAIN)
+    absent = {number: {"data": str(sites / "nowhere")} for number in range(1, NODES)}
+    federation = federation_of(sites, config, {0: {"data": str(few)}, **absent})
+    found = execute(federation, config.replaced(quorum=0.1), tmp_path, "run", lambda: None).accuracy_by_samples
+    assert (found.none.classes, found.few.classes, found.many.classes) == (1, 2, 0)
+    assert found.none.accuracy == 0
 
 
 def test_without_features_of_the_server_the_nodes_evaluate(sites, tmp_path):

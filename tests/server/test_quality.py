@@ -32,6 +32,21 @@ def test_they_are_those_of_scikit_learn(seed, count):
     assert made.macro_f1() == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=0.0))
 
 
+@given(st.integers(0, 1000), st.lists(st.integers(0, 42), min_size=7, max_size=7))
+def test_classes_with_no_few_and_many_training_samples_are_told_apart(seed, samples):
+    made = predictions(seed)
+    found = made.accuracy_by_samples(np.array(samples))
+    limits = {"none": range(1), "few": range(1, 21), "many": range(21, 99)}
+    weighted = 0.0
+    for name, limit in limits.items():
+        group = getattr(found, name)
+        tested = [i for i, label in enumerate(made.labels.tolist()) if samples[label] in limit]
+        assert group.classes == sum(count in limit for count in samples)
+        assert group.accuracy == (pytest.approx(made.right[tested].double().mean()) if tested else None)
+        weighted += len(tested) * (group.accuracy or 0.0)
+    assert weighted / len(made.labels) == pytest.approx(made.accuracy)
+
+
 def test_the_calibration_error_is_the_formulas():
     made = predictions()
     confidence, right = made.confidence.numpy().astype(float), made.right.numpy()

@@ -5,12 +5,39 @@ from pathlib import Path
 import pytest
 
 from fedcof import UserError
-from simulations.scenario import absolute_value, configure, is_path, parse_override, scenario_names
+from simulations.comparison import comparison_runs
+from simulations.scenario import (
+    absolute_value,
+    compared,
+    configure,
+    is_path,
+    parse_override,
+    scenario_names,
+    scenario_values,
+)
 
 
 @pytest.mark.parametrize("name", scenario_names())
-def test_every_scenario_of_the_package_is_a_run_config(name):
-    assert configure(name, []).data.num_clients > 1
+def test_every_scenario_of_the_package_can_be_compared_and_is_a_run_with_one_value_of_each_key(name):
+    values = scenario_values(name, [])
+    assert all(run.data.num_clients > 1 for run in comparison_runs(values, *compared(name)).values())
+    lists = {key: value for key, value in values.items() if isinstance(value, list)}
+    if lists:
+        with pytest.raises(UserError, match="takes no list here: give one value, or use fedcof compare"):
+            configure(name, [])
+    assert configure(name, [f"{key}={value[0]}" for key, value in lists.items()]).data.num_clients > 1
+
+
+def test_few_samples_are_as_few_for_every_method_and_both_heads():
+    runs = comparison_runs(scenario_values("few-samples", ["dataset=digits"]), *compared("few-samples")).values()
+    numbers = {}
+    for run in runs:
+        numbers.setdefault((run.method.name, run.method.head), []).append(run.data.samples_per_class)
+    assert set(map(tuple, numbers.values())) == {(1, 2, 4, 8, 16)}
+    assert {method for method, _ in numbers} == {"fedncm", "fedcof", "fed3r", "oracle"}
+    assert {head for method, head in numbers if method in ("fedcof", "oracle")} == {"ridge", "quadratic"}
+    assert {run.data.unheld_classes for run in runs} == {0}
+    assert configure("unheld", []).data.unheld_classes == 0.1
 
 
 def test_settings_win_over_the_scenario_and_the_last_one_wins():

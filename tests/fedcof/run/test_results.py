@@ -15,6 +15,7 @@ from fedcof.run.client_accuracy import ClientAccuracy, Spread
 from fedcof.run.config import RunConfig
 from fedcof.run.failures import load_failures
 from fedcof.run.results import FILE_NAME, RoundResult, RunResult, append_result, load_results
+from fedcof.run.sample_groups import AccuracyBySamples, GroupAccuracy
 
 
 def run(accuracy=0.5, **fields):
@@ -70,6 +71,22 @@ def test_what_the_clients_get_is_kept_and_of_an_earlier_version_is_unknown(tmp_p
     (tmp_path / FILE_NAME).write_text(json.dumps([older]))
     (read,) = load_results(tmp_path)
     assert read.client_accuracy is read.nats_per_score is None
+
+
+def test_accuracies_by_training_samples_are_kept_and_of_an_earlier_version_are_unknown(tmp_path):
+    found = AccuracyBySamples(GroupAccuracy(2, 0.0), GroupAccuracy(3, 0.25), GroupAccuracy(0, None))
+    append_result(tmp_path, run(accuracy_by_samples=found))
+    assert [read.accuracy_by_samples for read in load_results(tmp_path)] == [found]
+    (older,) = strictly(tmp_path / FILE_NAME)
+    assert older["accuracy_by_samples"]["few"] == {"classes": 3, "accuracy": 0.25}
+    for wrong in ({"classes": "3", "accuracy": 0.25}, {"classes": 3}, 3):
+        damaged = older | {"accuracy_by_samples": older["accuracy_by_samples"] | {"few": wrong}}
+        (tmp_path / FILE_NAME).write_text(json.dumps([damaged]))
+        with pytest.raises(UserError, match="not a results file"):
+            load_results(tmp_path)
+    del older["accuracy_by_samples"]
+    (tmp_path / FILE_NAME).write_text(json.dumps([older]))
+    assert [read.accuracy_by_samples for read in load_results(tmp_path)] == [None]
 
 
 @pytest.mark.parametrize("word", ["null", "NaN"])

@@ -12,7 +12,8 @@ from fedcof.run.client_accuracy import ClientAccuracy, Spread
 from fedcof.run.config import RunConfig
 from fedcof.run.failures import RunFailure, note_failure
 from fedcof.run.results import NodeResult, append_result
-from simulations.display import clients_sentence
+from fedcof.run.sample_groups import AccuracyBySamples, GroupAccuracy
+from simulations.display import alike_sentence, clients_sentence, samples_sentence
 from simulations.report.commands_of_runs import compare_command
 from simulations.report.writing import write_report
 from tests.simulations.report.test_report import page_rows, run
@@ -56,6 +57,39 @@ def test_what_the_clients_get_is_on_the_page_and_in_a_line(tmp_path):
     )
     append_result(tmp_path / "earlier", run("fedncm"))
     assert "What the clients get" not in write_report(tmp_path / "earlier").read_text()
+
+
+def test_classes_with_few_samples_are_on_the_page_and_in_a_line_where_others_have_more(tmp_path):
+    few, many = GroupAccuracy(3, 0.4), GroupAccuracy(7, 0.8)
+    for seed, none in ((0, 0.0), (1, 0.02)):
+        found = AccuracyBySamples(GroupAccuracy(2, none), few, many)
+        append_result(tmp_path, replace(run(seed=seed), accuracy_by_samples=found))
+    alone = AccuracyBySamples(GroupAccuracy(0, None), GroupAccuracy(0, None), GroupAccuracy(10, 0.6))
+    append_result(tmp_path, replace(run("fedncm"), accuracy_by_samples=alone))
+    (row,) = page_rows(write_report(tmp_path).read_text(), "by-samples")
+    assert row == {
+        "setting": "fedcof",
+        "without samples": "2",
+        "accuracy without, %": "1.00",
+        "with few": "3",
+        "accuracy with few, %": "40.00",
+        "with many": "7",
+        "accuracy with many, %": "80.00",
+    }
+    assert samples_sentence(found) == (
+        "Of the test samples of classes with no training sample (2) 2.00 %, with 1 to 20 (3) 40.00 %, with more "
+        "than 20 (7) 80.00 % are right."
+    )
+    append_result(tmp_path / "plain", replace(run("fedncm"), accuracy_by_samples=alone))
+    assert "few samples" not in write_report(tmp_path / "plain").read_text()
+
+
+def test_a_covariance_that_nothing_shows_is_said():
+    seen, unseen, given_one = run(), replace(run(), shrinkage=1.0), replace(run(), shrinkage=1.0)
+    given_one.config["shrinkage"] = 1.0
+    unseen = replace(unseen, config={**unseen.config, "shrinkage": "leave-one-out"})
+    assert alike_sentence([replace(seen, shrinkage=0.5), given_one, replace(seen, shrinkage=None)]) == ""
+    assert alike_sentence([seen, unseen]).startswith("In 1 of 2 runs (fedcof) nothing shows how samples of a class")
 
 
 def test_without_failures_nothing_is_said_of_any(tmp_path):

@@ -1,9 +1,14 @@
 """Tests share the machine: each on one thread, limited on the clock of cores, the long ones spread out."""
 
 import torch
+from hypothesis import HealthCheck, settings
 
 from tests.limits import pytest_collection_modifyitems, pytest_timeout_set_timer
 
 __all__ = ["pytest_collection_modifyitems", "pytest_timeout_set_timer"]
 
 torch.set_num_threads(1)
+
+# On a busy machine an example takes as long as it takes.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")

@@ -42,12 +42,34 @@ class Shrunk:
     kept: float
     degrees: float
 
-    def out_of_sample(self, factor: Tensor, vectors: Tensor) -> float:
+    @property
+    def shows_scatter(self) -> bool:
+        """Whether S is seen at all."""
+        return self.degrees >= FEWEST_DEGREES and self.kept > 0
+
+    def dimensions(self, factor: Tensor) -> float:
+        r"""Estimate in how many dimensions samples are as wide as the covariance says.
+
+        :math:`\mathrm{tr}(\hat\Sigma^{-1} \Sigma)` is about :math:`\mathrm{tr}(\hat\Sigma^{-1} S) / (1 - h)`. Here
+        and below :math:`h = k \, \mathrm{tr}(\hat\Sigma^{-1} S) / \nu`, as in Craven and Wahba's generalised
+        cross-validation (1979).
+
+        Parameters
+        ----------
+        factor : Tensor of shape (d, d), float64
+            Cholesky factor of the covariance, lower triangular.
+
+        Returns
+        -------
+        float
+            About d where the covariance is well known.
+        """
+        return self._seen(factor) / self.kept / self._left(factor)
+
+    def wider(self, factor: Tensor, vectors: Tensor) -> float:
         r"""Estimate how much wider new samples scatter along discriminant vectors than the covariance says.
 
-        :math:`w^T \Sigma w` of a vector :math:`w = \hat\Sigma^{-1} m` is :math:`w^T S w / (1 - h)^2` with
-        :math:`h = k \, \mathrm{tr}(\hat\Sigma^{-1} S) / \nu`: Craven and Wahba's generalised
-        cross-validation (1979).
+        :math:`w^T \Sigma w` of a vector :math:`w = \hat\Sigma^{-1} m` is about :math:`w^T S w / (1 - h)^2`.
 
         Parameters
         ----------
@@ -59,17 +81,18 @@ class Shrunk:
         Returns
         -------
         float
-            Ratio of the variances, over all vectors; from 1 to 16, and 1 where nothing shows how samples scatter.
+            Ratio of the variances, over all vectors; from 1 to 16.
         """
-        if self.degrees < FEWEST_DEGREES:
-            return 1.0
         said = float((vectors @ factor).square().sum())
-        seen = (said - self.ridge * float(vectors.square().sum())) / self.kept if self.kept > 0 else 0.0
-        inverse_trace = float(torch.cholesky_inverse(factor).trace())
-        left = 1 - (len(factor) - self.ridge * inverse_trace) / self.degrees
-        if said <= 0 or seen <= 0:
-            return 1.0
-        return min(max(seen / said / max(left, 0.1) ** 2, 1.0), 16.0)
+        seen = (said - self.ridge * float(vectors.square().sum())) / self.kept
+        ratio = seen / said / self._left(factor) ** 2 if said > 0 else 1.0
+        return min(max(ratio, 1.0), 16.0)
+
+    def _seen(self, factor: Tensor) -> float:
+        return len(factor) - self.ridge * float(torch.cholesky_inverse(factor).trace())
+
+    def _left(self, factor: Tensor) -> float:
+        return max(1 - self._seen(factor) / self.degrees, 0.1)
 
 
 def with_unheld(
@@ -103,15 +126,18 @@ def with_unheld(
         The same in the held classes; all are present.
     """
     held = totals.present
-    vectors = torch.cholesky_solve((expected.means - expected.centre)[held].T, factor).T
-    wider = shrunk.out_of_sample(factor, vectors) ** 0.5
-    drawn = _draw(factor * wider, totals.counts[held], expected.means[held], expected.samples)
+    away = (expected.means - expected.centre)[held]
+    vectors = torch.cholesky_solve(away.T, factor).T
+    drawn = expected.centre + _draw(factor, shrunk, totals, expected, vectors)
     prototypes = prior.prototypes[~held].to(torch.float64)
     means = expected.unheld_length * prototypes
     weight = torch.cholesky_solve(means.T, factor).T
     lengths = (weight * means).sum(dim=1)
-    unit = _unit_of_scores(solved.weight[held].to(torch.float64), vectors)
-    weight = (weight + COSINE_NATS / expected.spread * prototypes) * unit
+    own = solved.weight[held].to(torch.float64)
+    unit = _unit_of_scores(own, vectors)
+    # What the scores of all held classes have in common decides nothing between them, but beside these it does.
+    common = (own - unit * vectors).mean(dim=0)
+    weight = (weight + COSINE_NATS / expected.spread * prototypes) * unit + common
     bias = -lengths / 2 * unit - weight @ expected.centre
     highest = solved.raw_scores(drawn.to(torch.float32))[:, held].max(dim=1).values
     lacking = highest - torch.addmm(bias, drawn, weight.T).max(dim=1).values
@@ -126,10 +152,24 @@ def _unit_of_scores(weight: Tensor, vectors: Tensor) -> float:
     return float(own / nats) if nats > 0 and own > 0 else 1.0
 
 
-def _draw(factor: Tensor, counts: Tensor, means: Tensor, samples: float) -> Tensor:
-    """Draw samples of classes whose means are known as well as so many samples tell: shape (n, d), float64."""
+def _draw(factor: Tensor, shrunk: Shrunk, totals: ClassTotals, expected: Expected, vectors: Tensor) -> Tensor:
+    """Draw samples of held classes as new ones would scatter around the centre: shape (n, d), float64.
+
+    Samples of a class lie where its discriminant vector w, which is given, foretells their mean score: on the line
+    through the class mean that the head was solved with. They scatter as they would along all these vectors.
+    """
+    held = totals.present
+    away, means = (totals.means - expected.centre)[held], (expected.means - expected.centre)[held]
+    counts = totals.counts[held]
+    share = counts / (counts + expected.samples)
+    said = (vectors * means).sum(dim=1)
+    if shrunk.shows_scatter:
+        noise, wider = shrunk.dimensions(factor) / counts, shrunk.wider(factor, vectors)
+    else:
+        noise, wider = (away * torch.cholesky_solve(away.T, factor).T).sum(dim=1), 1.0
+    foretold = ((vectors * away).sum(dim=1) - share * noise) / said.clamp(min=torch.finfo(said.dtype).tiny)
     each = max(DRAWN_SAMPLES // len(means), 1)
     generator = torch.Generator().manual_seed(0)
     normal = torch.randn(len(means) * each, len(factor), generator=generator, dtype=torch.float64)
-    wider = (1 + 1 / (counts + samples)).sqrt().repeat_interleave(each)
-    return means.repeat_interleave(each, dim=0) + (normal @ factor.T) * wider[:, None]
+    scattered: Tensor = (normal @ factor.T) * wider**0.5
+    return scattered.add_((means * foretold.clamp(0, 1)[:, None]).repeat_interleave(each, dim=0))

@@ -55,7 +55,7 @@ def solve_with_prior(
     UserError
         If the system has no solution.
     """
-    degrees = totals.sample_degrees_of_freedom.sum()
+    degrees = totals.sample_degrees_of_freedom.sum().clamp(min=1)
     mean_variance = float(scatter.trace() / degrees / len(scatter))
     shrunk = Shrunk(
         ridge=shrinkage * mean_variance if shrunk_to_mean else shrinkage,

@@ -14,12 +14,13 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fedcof.covariance.backbone_scores import BackboneScores
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.data.problem import backbone_of, fingerprint_of, labels_of, problem_of
 from fedcof.files import whole_file
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.trainable import Network
-from fedcof.methods.base import shrinkage_used
+from fedcof.methods.base import backbone_scores, shrinkage_used
 from fedcof.methods.chain import most_rows
 from fedcof.run.config import RunConfig
 from fedcof.run.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, NodeResult, RoundResult
@@ -78,6 +79,8 @@ class FederatedRun:
         Time that it took, over all parts of a run that was gone on with.
     shrinkage : float or None
         How much the covariance was shrunk.
+    backbone_scores : BackboneScores
+        What the uploads have shown of the features.
     network : Network or None
         What was trained.
     nodes : list of NodeResult
@@ -95,6 +98,7 @@ class FederatedRun:
         self.expected_uplink_bytes = 0
         self.seconds = 0.0
         self.shrinkage: float | None = None
+        self.backbone_scores = BackboneScores()
         self.network: Network | None = None
         self.nodes: list[NodeResult] = []
         self.strategy: OneShotStrategy | None = None
@@ -246,6 +250,7 @@ class FederatedRun:
         self.clients, self.rejected = strategy.num_accepted, strategy.rejected
         self.expected_uplink_bytes = strategy.expected_uplink_bytes
         self.shrinkage = shrinkage_used(strategy.aggregator)
+        self.backbone_scores = backbone_scores(strategy.aggregator)
         self._squared_length = strategy.squared_length()
         self.nodes = strategy.intake.results() if strategy.intake else []
         accuracy = self._accuracy(strategy.solved(), strategy.client_metrics)
@@ -316,6 +321,7 @@ class FederatedRun:
             "nodes": [asdict(node) for node in self.nodes],
             "expected_uplink_bytes": self.expected_uplink_bytes,
             "shrinkage": self.shrinkage,
+            "backbone_scores": asdict(self.backbone_scores),
             "squared_length": self._squared_length,
             "seconds": self.seconds + time.perf_counter() - self._started,
         }
@@ -339,6 +345,7 @@ class FederatedRun:
         self.rejected = {int(client): reason for client, reason in course["rejected"].items()}
         self.clients, self.expected_uplink_bytes = course["clients"], course["expected_uplink_bytes"]
         self.seconds, self.shrinkage = course["seconds"], course.get("shrinkage")
+        self.backbone_scores = BackboneScores(**course.get("backbone_scores", {}))
         self._squared_length = course.get("squared_length", 0.0)
         self.nodes = [NodeResult(**node) for node in course["nodes"]]
         logger.info("Going on after round %d of training.", checkpoint.rounds_done)

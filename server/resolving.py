@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from fedcof import UserError
 from fedcof.data.problem import fingerprint_of, problem_of
 from fedcof.heads.temperature import softmax_scale
 from fedcof.keys import unknown_key
-from fedcof.methods.base import shrinkage_used
+from fedcof.methods.base import backbone_scores, shrinkage_used
 from fedcof.run.config import RunConfig
 from fedcof.run.results import HEAD_FILE_NAME, NodeResult, RunResult
 from fedcof.run.training import NO_TRAINING
@@ -81,6 +81,7 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
         clients=len(nodes),
         seconds=seconds,
         shrinkage=shrinkage_used(strategy.aggregator),
+        **asdict(backbone_scores(strategy.aggregator)),
         nats_per_score=nats,
         nodes=nodes,
         head=(Path(target) / HEAD_FILE_NAME).as_posix(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from logging import getLogger
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from fedcof.data.problem import labels_of, problem_of
 from fedcof.data.virtual_clients import client_indices, held_out_part
 from fedcof.files import whole_file, write_whole
 from fedcof.heads.temperature import softmax_scale
-from fedcof.methods.base import shrinkage_used, take_prior
+from fedcof.methods.base import backbone_scores, shrinkage_used, take_prior
 from fedcof.methods.method import PooledMethod
 from fedcof.run.config import RunConfig
 from fedcof.run.confusion import Confusion
@@ -99,6 +99,7 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
         nodes=run.nodes,
         covariance=run.diagnosis(),
         shrinkage=run.shrinkage,
+        **asdict(run.backbone_scores),
         client_accuracy=accuracy_of_clients(classifier, config, nats, features, run.network),
         nats_per_score=nats,
     )
@@ -123,6 +124,7 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
         result_of(config, predictions, class_samples(config)),
         seconds=seconds,
         shrinkage=shrinkage_used(aggregator),
+        **asdict(backbone_scores(aggregator)),
         client_accuracy=accuracy_of_clients(classifier, config, nats, tested),
         nats_per_score=nats,
     )

@@ -23,6 +23,7 @@ from simulations.display import (
     results_table,
     samples_sentence,
 )
+from simulations.report.backbone_choice import backbone_sentences_of
 from simulations.runner import Flower, execute_runs
 from simulations.scenario import (
     DEFAULT_SCENARIO,
@@ -256,6 +257,8 @@ def _show(results: list[RunResult], output: Path, failures: Sequence[RunFailure]
         say(clients_sentence(results[0].client_accuracy))
     if len(results) == 1 and (apart := results[0].accuracy_by_samples) and apart.tells_apart:
         say(samples_sentence(apart))
+    for sentence in backbone_sentences_of(results):
+        say(sentence)
     if alike := alike_sentence(results):
         say(alike, "yellow")
     for result in results:

@@ -28,10 +28,13 @@ class FactoredScatter:
         Weighted residuals X.
     ridge : float
         Multiple of the identity, above 0.
+    noise : float
+        How much of the diagonal of X^T X is known noise.
     """
 
     factor: Tensor
     ridge: float
+    noise: float = 0.0
 
 
 def factored_scatter(
@@ -63,7 +66,8 @@ def factored_scatter(
     factor = torch.cat([upload.rows(part).to(torch.float64) for upload, part in block])
     factor.sub_(totals.means[ids]).mul_((weights[ids] * counts).sqrt()[:, None])
     ridge = shrinkage * float(totals.sample_degrees_of_freedom.sum())
-    noise = counts * noise_of_block(block) * (1 - counts / totals.counts[ids])
-    ridge -= noise_to_subtract(ridge, float((weights[ids] * noise).sum()))
+    noise_of_rows = counts * noise_of_block(block) * (1 - counts / totals.counts[ids])
+    noise = float((weights[ids] * noise_of_rows).sum())
+    ridge -= noise_to_subtract(ridge, noise)
     spectrum = float(factor.square().sum() + totals.num_samples * totals.global_mean.square().sum())
-    return FactoredScatter(factor, ridge) if ridge * LARGEST_SPECTRUM_TO_SHRINKAGE > spectrum else None
+    return FactoredScatter(factor, ridge, noise) if ridge * LARGEST_SPECTRUM_TO_SHRINKAGE > spectrum else None

@@ -8,6 +8,7 @@ likeliest given the others (Hoffbeck and Landgrebe, 1996).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from logging import getLogger
 
@@ -48,7 +49,25 @@ class Evidence:
     exact: bool = True
 
 
-def shrinkage_amount(covariance: Tensor, evidence: Evidence, shrinkage: str) -> float:
+@dataclass(frozen=True)
+class ChosenShrinkage:
+    """An amount of shrinkage, and what it makes of the rows.
+
+    Attributes
+    ----------
+    amount : float
+        Delta, from 0 to 1.
+    log_likelihood : float or None
+        Mean natural logarithm of the density of a row given the others, over the number of dimensions that say
+        anything; with another unit of the features it is another number. None where another estimator has chosen,
+        or there is no such number.
+    """
+
+    amount: float
+    log_likelihood: float | None = None
+
+
+def chosen_shrinkage(covariance: Tensor, evidence: Evidence, shrinkage: str) -> ChosenShrinkage:
     """Estimate the amount of shrinkage.
 
     Parameters
@@ -62,17 +81,17 @@ def shrinkage_amount(covariance: Tensor, evidence: Evidence, shrinkage: str) -> 
 
     Returns
     -------
-    float
-        Delta, from 0 to 1.
+    ChosenShrinkage
+        With the likelihood for ``leave-one-out``.
     """
     norms = _Norms.of(covariance)
     if norms.squared_distance_to_sphere == 0.0:
-        return 1.0
+        return ChosenShrinkage(1.0)
     if shrinkage == LEAVE_ONE_OUT:
         return _leave_one_out(torch.linalg.eigvalsh(covariance).clamp_(min=0), evidence)
     if shrinkage == OAS:
-        return _oas(norms, evidence.effective_degrees)
-    return _ledoit_wolf(norms, evidence.effective_degrees, evidence.fourth_moment)
+        return ChosenShrinkage(_oas(norms, evidence.effective_degrees))
+    return ChosenShrinkage(_ledoit_wolf(norms, evidence.effective_degrees, evidence.fourth_moment))
 
 
 @dataclass(frozen=True)
@@ -97,7 +116,7 @@ class _Norms:
         return max(self.squared_norm - self.dim * self.mean_eigenvalue**2, 0.0)
 
 
-def _leave_one_out(eigenvalues: Tensor, evidence: Evidence) -> float:
+def _leave_one_out(eigenvalues: Tensor, evidence: Evidence) -> ChosenShrinkage:
     """Amount under which rows are likeliest given the others, with all distances at their mean (Theiler, 2012).
 
     Without row x the estimate is G - b x x^T with b = (1 - delta) / D, so that the row's share of the negative
@@ -114,7 +133,9 @@ def _leave_one_out(eigenvalues: Tensor, evidence: Evidence) -> float:
     # A row that is all there is in some direction is infinitely unlikely given the others.
     loss = torch.where(remaining > 0, loss, torch.inf).nan_to_num(nan=torch.inf)
     # Of equal losses the first is taken, and so one of the usual amounts.
-    return float(amounts[int(loss.argmin())])
+    best = int(loss.argmin())
+    likelihood = -(float(loss[best]) / len(eigenvalues) + math.log(2 * math.pi)) / 2
+    return ChosenShrinkage(float(amounts[best]), likelihood if math.isfinite(likelihood) else None)
 
 
 def amounts_to_try(exact: bool) -> Tensor:

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field, replace
+
 import torch
 from torch import Tensor
 
+from fedcof.covariance.backbone_scores import BackboneScores
 from fedcof.covariance.choices import POOLED
 from fedcof.covariance.estimators import class_weights_of
+from fedcof.covariance.label_correlation import label_correlation
 from fedcof.covariance.scatter import ScatterSum
-from fedcof.covariance.shrinkage import Evidence, shrinkage_amount
+from fedcof.covariance.shrinkage import ChosenShrinkage, Evidence, chosen_shrinkage
 from fedcof.covariance.totals import ClassTotals
 from fedcof.covariance.unseen import is_unseen, scatter_of_sphere
 
 MOST_HALVINGS = 8
 
 
-def shrunk_scatter(scatter_sum: ScatterSum, estimator: str, shrinkage: float | str) -> tuple[Tensor, float]:
+@dataclass(frozen=True, eq=False)
+class ShrunkScatter:
+    """A finished within-class scatter, and what was seen of it on the way.
+
+    Attributes
+    ----------
+    scatter : Tensor of shape (d, d), float64
+        The scatter W, symmetric.
+    amount : float
+        How much it was shrunk: gamma as given, or the estimated delta, from 0 to 1; 1 where the rows are too few
+        for an estimate, see :mod:`fedcof.covariance.unseen`.
+    scores : BackboneScores
+        What the statistics say of the features.
+    """
+
+    scatter: Tensor
+    amount: float
+    scores: BackboneScores = field(default_factory=BackboneScores)
+
+
+def shrunk_scatter(scatter_sum: ScatterSum, estimator: str, shrinkage: float | str) -> ShrunkScatter:
     """Finish the within-class scatter: weigh it, shrink it and take known noise off.
 
     Parameters
@@ -33,29 +58,29 @@ def shrunk_scatter(scatter_sum: ScatterSum, estimator: str, shrinkage: float | s
 
     Returns
     -------
-    scatter : Tensor of shape (d, d), float64
-        The scatter W, symmetric.
-    amount : float
-        How much it was shrunk: gamma as given, or the estimated delta, from 0 to 1; 1 where the rows are too few
-        for an estimate, see :mod:`fedcof.covariance.unseen`.
+    ShrunkScatter
+        Its amount is 1 where the rows are too few for an estimate.
     """
     totals = scatter_sum.totals()
     if is_unseen(totals, shrinkage):
-        return scatter_of_sphere(totals), 1.0
+        return ShrunkScatter(scatter_of_sphere(totals), 1.0)
     class_weights = class_weights_of(totals, estimator)
     scale = float(class_weights[0]) if estimator == POOLED else 1.0
     scatter = scatter_sum.scatter().mul_(scale)
+    noise = scatter_sum.noise_on_diagonal(class_weights)
+    scores = BackboneScores(label_correlation(scatter, totals, noise))
     if isinstance(shrinkage, str):
         fourth_moment = scatter_sum.fourth_moment * scale**2
         evidence = _evidence(totals, class_weights, fourth_moment, scatter_sum.exact)
-        amount = _shrink(scatter, float(class_weights @ totals.row_degrees_of_freedom), evidence, shrinkage)
+        chosen = _shrink(scatter, float(class_weights @ totals.row_degrees_of_freedom), evidence, shrinkage)
+        amount = chosen.amount
+        scores = replace(scores, leave_one_out_likelihood=_without_units(chosen.log_likelihood, scatter, totals))
     else:
         amount = shrinkage
         scatter.diagonal().add_(amount * float(totals.sample_degrees_of_freedom.sum()))
-    noise = scatter_sum.noise_on_diagonal(class_weights)
     if noise > 0:
         _subtract_noise(scatter, noise)
-    return scatter, amount
+    return ShrunkScatter(scatter, amount, scores)
 
 
 def noise_to_subtract(smallest_eigenvalue: float, amount: float) -> float:
@@ -79,13 +104,22 @@ def _evidence(totals: ClassTotals, class_weights: Tensor, fourth_moment: float, 
     )
 
 
-def _shrink(scatter: Tensor, total_weight: float, evidence: Evidence, shrinkage: str) -> float:
+def _shrink(scatter: Tensor, total_weight: float, evidence: Evidence, shrinkage: str) -> ChosenShrinkage:
     """Shrink by an estimated amount, in place, and tell how much it is."""
     # Classes with one row have no part in the scatter.
-    amount = shrinkage_amount(scatter / total_weight, evidence, shrinkage)
+    chosen = chosen_shrinkage(scatter / total_weight, evidence, shrinkage)
     mean_eigenvalue = float(scatter.diagonal().mean())
-    scatter.mul_(1 - amount).diagonal().add_(amount * mean_eigenvalue)
-    return amount
+    scatter.mul_(1 - chosen.amount).diagonal().add_(chosen.amount * mean_eigenvalue)
+    return chosen
+
+
+def _without_units(log_likelihood: float | None, scatter: Tensor, totals: ClassTotals) -> float | None:
+    """Scale a log-likelihood to features of which the mean variance of a dimension over all samples is 1."""
+    if log_likelihood is None:
+        return None
+    between = float(totals.counts @ (totals.means - totals.global_mean).square().sum(dim=1))
+    variance = (float(scatter.trace()) + between) / (totals.num_samples * len(scatter))
+    return log_likelihood + math.log(variance) / 2
 
 
 def _subtract_noise(scatter: Tensor, amount: float) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from fedcof.covariance.backbone_scores import BackboneScores
 from fedcof.covariance.totals import class_totals
 from fedcof.errors import UserError
 from fedcof.heads.classifier import Classifier
@@ -36,6 +37,12 @@ def shrinkage_used(aggregator: Aggregator) -> float | None:
     """Tell how much the covariance was shrunk in the last solve; None for a method that shrinks none."""
     amount: float | None = getattr(aggregator, "shrinkage_", None)
     return amount
+
+
+def backbone_scores(aggregator: Aggregator) -> BackboneScores:
+    """Tell what the last solve has seen of the features; None for each for a method that sees none."""
+    scores: BackboneScores = getattr(aggregator, "backbone_scores_", BackboneScores())
+    return scores
 
 
 def take_prior(aggregator: Aggregator, prior: TextPrior | None) -> None:

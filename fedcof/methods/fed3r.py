@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from fedcof.covariance.backbone_scores import BackboneScores
+from fedcof.covariance.label_correlation import label_correlation_of_gram
+from fedcof.covariance.totals import ClassTotals
 from fedcof.errors import UserError
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.ridge import ridge_from_gram
@@ -47,6 +50,11 @@ class Fed3R:
         Standard deviation of the privacy noise on the diagonal of each upload's Gram matrix, in squared feature
         units (:mod:`fedcof.privacy.release`). The eigenvalues of the sum of K of them reach sqrt(2 K d) times it
         (Wigner); those of the Gram matrix that noise alone may have made are raised to that.
+
+    Attributes
+    ----------
+    backbone_scores_ : BackboneScores
+        What the last :meth:`solve` has seen of the features, unless noise is on them.
 
     Raises
     ------
@@ -113,6 +121,7 @@ class Fed3R:
         rows, columns = torch.triu_indices(self.feature_dim, self.feature_dim)
         gram[rows, columns] = self._gram
         gram[columns, rows] = self._gram
+        self.backbone_scores_ = BackboneScores(None if self.gram_noise else self._label_correlation(gram))
         if self.gram_noise:
             eigenvalues, vectors = torch.linalg.eigh(gram)
             noise = self.gram_noise * math.sqrt(2 * self.num_uploads * self.feature_dim)
@@ -122,6 +131,11 @@ class Fed3R:
             return ridge_from_gram(gram, self._sums, self._counts > 0)
         except SingularSystemError as error:
             raise unsolvable_moments(int(self._counts.sum()), self.feature_dim, self.penalty) from error
+
+    def _label_correlation(self, gram: Tensor) -> float | None:
+        counts = self._counts.to(torch.float64)
+        # As many rows as samples: a Gram matrix hides none.
+        return label_correlation_of_gram(gram, ClassTotals(counts, counts, self.class_means()))
 
     def class_means(self) -> Tensor:
         """Divide the class sums by their counts.

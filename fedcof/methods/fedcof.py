@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from fedcof.covariance.backbone_scores import BackboneScores
 from fedcof.covariance.blocks import ROWS_PER_BLOCK
 from fedcof.covariance.choices import ESTIMATORS, LEAVE_ONE_OUT, LEDOIT_WOLF, POOLED, check_shrinkage
 from fedcof.covariance.factored import FactoredScatter, factored_scatter
+from fedcof.covariance.label_correlation import label_correlation_of_factor
 from fedcof.covariance.scatter import ScatterSum, sum_scatter
 from fedcof.covariance.shrinkage import is_at_edge, warn_at_edge
-from fedcof.covariance.shrunk import shrunk_scatter
+from fedcof.covariance.shrunk import ShrunkScatter, shrunk_scatter
 from fedcof.covariance.totals import ClassTotals, class_totals
 from fedcof.covariance.unseen import is_unseen, warn_unseen
 from fedcof.errors import unknown_name
@@ -67,6 +69,8 @@ class FedCOF(ClassMeansAggregator):
     ----------
     shrinkage_ : float
         How much :meth:`solve` shrank the covariance: gamma as given, or the estimated amount, from 0 to 1.
+    backbone_scores_ : BackboneScores
+        What the last :meth:`solve` has seen of the features.
     prior : TextPrior or None
         What the classes' names know of their means.
     takes_groups : bool
@@ -123,7 +127,7 @@ class FedCOF(ClassMeansAggregator):
 
     def solve(self) -> Classifier:
         """Rebuild the covariance and solve the head; see :meth:`ClassMeansAggregator.solve`."""
-        scatter, totals, self.shrinkage_ = self._scatter()
+        scatter, totals = self._scatter()
         head = self._head_for(totals)
         try:
             if self.prior:
@@ -178,36 +182,40 @@ class FedCOF(ClassMeansAggregator):
         UserError
             If there is no upload.
         """
-        scatter, totals, _ = self._finished(self.shrinkage if shrunk else 0.0)
-        return scatter / totals.sample_degrees_of_freedom.sum().clamp(min=1)
+        finished, totals = self._finished(self.shrinkage if shrunk else 0.0)
+        return finished.scatter / totals.sample_degrees_of_freedom.sum().clamp(min=1)
 
     def rows_per_class(self) -> float:
         """Count the rows per class that has any; raises UserError if there is no upload."""
         totals = self._summed().totals()
         return float(totals.rows.sum() / totals.present.sum())
 
-    def _scatter(self) -> tuple[Tensor | FactoredScatter, ClassTotals, float]:
+    def _scatter(self) -> tuple[Tensor | FactoredScatter, ClassTotals]:
         few = self._streamed is None and self._rows_kept < self.feature_dim and self.prior is None
         if few and self._solver.takes_factored and not isinstance(self.shrinkage, str):
             uploads = self._rows()
             totals = class_totals(uploads, self.num_classes)
             factored = factored_scatter(uploads, totals, self.estimator, self.shrinkage)
             if factored is not None:
-                return factored, totals, self.shrinkage
-        return self._finished(self.shrinkage)
+                correlation = label_correlation_of_factor(factored.factor, totals, factored.noise)
+                self.shrinkage_, self.backbone_scores_ = self.shrinkage, BackboneScores(correlation)
+                return factored, totals
+        finished, totals = self._finished(self.shrinkage)
+        self.shrinkage_, self.backbone_scores_ = finished.amount, finished.scores
+        return finished.scatter, totals
 
-    def _finished(self, shrinkage: float | str) -> tuple[Tensor, ClassTotals, float]:
+    def _finished(self, shrinkage: float | str) -> tuple[ShrunkScatter, ClassTotals]:
         whole = self._summed()
-        scatter, amount = shrunk_scatter(whole, self.estimator, shrinkage)
-        if self._streamed is None and not whole.exact and is_at_edge(shrinkage, amount, whole.exact):
+        finished = shrunk_scatter(whole, self.estimator, shrinkage)
+        if self._streamed is None and not whole.exact and is_at_edge(shrinkage, finished.amount, whole.exact):
             whole = self._sum(self._rows(), exact=True)
-            scatter, amount = shrunk_scatter(whole, self.estimator, shrinkage)
-        if is_at_edge(shrinkage, amount, whole.exact):
-            warn_at_edge(amount)
+            finished = shrunk_scatter(whole, self.estimator, shrinkage)
+        if is_at_edge(shrinkage, finished.amount, whole.exact):
+            warn_at_edge(finished.amount)
         totals = whole.totals()
         if is_unseen(totals, shrinkage):
             warn_unseen()
-        return scatter, totals, amount
+        return finished, totals
 
     def _summed(self) -> ScatterSum:
         if self._streamed is None:

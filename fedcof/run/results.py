@@ -142,6 +142,9 @@ class RunResult:
     accuracy_by_samples : AccuracyBySamples or None
         Accuracy there of classes with no, few and many training samples apart; None where nobody knows how many
         there are of each, and for runs of earlier versions.
+    label_correlation, leave_one_out_likelihood : float or None
+        What the statistics say of the backbone without a test image, see
+        :class:`fedcof.covariance.backbone_scores.BackboneScores`; None too for runs of earlier versions.
     format : int
         Version of these fields.
     """
@@ -173,6 +176,8 @@ class RunResult:
     macro_f1: float | None = None
     calibration_error: float | None = None
     accuracy_by_samples: AccuracyBySamples | None = None
+    label_correlation: float | None = None
+    leave_one_out_likelihood: float | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from fedcof.embedding.section import EmbeddingSection
 from fedcof.printable import printable
 from fedcof.run.results import NodeResult, RunResult
 from fedcof.run.sample_groups import MOST_OF_FEW
+from simulations.report.backbone_choice import backbone_sentences
 from simulations.report.commands_of_runs import command_of, compare_command, values_by_key
 from simulations.report.confused_classes import ConfusedClasses
 from simulations.report.failed_runs import FailedSetting
@@ -80,9 +81,10 @@ def page_of(
             embeds=any(_BACKBONE not in unused_keys(run.config) for run in results),
             asked=[average for average in averages if not sends_nothing(average.method)],
             pictures=pictures,
-            reading=reading(averages),
+            reading=[*reading(averages), *backbone_sentences(averages)],
             starts=_starts(averages),
             diagnosed=[(a.values_label or a.method, a.diagnostic, a.accuracy) for a in averages if a.diagnostic],
+            scored=[a for a in averages if a.average_if_known("label_correlation") is not None],
             measured=[a for a in averages if a.average_if_known("macro_f1") is not None],
             confused=confused and confused.pairs(),
             by_samples=[

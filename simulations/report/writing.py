@@ -13,6 +13,7 @@ from fedcof.files import write_whole
 from fedcof.printable import printable
 from fedcof.run.failures import load_failures
 from fedcof.run.results import RunResult, load_results
+from simulations.report.backbone_choice import SCORES
 from simulations.report.commands_of_runs import values_by_key
 from simulations.report.confused_classes import confused_classes
 from simulations.report.failed_runs import failed_settings
@@ -27,7 +28,7 @@ CSV_FILE_NAME = "comparison.csv"
 PAGE_FILE_NAME = "report.html"
 
 _COUNTS = ["uplink_bytes", "expected_uplink_bytes", "downlink_bytes", "clients", "clients_rejected", "seconds"]
-_QUALITIES = ["balanced_accuracy", "macro_f1", "calibration_error"]
+_QUALITIES = ["balanced_accuracy", "macro_f1", "calibration_error", *SCORES]
 
 
 def write_report(folder: Path) -> Path:
@@ -82,7 +83,8 @@ def comparison_csv(averages: Sequence[SeedAverage]) -> str:
     str
         Accuracy from 0 to 1 (empty where nobody knows it) with its sample standard deviation over seeds (empty for
         one seed), bytes, seconds, the amount of shrinkage that was used (empty where it was not kept), balanced
-        accuracy, macro-F1 and expected calibration error (empty where they are unknown).
+        accuracy, macro-F1, expected calibration error, label correlation and leave-one-out likelihood (empty where
+        they are unknown).
     """
     keys = keys_in(averages)
     text = io.StringIO()

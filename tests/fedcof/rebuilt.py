@@ -12,4 +12,4 @@ def within_class_scatter(uploads, totals, estimator="per-class", shrinkage=1.0):
     row_weights = row_weights_of(estimator, class_weights_of(totals, estimator))
     num_classes, dim = totals.means.shape
     scatter_sum = ScatterSum(num_classes, dim, row_weights, totals)
-    return shrunk_scatter(scatter_sum.add(as_sequence(uploads)), estimator, shrinkage)[0]
+    return shrunk_scatter(scatter_sum.add(as_sequence(uploads)), estimator, shrinkage).scatter

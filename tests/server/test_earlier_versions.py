@@ -67,5 +67,5 @@ def test_results_are_read_and_their_runs_known():
         assert (config.wire.upload, config.embedding.feature_transform) == ("given", "none")
         # It was the default, so to methods without a head it says nothing, now that another is.
         assert config.method.head == ("ridge" if config.method.chosen.takes_head else "quadratic")
-        assert run.shrinkage is None
+        assert run.shrinkage is run.label_correlation is run.leave_one_out_likelihood is None
     assert strategy_of(RunConfig.from_mapping(runs[1].config)).quorum == 0.8

@@ -151,6 +151,7 @@ def test_broken_off_and_gone_on_with_it_ends_the_same(dataset, tmp_path, strateg
     assert resumed.rounds == whole.rounds
     assert resumed.ledger.to_rows() == whole.ledger.to_rows()
     assert (resumed.rejected, resumed.clients) == (whole.rejected, whole.clients)
+    assert resumed.backbone_scores == whole.backbone_scores
     assert resumed.expected_uplink_bytes == whole.expected_uplink_bytes
     heads = [
         LinearClassifier.load(tmp_path / name / BEST_FOLDER_NAME / "head.safetensors")
@@ -158,6 +159,25 @@ def test_broken_off_and_gone_on_with_it_ends_the_same(dataset, tmp_path, strateg
     ]
     assert torch.equal(heads[0].weight, heads[1].weight)
     assert torch.equal(heads[0].bias, heads[1].bias)
+
+
+@pytest.mark.parametrize("method", ["fedcof", "fed3r", "oracle", "fedncm"])
+def test_the_result_says_what_the_statistics_say_of_the_features(dataset, tmp_path, method):
+    """Fed3R and the oracle know all samples' products, so they agree; FedCOF knows them from class means."""
+    transform = {"feature_transform": "none", "encoding": "float32", "upload": "given"}
+    config = config_of(dataset, continue_="none", method=method, **transform)
+    grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
+    append_result(tmp_path, execute(Federation(grid, CLIENTS), config, tmp_path, "run", lambda: None))
+    (result,) = load_results(tmp_path)
+    features, labels = (np.load(f"{dataset.partition(':')[2]}/train_{name}.npy") for name in ("features", "labels"))
+    kernel = features.astype(float) @ features.T.astype(float)
+    same = np.where(labels[:, None] == labels[None, :], 1.0, -1.0)
+    expected = np.corrcoef(kernel.ravel(), same.ravel())[0, 1]
+    if method == "fedncm":
+        assert result.label_correlation is None
+    else:
+        assert result.label_correlation == pytest.approx(expected, rel=0.2 if method == "fedcof" else 1e-6)
+    assert (result.leave_one_out_likelihood is None) == (method in ("fed3r", "fedncm"))
 
 
 def test_a_run_whose_rounds_are_done_needs_no_client(dataset, tmp_path):

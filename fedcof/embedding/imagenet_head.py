@@ -9,6 +9,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
 from fedcof.embedding.backbones import PACKAGED, packaged_state_dict, tensors_in, with_hub_weights
+from fedcof.embedding.clip_names import is_open_clip
 from fedcof.embedding.light_timm import timm
 from fedcof.embedding.torchvision_models import TORCHVISION
 from fedcof.embedding.weights import PRETRAINED, RANDOM
@@ -37,7 +38,7 @@ def imagenet_head(name: str, weights: str = PRETRAINED) -> Tensor:
         f"The weights {weights} of {name} hold no classifier of the images that it was trained on, which tells how "
         "class names lie in its features: set text-prior to none, or weights to pretrained."
     )
-    if weights == RANDOM or name in TORCHVISION:
+    if weights == RANDOM or name in TORCHVISION or is_open_clip(name):
         raise missing
     model = timm.create_model(name)
     layer = model.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]

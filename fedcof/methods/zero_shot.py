@@ -44,7 +44,7 @@ class ZeroShot:
     def class_means(self) -> Tensor:
         """Give the prototypes in place of class means: shape (C, d), float64."""
         if self._prior is None:
-            raise UserError("Zero-shot is made of class names: set text-prior to names.")
+            raise UserError("Zero-shot is made of class names: set text-prior to names or clip.")
         return self._prior.prototypes.to(torch.float64)
 
     def solve(self) -> Classifier:

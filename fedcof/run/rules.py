@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from fedcof.data.section import DataSection
 from fedcof.errors import UserError
 from fedcof.keys import Key, must_be
-from fedcof.methods.section import NO_PRIOR
 from fedcof.run.training import NO_TRAINING, TrainingSection
 from fedcof.wire.registry import CODED, encodings_of
 from fedcof.wire.section import WireSection
@@ -49,9 +48,9 @@ def _check_encoding(config: RunConfig) -> None:
 
 def _check_names(config: RunConfig) -> None:
     method = config.method.chosen
-    if method.takes_prior and not method.takes_head and config.method.text_prior == NO_PRIOR:
+    if method.takes_prior and not method.takes_head and not config.embedding.has_prior:
         raise UserError(
-            f"The method {config.method.name} makes its classifier of class names: set text-prior to names."
+            f"The method {config.method.name} makes its classifier of class names: set text-prior to names or clip."
         )
 
 

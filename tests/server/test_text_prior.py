@@ -8,9 +8,9 @@ import server.run
 import server.run_strategy
 from clients.app import app as client_app
 from fedcof import UserError
-from fedcof.data import class_names
 from fedcof.data.class_names import prior_of
 from fedcof.data.problem import problem_of
+from fedcof.embedding import name_prototypes
 from fedcof.heads.classifiers import load_classifier
 from fedcof.heads.text_prior import TextPrior
 from fedcof.run.config import RunConfig
@@ -39,7 +39,7 @@ def dataset(tmp_path, monkeypatch):
 
     def prior(config):
         section = config.method
-        if section.text_prior == "none":
+        if not config.embedding.has_prior:
             return None
         return TextPrior(prototypes, section.prior_samples, section.prior_directions, section.unheld_risk)
 
@@ -94,7 +94,7 @@ def test_no_message_to_a_client_tells_of_it(dataset):
 
 
 def test_zero_shot_without_names_is_refused_in_a_sentence():
-    with pytest.raises(UserError, match="set text-prior to names"):
+    with pytest.raises(UserError, match="set text-prior to names or clip"):
         RunConfig(method="zero-shot")
 
 
@@ -118,15 +118,15 @@ def test_features_of_nobody_knows_which_backbone_have_no_names(dataset):
 def test_a_run_reads_its_own_class_names(monkeypatch):
     asked = []
 
-    def prototypes(names, prompt, backbone, weights, dimension):
-        asked.append((names, prompt, backbone, weights, dimension))
+    def prototypes(names, templates, backbone, weights, dimension):
+        asked.append((names, templates, backbone, weights, dimension))
         return torch.eye(len(names), dimension)
 
-    monkeypatch.setattr(class_names, "_name_prototypes", prototypes)
+    monkeypatch.setattr(name_prototypes, "name_prototypes", prototypes)
     config = RunConfig(dataset="digits", text_prior="names", prompt="the digit {}", prior_samples=2.0)
     prior = prior_of(config)
     names = problem_of(config).class_names
-    assert asked == [(names, "the digit {}", "tf_efficientnet_lite0", "pretrained", 1280)]
+    assert asked == [(names, ("the digit {}",), "tf_efficientnet_lite0", "pretrained", 1280)]
     assert (prior.samples, prior.directions, prior.risk) == (2.0, 0, 0.006)
     assert prior_of(RunConfig(dataset="digits")) is None
 

@@ -19,7 +19,7 @@ PROMPT = "a photo of a {}"
 
 
 def prototypes_of(names, **changes):
-    asked = {"prompt": PROMPT, "name": PACKAGED, "weights": "pretrained", "feature_dim": 1280, **changes}
+    asked = {"templates": (PROMPT,), "name": PACKAGED, "weights": "pretrained", "feature_dim": 1280, **changes}
     return module.name_prototypes(names, **asked)
 
 

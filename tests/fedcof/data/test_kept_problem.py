@@ -177,3 +177,18 @@ def test_weights_in_a_file_are_told_by_their_time_of_change(run, tmp_path):
     assert first == unchanged.stamp_of(config)
     path.write_bytes(b"other")
     assert unchanged.stamp_of(config) not in ("", first)
+
+
+def test_weights_in_a_folder_are_told_by_all_files_in_it(run, tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(b"first")
+    config = run.replaced(weights=str(folder))
+    seen = [unchanged.stamp_of(config)]
+    assert seen == [unchanged.stamp_of(config)]
+    with (folder / "weights.safetensors").open("ab") as file:
+        file.write(b"more")
+    seen.append(unchanged.stamp_of(config))
+    (folder / "open_clip_config.json").write_text("{}")
+    seen.append(unchanged.stamp_of(config))
+    assert len({*seen, ""}) == 4

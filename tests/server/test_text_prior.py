@@ -9,10 +9,12 @@ import server.run_strategy
 from clients.app import app as client_app
 from fedcof import UserError
 from fedcof.data.class_names import prior_of
-from fedcof.data.problem import problem_of
+from fedcof.data.problem import dataset_of, problem_of
 from fedcof.embedding import name_prototypes
+from fedcof.embedding.transform import transformed
 from fedcof.heads.classifiers import load_classifier
 from fedcof.heads.text_prior import TextPrior
+from fedcof.methods.zero_shot import ZeroShot
 from fedcof.run.config import RunConfig
 from server.federation import Federation
 from server.run import execute
@@ -134,3 +136,46 @@ def test_a_run_reads_its_own_class_names(monkeypatch):
 def test_the_names_can_be_asked_for_when_uploads_are_solved_again():
     free = {name for name, known in RunConfig.declared().items() if known.after_upload}
     assert {"text-prior", "prompt", "prior-samples", "prior-directions", "unheld-risk"} <= free
+
+
+@pytest.mark.parametrize("transform", ["none", "l2", "power"])
+def test_zero_shot_by_clip_predicts_as_open_clip_does(tmp_path, monkeypatch, transform):
+    open_clip = pytest.importorskip("open_clip")
+    from tests.fedcof.embedding.clip_folders import of_open_clip, write_clip
+
+    monkeypatch.setenv("FEDCOF_CACHE", str(tmp_path / "cache"))
+    folder = write_clip(tmp_path / "clip")
+    config = RunConfig(
+        dataset="digits",
+        backbone="open_clip",
+        weights=folder,
+        image_size=0,
+        method="zero-shot",
+        text_prior="clip",
+        prompt="the digit {}",
+        feature_transform=transform,
+        num_clients=2,
+    )
+    classifier = ZeroShot(10, 16)
+    classifier.take_prior(prior_of(config))
+    model, transform_image = of_open_clip(folder)
+    images = [split["image"].convert("RGB") for split in dataset_of(config).test.select(range(12))]
+    with torch.no_grad():
+        features = model.encode_image(torch.stack([transform_image(image) for image in images]))
+        texts = [f"the digit {name}" for name in problem_of(config).class_names]
+        spoken = model.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")(texts), normalize=True)
+    spoken, features = transformed(spoken, transform), transformed(features, transform)
+    expected = features @ torch.nn.functional.normalize(spoken, dim=1).T
+    assert torch.allclose(classifier.solve().scores(features), expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_a_prior_by_clip_is_what_texts_differ_in(tmp_path, monkeypatch):
+    pytest.importorskip("open_clip")
+    from tests.fedcof.embedding.clip_folders import write_clip
+
+    monkeypatch.setenv("FEDCOF_CACHE", str(tmp_path / "cache"))
+    keys = {"dataset": "digits", "backbone": "open_clip", "weights": write_clip(tmp_path / "clip"), "image_size": 0}
+    prior = prior_of(RunConfig(**keys, text_prior="clip", feature_transform="l2"))
+    alone = prior_of(RunConfig(**keys, text_prior="clip", feature_transform="l2", method="zero-shot"))
+    away = alone.prototypes - alone.prototypes.mean(dim=0)
+    assert torch.allclose(prior.prototypes, torch.nn.functional.normalize(away, dim=1), atol=1e-5)

@@ -1,7 +1,7 @@
 r"""Linear maps of a CLIP image tower's features: its own projector, or the part of it that images share.
 
 With P_i (d, k) the image projector and P_t (w, k) the text projector, features x (rows) are projected as x P_i.
-IsoCLIP decomposes
+IsoCLIP (Magistri et al., arXiv 2603.19862) decomposes
 
 .. math:: \Psi = P_i P_t^T = U S V^T
 

@@ -24,6 +24,7 @@ from fedcof.run.confusion import Confusion
 from fedcof.run.ledger import Ledger
 from fedcof.run.results import FEDERATION_FILE_NAME, HEAD_FILE_NAME, RunResult
 from server.client_accuracy import accuracy_of_clients
+from server.energy import measured
 from server.evaluation import features_of, predictions_of, training_set
 from server.federated_run import FederatedRun, Watcher
 from server.federation import Federation
@@ -58,16 +59,18 @@ def execute(federation: Federation, config: RunConfig, output: Path, folder: str
     Raises
     ------
     UserError
-        If too few clients sent something that can be used.
+        If too few clients sent something that can be used, or energy is to be measured and cannot be.
     """
-    method = config.method.chosen
-    if isinstance(method, PooledMethod):
-        result = _pooled(method, config, output / folder)
-    else:
-        result = _federated(federation, config, output / folder, on_reply)
+    with measured(config) as energy_used:
+        method = config.method.chosen
+        if isinstance(method, PooledMethod):
+            result = _pooled(method, config, output / folder)
+        else:
+            result = _federated(federation, config, output / folder, on_reply)
+        energy = energy_used()
     known = "unknown" if result.accuracy is None else f"{result.accuracy:.4f}"
     logger.info("%s: accuracy %s with %d bytes up", config.method.name, known, result.uplink_bytes)
-    return replace(result, head=(Path(folder) / HEAD_FILE_NAME).as_posix())
+    return replace(result, head=(Path(folder) / HEAD_FILE_NAME).as_posix(), energy=energy)
 
 
 def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply: Watcher) -> RunResult:

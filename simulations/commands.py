@@ -19,6 +19,7 @@ from simulations.display import (
     alike_sentence,
     clients_sentence,
     comparison_table,
+    energy_sentence,
     nodes_table,
     results_table,
     samples_sentence,
@@ -259,6 +260,8 @@ def _show(results: list[RunResult], output: Path, failures: Sequence[RunFailure]
         say(samples_sentence(apart))
     for sentence in backbone_sentences_of(results):
         say(sentence)
+    if len(results) == 1 and results[0].energy:
+        say(energy_sentence(results[0].energy))
     if alike := alike_sentence(results):
         say(alike, "yellow")
     for result in results:

@@ -9,6 +9,7 @@ from rich.table import Table
 from fedcof.data.section import DataSection
 from fedcof.methods.section import MethodSection
 from fedcof.run.client_accuracy import ClientAccuracy
+from fedcof.run.energy import EnergyUse
 from fedcof.run.failures import RunFailure
 from fedcof.run.results import NodeResult, RunResult
 from fedcof.run.sample_groups import MOST_OF_FEW, AccuracyBySamples
@@ -20,10 +21,10 @@ from simulations.terminal import TextTable
 UNKNOWN = "-"
 FAILED = "failed"
 _METHOD, _SEED = MethodSection.key_of("name").name, DataSection.key_of("seed").name
-_PAPER = "paper %"
+_PAPER, _ENERGY = "paper %", "energy J"
 _COSTS, _KEPT = ["uplink MB", "downlink MB"], ["rows", "withheld"]
 # What a narrow terminal does without, the least important first.
-_EXPENDABLE = ["time s", "clients", "downlink MB", "seeds", _SEED, "uplink MB"]
+_EXPENDABLE = [_ENERGY, "time s", "clients", "downlink MB", "seeds", _SEED, "uplink MB"]
 
 
 def results_table(results: list[RunResult], keys: list[str], failures: Sequence[RunFailure] = ()) -> Table:
@@ -44,8 +45,9 @@ def results_table(results: list[RunResult], keys: list[str], failures: Sequence[
         Accuracy in per cent, and a paper's where it has one for any run; bytes in MB (10^6).
     """
     paper = [_PAPER] if any(paper_accuracy(run) is not None for run in results) else []
+    energy = [_ENERGY] if any(run.energy for run in results) else []
     table = TextTable(
-        [_METHOD, *keys, _SEED], ["accuracy %", *paper, *_COSTS, "clients", "time s"], _expendable(keys)
+        [_METHOD, *keys, _SEED], ["accuracy %", *paper, *_COSTS, "clients", "time s", *energy], _expendable(keys)
     )
     for run in results:
         table.add_texts(
@@ -58,10 +60,15 @@ def results_table(results: list[RunResult], keys: list[str], failures: Sequence[
             f"{run.downlink_bytes / 1e6:.2f}",
             f"{run.clients} of {run.clients + run.clients_rejected}" if run.clients_rejected else run.clients,
             f"{run.seconds:.1f}",
+            *(_joules(run.energy) for _ in energy),
         )
     for failure in failures:
         table.add_texts(
-            failure.method, *_values(failure, keys), failure.seed, FAILED, *[UNKNOWN] * (4 + len(paper))
+            failure.method,
+            *_values(failure, keys),
+            failure.seed,
+            FAILED,
+            *[UNKNOWN] * (4 + len(paper) + len(energy)),
         )
     return table
 
@@ -172,7 +179,9 @@ def comparison_table(results: list[RunResult], keys: list[str], failures: Sequen
     """
     averages = averages_over_seeds(results, keys)
     paper = [_PAPER] if any(average.paper_accuracy is not None for average in averages) else []
-    table = TextTable([_METHOD, *keys, "seeds"], ["accuracy %", *paper, *_COSTS, "time s"], _expendable(keys))
+    energy = [_ENERGY] if any(average.energy for average in averages) else []
+    numbers = ["accuracy %", *paper, *_COSTS, "time s", *energy]
+    table = TextTable([_METHOD, *keys, "seeds"], numbers, _expendable(keys))
     failed: dict[tuple[str, ...], int] = {}
     for failure in failures:
         setting = tuple(map(str, (failure.method, *_values(failure, keys))))
@@ -189,9 +198,10 @@ def comparison_table(results: list[RunResult], keys: list[str], failures: Sequen
             f"{average.average_of('uplink_bytes') / 1e6:.2f}",
             f"{average.average_of('downlink_bytes') / 1e6:.2f}",
             f"{average.average_of('seconds'):.1f}",
+            *(_joules(average.energy) for _ in energy),
         )
     for setting, number in failed.items():
-        table.add_texts(*setting, f"0 of {number}", FAILED, *[UNKNOWN] * (3 + len(paper)))
+        table.add_texts(*setting, f"0 of {number}", FAILED, *[UNKNOWN] * (3 + len(paper) + len(energy)))
     return table
 
 
@@ -203,6 +213,30 @@ def _expendable(keys: list[str]) -> list[str]:
 def _values(run: RunResult | RunFailure, keys: list[str]) -> list[object]:
     unused, config = unused_keys(run.config), {**default_config(), **run.config}
     return [UNKNOWN if key in unused else config.get(key, UNKNOWN) for key in keys]
+
+
+def _joules(used: EnergyUse | None) -> str:
+    return f"{used.joules:.0f}" if used else UNKNOWN
+
+
+def energy_sentence(found: EnergyUse) -> str:
+    """Say what a run has taken of energy, and by what that is known, in a line.
+
+    Parameters
+    ----------
+    found : EnergyUse
+        The run's.
+
+    Returns
+    -------
+    str
+        In joules.
+    """
+    parts = f"CPU {found.cpu_joules:.1f} J, memory {found.memory_joules:.1f} J, GPU {found.gpu_joules:.1f} J"
+    whose = "the clients, on other machines, not counted"
+    if found.client_joules is not None:
+        whose = f"by CPU time {found.client_joules:.1f} J the clients' and {found.server_joules:.1f} J the server's"
+    return f"It took {found.joules:.1f} J in {found.seconds:.1f} s ({parts}; {whose}). Known: {found.source}."
 
 
 def percent(share: float | None) -> str:

@@ -70,6 +70,14 @@ class ExecutionSection(Section):
         Changes.NOTHING,
         numbers=ABOVE_0,
     )
+    energy: bool = key(
+        False,
+        "Whether the energy of a run is measured, by the extra energy: by a meter of the machine where one can be "
+        "read, else by a model of its CPU.",
+        Acts.EXECUTION,
+        Changes.NOTHING,
+        several="nothing",
+    )
     output: str = key(
         "",
         "Folder for the results.",

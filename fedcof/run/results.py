@@ -14,6 +14,7 @@ from fedcof.errors import UserError
 from fedcof.files import write_whole
 from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.config import RunConfig
+from fedcof.run.energy import EnergyUse
 from fedcof.run.sample_groups import AccuracyBySamples
 
 FILE_NAME = "results.json"
@@ -145,6 +146,8 @@ class RunResult:
     label_correlation, leave_one_out_likelihood : float or None
         What the statistics say of the backbone without a test image, see
         :class:`fedcof.covariance.backbone_scores.BackboneScores`; None too for runs of earlier versions.
+    energy : EnergyUse or None
+        What it took of energy; None where that was not measured.
     format : int
         Version of these fields.
     """
@@ -178,6 +181,7 @@ class RunResult:
     accuracy_by_samples: AccuracyBySamples | None = None
     label_correlation: float | None = None
     leave_one_out_likelihood: float | None = None
+    energy: EnergyUse | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -269,6 +273,7 @@ def _run_result(run: dict[str, Any]) -> RunResult:
     by_samples = AccuracyBySamples.of_json(apart) if (apart := run.get("accuracy_by_samples")) else None
     read = {"rounds": rounds, "nodes": nodes, "covariance": covariance, "client_accuracy": clients}
     read["accuracy_by_samples"] = by_samples
+    read["energy"] = EnergyUse.of_json(used) if (used := run.get("energy")) else None
     result = RunResult(**{**run, **read})
     _check_types(result)
     return replace(result, config=RunConfig.of_any_version(result.config))

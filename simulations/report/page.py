@@ -85,6 +85,7 @@ def page_of(
             starts=_starts(averages),
             diagnosed=[(a.values_label or a.method, a.diagnostic, a.accuracy) for a in averages if a.diagnostic],
             scored=[a for a in averages if a.average_if_known("label_correlation") is not None],
+            powered=[(a.label, a.energy) for a in averages if a.energy],
             measured=[a for a in averages if a.average_if_known("macro_f1") is not None],
             confused=confused and confused.pairs(),
             by_samples=[

@@ -10,6 +10,7 @@ from typing import Any
 
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.run.client_accuracy import ClientAccuracy
+from fedcof.run.energy import EnergyUse
 from fedcof.run.results import RunResult
 from fedcof.run.sample_groups import AccuracyBySamples
 from fedcof.wire.section import GIVEN, WireSection
@@ -106,6 +107,12 @@ class SeedAverage:
         """Mean accuracies of classes by their training samples; None unless every run knows them."""
         found = [run.accuracy_by_samples for run in self.runs if run.accuracy_by_samples]
         return AccuracyBySamples.averaged(found) if len(found) == len(self.runs) else None
+
+    @property
+    def energy(self) -> EnergyUse | None:
+        """Mean energy that was used; None unless it was measured for every run."""
+        found = [run.energy for run in self.runs if run.energy]
+        return EnergyUse.averaged(found) if len(found) == len(self.runs) else None
 
     @property
     def shrinkage(self) -> float | None:

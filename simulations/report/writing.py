@@ -83,20 +83,23 @@ def comparison_csv(averages: Sequence[SeedAverage]) -> str:
     str
         Accuracy from 0 to 1 (empty where nobody knows it) with its sample standard deviation over seeds (empty for
         one seed), bytes, seconds, the amount of shrinkage that was used (empty where it was not kept), balanced
-        accuracy, macro-F1, expected calibration error, label correlation and leave-one-out likelihood (empty where
-        they are unknown).
+        accuracy, macro-F1, expected calibration error, label correlation and leave-one-out likelihood, and joules
+        with the clients' part (empty where they are unknown).
     """
     keys = keys_in(averages)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     headings = ["method", *keys, "seeds", "accuracy", "accuracy_deviation", *_COUNTS, "shrinkage_used"]
-    writer.writerow(map(_cell, [*headings, *_QUALITIES]))
+    writer.writerow(map(_cell, [*headings, *_QUALITIES, "joules", "client_joules"]))
     for average in averages:
         values = [average.values.get(key) for key in keys]
         accuracies = [average.accuracy, average.accuracy_deviation]
         counts = [_whole(average.average_of(name)) for name in _COUNTS]
         qualities = [average.average_if_known(name) for name in _QUALITIES]
-        row = [average.method, *values, len(average.runs), *accuracies, *counts, average.shrinkage, *qualities]
+        known = average.energy
+        energy = [known.joules, known.client_joules] if known else [None, None]
+        row = [average.method, *values, len(average.runs), *accuracies, *counts, average.shrinkage]
+        row += [*qualities, *energy]
         writer.writerow(map(_cell, row))
     return text.getvalue()
 

@@ -52,7 +52,7 @@ class TextPrior:
     prototypes: Tensor
     samples: float = 0.0
     directions: int = 0
-    risk: float = 0.004
+    risk: float = 0.0025
 
     def check_fits(self, num_classes: int, feature_dim: int) -> None:
         """Check that there is a prototype of each class in the features' space; raises UserError."""

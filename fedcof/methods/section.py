@@ -125,7 +125,7 @@ class MethodSection(Section):
         after_upload=True,
     )
     unheld_risk: float = key(
-        0.004,
+        0.0025,
         "Share of the samples of classes that clients hold which may be given to classes that nobody holds.",
         Acts.SERVER,
         Changes.RESULT,

@@ -241,10 +241,9 @@ def test_nothing_heavy_is_imported_for_what_is_settled_at_once(node):
 
 
 def test_a_kind_that_is_known_early_is_the_methods_own():
+    needed = {"random": {"continue_": "linear-probe"}, "zero-shot": {"text_prior": "names"}}
     for name in METHODS.names():
-        assert RunConfig(
-            method=name, **({"continue_": "linear-probe"} if name == "random" else {})
-        ).method.kind == (METHODS.get(name).kind)
+        assert RunConfig(method=name, **needed.get(name, {})).method.kind == METHODS.get(name).kind
 
 
 def test_a_refusal_is_the_same_wherever_it_is_made(node):

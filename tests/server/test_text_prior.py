@@ -129,7 +129,7 @@ def test_a_run_reads_its_own_class_names(monkeypatch):
     prior = prior_of(config)
     names = problem_of(config).class_names
     assert asked == [(names, ("the digit {}",), "tf_efficientnet_lite0", "pretrained", 1280)]
-    assert (prior.samples, prior.directions, prior.risk) == (2.0, 0, 0.004)
+    assert (prior.samples, prior.directions, prior.risk) == (2.0, 0, 0.0025)
     assert prior_of(RunConfig(dataset="digits")) is None
 
 

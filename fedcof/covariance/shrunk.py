@@ -80,7 +80,37 @@ def shrunk_scatter(scatter_sum: ScatterSum, estimator: str, shrinkage: float | s
         scatter.diagonal().add_(amount * float(totals.sample_degrees_of_freedom.sum()))
     if noise > 0:
         _subtract_noise(scatter, noise)
-    return ShrunkScatter(scatter, amount, scores)
+    return ShrunkScatter(scatter, amount, replace(scores, class_information=class_information(scatter, totals)))
+
+
+def class_information(scatter: Tensor, totals: ClassTotals) -> float | None:
+    r"""Compute how much a sample's class says of its features, were all normal.
+
+    With the covariance S within classes and B between them it is :math:`\frac12 \log\det(I + S^{-1} B)`, which is
+    :math:`-\frac12 \log` of Wilks' lambda.
+
+    Parameters
+    ----------
+    scatter : Tensor of shape (d, d), float64
+        Within-class scatter W, shrunk; only read.
+    totals : ClassTotals
+        Class counts and means.
+
+    Returns
+    -------
+    float or None
+        Nats a sample, at least 0; None where the scatter has no inverse.
+    """
+    factor, failed = torch.linalg.cholesky_ex(scatter)
+    if int(failed):
+        return None
+    degrees = float(totals.sample_degrees_of_freedom.sum())
+    weights = (totals.counts * degrees / totals.num_samples).sqrt()[:, None]
+    shifts = weights * (totals.means - totals.global_mean)
+    whitened = torch.linalg.solve_triangular(factor, shifts.T, upper=False)
+    products = whitened @ whitened.T if len(whitened) < whitened.shape[1] else whitened.T @ whitened
+    products.diagonal().add_(1)
+    return float(torch.linalg.cholesky(products).diagonal().log().sum())
 
 
 def noise_to_subtract(smallest_eigenvalue: float, amount: float) -> float:

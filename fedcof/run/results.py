@@ -143,7 +143,7 @@ class RunResult:
     accuracy_by_samples : AccuracyBySamples or None
         Accuracy there of classes with no, few and many training samples apart; None where nobody knows how many
         there are of each, and for runs of earlier versions.
-    label_correlation, leave_one_out_likelihood : float or None
+    label_correlation, leave_one_out_likelihood, class_information : float or None
         What the statistics say of the backbone without a test image, see
         :class:`fedcof.covariance.backbone_scores.BackboneScores`; None too for runs of earlier versions.
     energy : EnergyUse or None
@@ -181,6 +181,7 @@ class RunResult:
     accuracy_by_samples: AccuracyBySamples | None = None
     label_correlation: float | None = None
     leave_one_out_likelihood: float | None = None
+    class_information: float | None = None
     energy: EnergyUse | None = None
     format: int = FORMAT
 

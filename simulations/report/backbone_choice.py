@@ -9,7 +9,11 @@ from fedcof.run.results import RunResult
 from simulations.report.seed_averages import SeedAverage, averages_over_seeds
 
 _BACKBONE, _WEIGHTS = EmbeddingSection.key_of("backbone").name, EmbeddingSection.key_of("weights").name
-SCORES = {"label_correlation": "label correlation", "leave_one_out_likelihood": "leave-one-out likelihood"}
+SCORES = {
+    "label_correlation": "label correlation",
+    "leave_one_out_likelihood": "leave-one-out likelihood",
+    "class_information": "class information",
+}
 
 
 def backbone_sentences(averages: Sequence[SeedAverage]) -> list[str]:

@@ -83,8 +83,8 @@ def comparison_csv(averages: Sequence[SeedAverage]) -> str:
     str
         Accuracy from 0 to 1 (empty where nobody knows it) with its sample standard deviation over seeds (empty for
         one seed), bytes, seconds, the amount of shrinkage that was used (empty where it was not kept), balanced
-        accuracy, macro-F1, expected calibration error, label correlation and leave-one-out likelihood, and joules
-        with the clients' part (empty where they are unknown).
+        accuracy, macro-F1, expected calibration error, label correlation, leave-one-out likelihood and class
+        information, and joules with the clients' part (empty where they are unknown).
     """
     keys = keys_in(averages)
     text = io.StringIO()

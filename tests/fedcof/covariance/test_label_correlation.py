@@ -149,6 +149,32 @@ def test_few_rows_have_that_of_their_covariance():
     assert backbone_scores(aggregator).label_correlation == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(("classes", "dim"), [(4, 10), (12, 5)])
+def test_class_information_is_half_the_logarithm_of_a_ratio_of_determinants(classes, dim):
+    features, labels = samples(500, dim, classes)
+    found = []
+    mapped = features @ np.random.default_rng(4).normal(size=(dim, dim)) * 1e-3
+    for changed in (features, mapped):
+        oracle = Oracle(classes + 1, dim, shrinkage=0.0)
+        oracle.add_samples(changed, labels)
+        oracle.solve()
+        within = oracle.covariance().numpy()
+        shifts = oracle.class_means().numpy()[:classes] - changed.mean(axis=0)
+        between = (shifts.T * np.bincount(labels)) @ shifts / len(labels)
+        expected = (np.linalg.slogdet(within + between)[1] - np.linalg.slogdet(within)[1]) / 2
+        found.append(backbone_scores(oracle).class_information)
+        assert found[-1] == pytest.approx(expected, rel=1e-6)
+    # No linear map of the features changes it.
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_a_scatter_without_an_inverse_has_no_class_information():
+    features, labels = samples(40, 6, 3)
+    flat = Oracle(3, 6, shrinkage=0.0, head="ridge")
+    flat.add_samples(np.hstack([features[:, :5], np.zeros((40, 1))]), labels)
+    assert flat._finished(0.0)[0].scores.class_information is None
+
+
 def test_where_nothing_is_seen_nothing_is_said():
     features, labels = samples(40, 6, 3)
     alone, fedncm = FedCOF(3, 6), FedNCM(3, 6)

@@ -70,7 +70,11 @@ def test_an_unknown_accuracy_is_said_to_be_unknown():
 
 
 def test_the_report_has_both_numbers_and_the_choice(tmp_path):
-    for result in (scored(LITE, 0.6, 0.31, -0.95), scored(RESNET, 0.55, 0.21), run("fedncm", accuracy=0.5)):
+    for result in (
+        replace(scored(LITE, 0.6, 0.31, -0.95), class_information=12.5),
+        scored(RESNET, 0.55, 0.21),
+        run("fedncm", accuracy=0.5),
+    ):
         append_result(tmp_path, result)
     page = write_report(tmp_path).read_text()
     rows = page_rows(page, "backbones")
@@ -78,5 +82,5 @@ def test_the_report_has_both_numbers_and_the_choice(tmp_path):
     assert found == {LITE: ("0.3100", "-0.9500"), RESNET: ("0.2100", "\N{EN DASH}")}
     assert f"By label correlation the backbone is {LITE} (" in page
     header, *lines = (tmp_path / "comparison.csv").read_text().splitlines()
-    assert header.endswith("label_correlation,leave_one_out_likelihood")
-    assert any(line.endswith("0.31,-0.95") for line in lines)
+    assert header.endswith("label_correlation,leave_one_out_likelihood,class_information,joules,client_joules")
+    assert any(line.endswith("0.31,-0.95,12.5,,") for line in lines)

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
-from torch import nn
+from torch import Tensor, nn
 
 from fedcof import UserError
 from fedcof.heads.classifier import Classifier
@@ -23,6 +23,7 @@ from fedcof.heads.trainable import Network
 from fedcof.methods.base import Aggregator, take_prior
 from fedcof.methods.chain import Chain, Encode, Measure, Withhold
 from fedcof.methods.method import FederatedMethod
+from fedcof.methods.projected import Projected
 from fedcof.methods.registry import METHODS
 from fedcof.methods.section import MethodSection
 from fedcof.privacy.mechanism import Privacy
@@ -91,6 +92,7 @@ class OneShotStrategy(Strategy):
         backbone: nn.Module | None = None,
         privacy: Privacy | None = None,
         subtract_noise: bool = True,
+        projection: Tensor | None = None,
         prior: TextPrior | None = None,
         rules: NodeRules | None = None,
     ) -> None:
@@ -109,8 +111,10 @@ class OneShotStrategy(Strategy):
         self.rejected: dict[int, str] = {}
         self.expected_uplink_bytes = 0
         self.class_samples = torch.zeros(num_classes, dtype=torch.int64)
-        self.aggregator: Aggregator = method.aggregator(num_classes, feature_dim, section, privacy, subtract_noise)
-        take_prior(self.aggregator, prior)
+        dimension = feature_dim if projection is None else projection.shape[1]
+        aggregator = method.aggregator(num_classes, dimension, section, privacy, subtract_noise)
+        take_prior(aggregator, prior)
+        self.aggregator: Aggregator = aggregator if projection is None else Projected(aggregator, projection)
         self._chain = _receiving_chain(
             method, num_classes, feature_dim, privacy, subtract_noise, rules.most_rows if rules else None
         )

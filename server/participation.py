@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypedDict
 
 from flwr.serverapp.strategy import Strategy
-from torch import nn
+from torch import Tensor, nn
 
 from fedcof.heads.text_prior import TextPrior
 from fedcof.privacy.mechanism import Privacy
@@ -37,6 +37,8 @@ class Participation(TypedDict, total=False):
         The promise that clients were asked to send with: uploads that it cannot have made are refused.
     subtract_noise : bool
         Whether its noise is taken off again; True unless given.
+    projection : Tensor
+        What class means (R, d) are multiplied by before anything is made of them, of shape (d, k).
     prior : TextPrior
         What class names know.
     rules : NodeRules
@@ -53,5 +55,6 @@ class Participation(TypedDict, total=False):
     backbone: nn.Module | None
     privacy: Privacy | None
     subtract_noise: bool
+    projection: Tensor | None
     prior: TextPrior | None
     rules: NodeRules | None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedcof.data.class_names import prior_of
+from fedcof.data.clip_features import projection_of
 from fedcof.data.partitioning import describe_partition
 from fedcof.data.problem import labels_of, problem_of
 from fedcof.data.virtual_clients import client_indices, held_out_part
@@ -19,6 +20,7 @@ from fedcof.files import whole_file, write_whole
 from fedcof.heads.temperature import softmax_scale
 from fedcof.methods.base import backbone_scores, shrinkage_used, take_prior
 from fedcof.methods.method import PooledMethod
+from fedcof.methods.projected import Projected
 from fedcof.run.config import RunConfig
 from fedcof.run.confusion import Confusion
 from fedcof.run.ledger import Ledger
@@ -113,8 +115,13 @@ def _pooled(method: PooledMethod, config: RunConfig, folder: Path) -> RunResult:
     started = time.perf_counter()
     problem = problem_of(config)
     features, labels = training_set(config)
+    projection = projection_of(config)
+    if projection is not None:
+        features = features @ projection.to(features.dtype)
     aggregator = method.pooled(features, labels, problem.num_classes, config.method)
     take_prior(aggregator, prior_of(config))
+    if projection is not None:
+        aggregator = Projected(aggregator, projection)
     solved = aggregator.solve()
     seconds = round(time.perf_counter() - started, 3)
     classifier = solved.named(problem.class_names)

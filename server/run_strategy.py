@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from fedcof.data.class_names import prior_of
+from fedcof.data.clip_features import projection_of
 from fedcof.data.problem import problem_of
 from fedcof.methods.method import FederatedMethod
 from fedcof.run.config import RunConfig
@@ -58,6 +59,7 @@ def strategy_of(
         backbone=backbone,
         privacy=method.promise(config.privacy),
         subtract_noise=config.privacy.subtract_noise,
+        projection=projection_of(config),
         prior=prior_of(config),
         rules=rules,
     )

@@ -18,7 +18,7 @@ from fedcof.data.section import DataSection
 from fedcof.data.unchanged import stamp_of
 from fedcof.embedding.feature_table import FeatureTable, feature_cache_dir
 from fedcof.embedding.flaws import UndecodableImageError
-from fedcof.embedding.section import EmbeddingSection
+from fedcof.embedding.section import FULL, EmbeddingSection
 from fedcof.errors import UserError
 
 if TYPE_CHECKING:
@@ -224,7 +224,8 @@ def backbone_of(config: Sampled) -> Backbone:
     from fedcof.embedding.backbones import shared_backbone
 
     embedding = config.embedding
-    return shared_backbone(embedding.backbone, embedding.image_size, embedding.weights, embedding.preprocessing)
+    own = embedding.image_size, embedding.weights, embedding.preprocessing
+    return shared_backbone(embedding.backbone, *own, projected=embedding.clip_projection == FULL)
 
 
 def fingerprint_of(config: Sampled) -> str:
@@ -381,4 +382,5 @@ def source_of(config: Sampled) -> tuple[str | int, ...]:
         config.embedding.image_size,
         config.embedding.preprocessing,
         config.embedding.batch_size,
+        *([] if config.embedding.clip_projection == FULL else [config.embedding.clip_projection]),
     )

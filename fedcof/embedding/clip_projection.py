@@ -22,9 +22,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from fedcof.embedding.section import CLIP_PROJECTIONS, FULL, ISO, NO_PROJECTION
 from fedcof.errors import UserError, unknown_name
-
-NO_PROJECTION, FULL, ISO = CLIP_PROJECTIONS = ["none", "full", "iso"]
 
 _QUICK, _OPENAI, _DATACOMP = "-quickgelu", "openai", "datacomp_xl_s13b_b90k"
 # (columns left out at the top, and at the bottom), by architecture and weights as open_clip names them.
@@ -89,7 +88,7 @@ def projection_matrix(
     if kind == FULL:
         return image.clone()
     if kind != ISO:
-        raise unknown_name("clip-projection", kind, CLIP_PROJECTIONS)
+        raise unknown_name("projection", kind, CLIP_PROJECTIONS)
     if text_projector is None or text_projector.shape[1] != image.shape[1]:
         raise ValueError("IsoCLIP needs a text projector that ends in the space of the image projector.")
     left = _shared_directions(image, text_projector.to(torch.float64), top, bottom)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedcof.embedding.clip_names import is_open_clip
 from fedcof.embedding.preprocessing import MODEL, PRESETS
 from fedcof.embedding.prompts import templates
 from fedcof.keys import AT_LEAST_0, AT_LEAST_1, Acts, Beside, Changes, Section, Shown, key
@@ -16,9 +17,13 @@ NO_TRANSFORM, POWER, L2 = TRANSFORMS = ["none", "power", "l2"]
 
 NO_PRIOR, BY_NAMES, BY_CLIP = TEXT_PRIORS = ["none", "names", "clip"]
 
+FULL, NO_PROJECTION, ISO = CLIP_PROJECTIONS = ["full", "none", "iso"]
+
 _BOTH = Acts.CLIENT | Acts.SERVER
 _IMAGES = Beside("dataset has images", lambda run: not run.data.is_precomputed)
 
+_CLIP = Beside("the backbone is open_clip's", lambda run: is_open_clip(run.embedding.backbone))
+_ISO = Beside("clip-projection is iso", lambda run: run.embedding.clip_projection == ISO)
 _NAMED = Beside("the method takes a prior", lambda run: run.method.chosen.takes_prior)
 _WITH_PRIOR = Beside(
     "text-prior is not none", lambda run: run.method.chosen.takes_prior and run.embedding.has_prior
@@ -78,6 +83,35 @@ class EmbeddingSection(Section):
         choices=lambda: TRANSFORMS,
         earlier=NO_TRANSFORM,
         published=NO_TRANSFORM,
+    )
+    clip_projection: str = key(
+        FULL,
+        "Which features of a CLIP tower are used: full for those after its projector, none for those before it, "
+        "iso for those before it, of which the server takes what images have in common with images (IsoCLIP).",
+        _BOTH,
+        Changes.UPLOAD,
+        choices=lambda: CLIP_PROJECTIONS,
+        beside=_CLIP,
+        refused_without_effect=True,
+    )
+    clip_cut_top: int = key(
+        0,
+        "How many of the directions that images and texts share most IsoCLIP leaves out; 0 in both takes what is "
+        "published.",
+        Acts.SERVER,
+        Changes.RESULT,
+        numbers=AT_LEAST_0,
+        beside=_ISO,
+        after_upload=True,
+    )
+    clip_cut_bottom: int = key(
+        0,
+        "How many of the directions that images and texts share least IsoCLIP leaves out.",
+        Acts.SERVER,
+        Changes.RESULT,
+        numbers=AT_LEAST_0,
+        beside=_ISO,
+        after_upload=True,
     )
     text_prior: str = key(
         NO_PRIOR,

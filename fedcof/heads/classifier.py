@@ -68,6 +68,21 @@ class Classifier(ABC):
         """Score float32 features (n, d) on the classifier's device, whoever has the classes: shape (n, C)."""
 
     @abstractmethod
+    def before(self, matrix: Tensor) -> Self:
+        """Take features as they are before a linear map that this classifier's own come after.
+
+        Parameters
+        ----------
+        matrix : Tensor of shape (k, d), floating point
+            Rows of k features are multiplied by it from the right; of full column rank.
+
+        Returns
+        -------
+        Classifier
+            Of k features, with the same scores.
+        """
+
+    @abstractmethod
     def with_linear_scores(self, classes: Tensor, weight: Tensor, bias: Tensor) -> Self:
         """Score some classes by nothing but a vector and an offset, and take them for present.
 

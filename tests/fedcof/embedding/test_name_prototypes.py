@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from fedcof import UserError
 from fedcof.embedding import name_prototypes as module
+from fedcof.embedding import sentence_encoder
 from fedcof.embedding.backbones import PACKAGED, packaged_state_dict
 from fedcof.embedding.imagenet_head import imagenet_head, imagenet_names
 
@@ -57,7 +58,7 @@ def test_names_of_imagenet_lie_near_their_own_rows():
 
 
 def test_without_the_extra_a_sentence_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(sentence_encoder, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'fedcof\[names\]'"):
         prototypes_of(["cat"])
 

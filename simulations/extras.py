@@ -1,0 +1,31 @@
+"""Whether what a run asks for is installed, said before Flower starts."""
+
+from __future__ import annotations
+
+from fedcof.embedding.clip_names import check_open_clip, is_open_clip
+from fedcof.embedding.section import BY_NAMES
+from fedcof.embedding.sentence_encoder import check_encoder
+from fedcof.run.config import RunConfig
+from server.energy import check_codecarbon
+
+
+def check_extras(config: RunConfig) -> None:
+    """Check that the extras that a run needs are installed on this machine.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+
+    Raises
+    ------
+    UserError
+        If one is not; it says how to install it.
+    """
+    embedding = config.embedding
+    if embedding.text_prior == BY_NAMES:
+        check_encoder()
+    if is_open_clip(embedding.backbone) and not config.data.is_precomputed:
+        check_open_clip(embedding.backbone)
+    if config.execution.energy:
+        check_codecarbon()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,13 +33,18 @@ class ShrunkScatter:
     amount : float
         How much it was shrunk: gamma as given, or the estimated delta, from 0 to 1; 1 where the rows are too few
         for an estimate, see :mod:`fedcof.covariance.unseen`.
-    scores : BackboneScores
-        What the statistics say of the features.
+    look : callable
+        Gives what the statistics say of the features.
     """
 
     scatter: Tensor
     amount: float
-    scores: BackboneScores = field(default_factory=BackboneScores)
+    look: Callable[[], BackboneScores] = BackboneScores
+
+    @cached_property
+    def scores(self) -> BackboneScores:
+        """What the statistics say of the features, computed when somebody asks: a solve does not wait for it."""
+        return self.look()
 
 
 def shrunk_scatter(scatter_sum: ScatterSum, estimator: str, shrinkage: float | str) -> ShrunkScatter:
@@ -68,19 +75,32 @@ def shrunk_scatter(scatter_sum: ScatterSum, estimator: str, shrinkage: float | s
     scale = float(class_weights[0]) if estimator == POOLED else 1.0
     scatter = scatter_sum.scatter().mul_(scale)
     noise = scatter_sum.noise_on_diagonal(class_weights)
-    scores = BackboneScores(label_correlation(scatter, totals, noise))
     if isinstance(shrinkage, str):
         fourth_moment = scatter_sum.fourth_moment * scale**2
         evidence = _evidence(totals, class_weights, fourth_moment, scatter_sum.exact)
+        correlation = label_correlation(scatter, totals, noise)
         chosen = _shrink(scatter, float(class_weights @ totals.row_degrees_of_freedom), evidence, shrinkage)
-        amount = chosen.amount
-        scores = replace(scores, leave_one_out_likelihood=_without_units(chosen.log_likelihood, scatter, totals))
-    else:
-        amount = shrinkage
-        scatter.diagonal().add_(amount * float(totals.sample_degrees_of_freedom.sum()))
+        likelihood = _without_units(chosen.log_likelihood, scatter, totals)
+        if noise > 0:
+            _subtract_noise(scatter, noise)
+
+        def look() -> BackboneScores:
+            return BackboneScores(correlation, likelihood, class_information(scatter, totals))
+
+        return ShrunkScatter(scatter, chosen.amount, look)
+    added = shrinkage * float(totals.sample_degrees_of_freedom.sum())
+    scatter.diagonal().add_(added)
     if noise > 0:
-        _subtract_noise(scatter, noise)
-    return ShrunkScatter(scatter, amount, replace(scores, class_information=class_information(scatter, totals)))
+        added -= _subtract_noise(scatter, noise)
+
+    def look_at_own() -> BackboneScores:
+        own = scatter.clone()
+        own.diagonal().sub_(added)
+        return BackboneScores(
+            label_correlation(own, totals, noise), class_information=class_information(scatter, totals)
+        )
+
+    return ShrunkScatter(scatter, shrinkage, look_at_own)
 
 
 def class_information(scatter: Tensor, totals: ClassTotals) -> float | None:
@@ -152,8 +172,8 @@ def _without_units(log_likelihood: float | None, scatter: Tensor, totals: ClassT
     return log_likelihood + math.log(variance) / 2
 
 
-def _subtract_noise(scatter: Tensor, amount: float) -> None:
-    """Take known noise off the diagonal, in place, or as much of it as leaves half of every eigenvalue.
+def _subtract_noise(scatter: Tensor, amount: float) -> float:
+    """Take known noise off the diagonal, in place, or what of it leaves half of every eigenvalue; tell how much.
 
     Noise that is not small against the spectrum does less harm where it is, as shrinkage, than taken away.
     """
@@ -161,5 +181,6 @@ def _subtract_noise(scatter: Tensor, amount: float) -> None:
     for _ in range(MOST_HALVINGS):
         if not int(torch.linalg.cholesky_ex(scatter - 2 * amount * identity).info):
             scatter.diagonal().sub_(amount)
-            return
+            return amount
         amount /= 2
+    return 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -69,8 +69,6 @@ class FedCOF(ClassMeansAggregator):
     ----------
     shrinkage_ : float
         How much :meth:`solve` shrank the covariance: gamma as given, or the estimated amount, from 0 to 1.
-    backbone_scores_ : BackboneScores
-        What the last :meth:`solve` has seen of the features.
     prior : TextPrior or None
         What the classes' names know of their means.
     takes_groups : bool
@@ -104,6 +102,7 @@ class FedCOF(ClassMeansAggregator):
         self.linear_below = linear_below
         self.prior: TextPrior | None = None
         self._expected: Expected | None = None
+        self._seen: ShrunkScatter | BackboneScores = BackboneScores()
         self._streamed: ScatterSum | None = None
         self._rows_kept = 0
 
@@ -155,6 +154,15 @@ class FedCOF(ClassMeansAggregator):
         solved, self._expected = solve_with_prior(head, scatter, totals, rows, prior, self.shrinkage_, estimated)
         return solved
 
+    @property
+    def backbone_scores_(self) -> BackboneScores:
+        """What the last :meth:`solve` has seen of the features."""
+        return self._seen.scores if isinstance(self._seen, ShrunkScatter) else self._seen
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep what was seen, and not the matrix that it was seen in."""
+        return {**self.__dict__, "_seen": self.backbone_scores_}
+
     def class_means(self) -> Tensor:
         """Average the uploads' means; see :meth:`ClassMeansAggregator.class_means`.
 
@@ -198,10 +206,10 @@ class FedCOF(ClassMeansAggregator):
             factored = factored_scatter(uploads, totals, self.estimator, self.shrinkage)
             if factored is not None:
                 correlation = label_correlation_of_factor(factored.factor, totals, factored.noise)
-                self.shrinkage_, self.backbone_scores_ = self.shrinkage, BackboneScores(correlation)
+                self.shrinkage_, self._seen = self.shrinkage, BackboneScores(correlation)
                 return factored, totals
         finished, totals = self._finished(self.shrinkage)
-        self.shrinkage_, self.backbone_scores_ = finished.amount, finished.scores
+        self.shrinkage_, self._seen = finished.amount, finished
         return finished.scatter, totals
 
     def _finished(self, shrinkage: float | str) -> tuple[ShrunkScatter, ClassTotals]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
@@ -102,7 +104,7 @@ class FedCOF(ClassMeansAggregator):
         self.linear_below = linear_below
         self.prior: TextPrior | None = None
         self._expected: Expected | None = None
-        self._seen: ShrunkScatter | BackboneScores = BackboneScores()
+        self._seen: ShrunkScatter | Callable[[], float | None] | BackboneScores = BackboneScores()
         self._streamed: ScatterSum | None = None
         self._rows_kept = 0
 
@@ -157,7 +159,9 @@ class FedCOF(ClassMeansAggregator):
     @property
     def backbone_scores_(self) -> BackboneScores:
         """What the last :meth:`solve` has seen of the features."""
-        return self._seen.scores if isinstance(self._seen, ShrunkScatter) else self._seen
+        if isinstance(self._seen, ShrunkScatter):
+            return self._seen.scores
+        return self._seen if isinstance(self._seen, BackboneScores) else BackboneScores(self._seen())
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep what was seen, and not the matrix that it was seen in."""
@@ -205,8 +209,8 @@ class FedCOF(ClassMeansAggregator):
             totals = class_totals(uploads, self.num_classes)
             factored = factored_scatter(uploads, totals, self.estimator, self.shrinkage)
             if factored is not None:
-                correlation = label_correlation_of_factor(factored.factor, totals, factored.noise)
-                self.shrinkage_, self._seen = self.shrinkage, BackboneScores(correlation)
+                self.shrinkage_ = self.shrinkage
+                self._seen = partial(label_correlation_of_factor, factored.factor, totals, factored.noise)
                 return factored, totals
         finished, totals = self._finished(self.shrinkage)
         self.shrinkage_, self._seen = finished.amount, finished

@@ -64,7 +64,8 @@ class Shrunk:
         float
             About d where the covariance is well known.
         """
-        return self._seen(factor) / self.kept / self._left(factor)
+        seen, left = self._seen_and_left(factor)
+        return seen / self.kept / left
 
     def wider(self, factor: Tensor, vectors: Tensor) -> float:
         r"""Estimate how much wider new samples scatter along discriminant vectors than the covariance says.
@@ -85,14 +86,14 @@ class Shrunk:
         """
         said = float((vectors @ factor).square().sum())
         seen = (said - self.ridge * float(vectors.square().sum())) / self.kept
-        ratio = seen / said / self._left(factor) ** 2 if said > 0 else 1.0
+        _, left = self._seen_and_left(factor)
+        ratio = seen / said / left**2 if said > 0 else 1.0
         return min(max(ratio, 1.0), 16.0)
 
-    def _seen(self, factor: Tensor) -> float:
-        return len(factor) - self.ridge * float(torch.cholesky_inverse(factor).trace())
-
-    def _left(self, factor: Tensor) -> float:
-        return max(1 - self._seen(factor) / self.degrees, 0.1)
+    def _seen_and_left(self, factor: Tensor) -> tuple[float, float]:
+        r"""Give :math:`k \, \mathrm{tr}(\hat\Sigma^{-1} S)`, and :math:`1 - h`, at least 0.1."""
+        seen = len(factor) - self.ridge * float(torch.cholesky_inverse(factor).trace())
+        return seen, max(1 - seen / self.degrees, 0.1)
 
 
 def with_unheld(

@@ -36,7 +36,7 @@ from fedcof.statistics.class_means import ClassMeanRows
 if TYPE_CHECKING:
     from fedcof.methods.section import MethodSection
 
-# Rows of a class below which the quadratic head was measured to be up to 1.3 points below ridge: docs/results.md.
+# Rows of a class below which the quadratic head was measured to be below ridge: docs/results.md.
 FEWEST_ROWS = 10
 
 
@@ -66,6 +66,8 @@ class FedCOF(ClassMeansAggregator):
     head : {"ridge", "lda", "quadratic"} or Head
         The closed-form classifier on top; in the place of ``quadratic`` it is ``ridge`` where all directions are
         taken to be alike.
+    linear_below : float
+        Rows of a class, on average, below which a linear head is solved in place of one that is not.
 
     Attributes
     ----------

@@ -51,18 +51,7 @@ def _check_encoding(config: RunConfig) -> None:
 
 
 def _check_names(config: RunConfig) -> None:
-    # What sends statistics does not live on names alone, which is known without importing torch.
-    if config.method.kind or config.embedding.has_prior:
-        return
-    method = config.method.chosen
-    if method.takes_prior and not method.takes_head:
-        raise UserError(
-            f"The method {config.method.name} makes its classifier of class names: set text-prior to names or clip."
-        )
-
-
-def _check_projection(config: RunConfig) -> None:
-    embedding, kind = config.embedding, config.method.kind
+    embedding = config.embedding
     if embedding.text_prior == BY_CLIP and not (is_open_clip(embedding.backbone) or "_clip_" in embedding.backbone):
         raise UserError(
             f"The backbone {embedding.backbone} has no text tower that could read class names: set text-prior to "
@@ -73,6 +62,18 @@ def _check_projection(config: RunConfig) -> None:
             f"Texts are compared with features after CLIP's projector, but clip-projection is "
             f"{embedding.clip_projection}: set it to {FULL}, or text-prior to none."
         )
+    # What sends statistics does not live on names alone, which is known without importing torch.
+    if config.method.kind or embedding.has_prior:
+        return
+    method = config.method.chosen
+    if method.takes_prior and not method.takes_head:
+        raise UserError(
+            f"The method {config.method.name} makes its classifier of class names: set text-prior to names or clip."
+        )
+
+
+def _check_projection(config: RunConfig) -> None:
+    embedding, kind = config.embedding, config.method.kind
     if embedding.clip_projection != ISO:
         return
     if embedding.feature_transform != NO_TRANSFORM:

@@ -15,6 +15,7 @@ from clients.act import Act
 from clients.answers import Answer, Answers
 from clients.asked import asked, policy_of
 from clients.first_look import question_of, record_of
+from clients.fisher import empirical_fisher
 from clients.hosting import answer, introduce
 from clients.policy import NodePolicy
 from clients.reply import arrays_record, reply_with
@@ -29,7 +30,16 @@ from fedcof.heads.trainable import Network
 from fedcof.methods.chain import Outgoing
 from fedcof.methods.method import Samples
 from fedcof.run.config import RunConfig
-from fedcof.run.protocol import ARRAYS, CONFIG, INTRODUCTION, METRICS, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
+from fedcof.run.protocol import (
+    ARRAYS,
+    CONFIG,
+    FISHER,
+    INTRODUCTION,
+    METRICS,
+    NUM_EXAMPLES,
+    SERVER_ROUND,
+    STATISTICS,
+)
 
 app = ClientApp()
 app.query(INTRODUCTION)(introduce)
@@ -127,7 +137,8 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
     Returns
     -------
     RecordDict
-        The trained arrays as ``arrays``, and ``metrics`` with ``loss`` (nats) and ``num-examples``.
+        The trained arrays as ``arrays``, and ``metrics`` with ``loss`` (nats) and ``num-examples``; with a merge
+        that asks for it ``fisher``, see :mod:`clients.fisher`.
 
     Raises
     ------
@@ -154,7 +165,10 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
         chosen_precision(AUTO, device),
     )
     metrics = MetricRecord({"loss": loss, NUM_EXAMPLES: len(labels)})
-    return RecordDict({ARRAYS: arrays_record(network.to_arrays()), METRICS: metrics})
+    reply = RecordDict({ARRAYS: arrays_record(network.to_arrays()), METRICS: metrics})
+    if config.merging.needs_fisher:
+        reply[FISHER] = arrays_record(empirical_fisher(network, inputs, labels, device))
+    return reply
 
 
 def evaluation_of_client(client: int, content: RecordDict, context: Context) -> RecordDict:

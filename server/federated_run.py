@@ -31,7 +31,7 @@ from server.checkpoint import (
     save_checkpoint,
     strategy_state,
 )
-from server.continuation import WORST_TENTH, Continuation, training_strategy
+from server.continuation import Continuation
 from server.diagnosis import diagnose
 from server.evaluation import rightly_classified, share
 from server.federation import Federation
@@ -41,6 +41,7 @@ from server.one_shot import OneShotStrategy
 from server.records import network_to_arrays
 from server.run_strategy import strategy_of
 from server.step_size import with_step_of_head
+from server.training_strategy import WORST_TENTH, training_strategy
 from server.upload_store import UploadStore
 
 BEST_FOLDER_NAME = "best"
@@ -222,6 +223,8 @@ class FederatedRun:
             evaluate_always=self.config.data.client_test_share > 0 or not self._has_test_samples,
             evaluate_finally=self.config.participation.broadcast,
             on_reply=self._on_reply,
+            needs_fisher=self.config.merging.needs_fisher,
+            names=self._federation.names,
         )
 
     def _backbone(self) -> nn.Module | None:

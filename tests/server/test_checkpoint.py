@@ -18,8 +18,8 @@ from server.checkpoint import (
     save_checkpoint,
     strategy_state,
 )
-from server.continuation import training_strategy
 from server.reporting import CHECKPOINT_FILE_NAME
+from server.training_strategy import training_strategy
 from tests.server.test_continuation import start
 
 

@@ -13,9 +13,10 @@ from fedcof.heads.temperature import softmax_start
 from fedcof.run.config import RunConfig
 from fedcof.run.protocol import NO_SAMPLE
 from fedcof.run.training import STRATEGIES
-from server.continuation import Continuation, client_accuracies, training_strategy
+from server.continuation import Continuation
 from server.federation import Federation
 from server.strategy import FedCOF
+from server.training_strategy import client_accuracies, training_strategy
 from tests.server.in_memory_grid import InMemoryGrid
 from tests.server.test_strategy import CLASSES, DIM
 

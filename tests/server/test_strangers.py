@@ -9,13 +9,14 @@ from fedcof import UserError
 from fedcof.wire.codec import Sent
 from fedcof.wire.packing import pack_arrays
 from server import exchange, strategy
-from server.continuation import Continuation, training_strategy
+from server.continuation import Continuation
 from server.federation import Federation
 from server.intake import NodeRules
 from server.joining import await_nodes
 from server.metrics import metrics_of
 from server.name_book import NameBook
 from server.reasons import LONGEST_REASON, bounded
+from server.training_strategy import training_strategy
 from server.upload_store import UploadStore
 from tests.server.in_memory_grid import InMemoryGrid
 from tests.server.test_joining import TimedGrid

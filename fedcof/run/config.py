@@ -278,7 +278,8 @@ class RunConfig:
         collecting = min(clients, asked) if self.method.chosen.asks_clients else 0
         if not self.training.follows:
             return collecting
-        return collecting + self.training.rounds * max(1, round(self.training.fraction * clients))
+        training = self.training.rounds * max(1, round(self.training.fraction * clients))
+        return collecting + training + (clients if self.training.solves_anew else 0)
 
 
 def keys_without_effect(values: Mapping[str, object]) -> set[str]:

@@ -20,6 +20,9 @@ PACKED_TYPE = "fedcof.packed"
 ARRAYS = "arrays"
 """Record with a model's arrays."""
 
+NETWORK = "network"
+"""Record with the arrays of a network that has been trained, whose backbone embeds what is asked about."""
+
 METRICS = "metrics"
 """Record with a client's metrics, over as many samples as the key below says."""
 

@@ -130,6 +130,15 @@ class TrainingSection(Section):
     proximal_mu: float = key(
         0.0, "Weight of fedprox's term.", _BOTH, Changes.RESULT, numbers=AT_LEAST_0, beside=_PROXIMAL
     )
+    solves_anew: bool = key(
+        False,
+        "Whether one more round asks all clients for their statistics anew, of the trained backbone's features, "
+        "and the classifier is solved of these.",
+        Acts.SERVER,
+        Changes.RESULT,
+        name="continue-resolve",
+        beside=_TUNED,
+    )
 
     @property
     def follows(self) -> bool:

@@ -280,7 +280,8 @@ class RunConfig:
         collecting = min(clients, asked) if self.method.chosen.asks_clients else 0
         if not self.training.follows:
             return collecting
-        return collecting + self.training.rounds * self.clients_in_a_round
+        training = self.training.rounds * self.clients_in_a_round
+        return collecting + training + (clients if self.training.solves_anew else 0)
 
     @property
     def clients_in_a_round(self) -> int:

@@ -108,6 +108,11 @@ def _check_training(config: RunConfig) -> None:
             f"The method {config.method.name} is a head to start training from: set continue to linear-probe or "
             "fine-tune."
         )
+    if config.training.solves_anew and not (config.training.fine_tunes and config.method.kind):
+        solves_anew = TrainingSection.key_of("solves_anew")
+        raise must_be(
+            solves_anew.name, True, "false without fine-tuning, or without a method's statistics to solve of"
+        )
     if config.training.fine_tunes and config.data.is_precomputed:
         raise UserError(
             f"Fine-tuning needs images, but there are features of {config.data.encoder or config.data.dataset!r}: "

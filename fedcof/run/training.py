@@ -161,6 +161,15 @@ class TrainingSection(Section):
         beside=_with_strategy(Q_FEDAVG),
         refused_without_effect=True,
     )
+    solves_anew: bool = key(
+        False,
+        "Whether one more round asks all clients for their statistics anew, of the trained backbone's features, "
+        "and the classifier is solved of these.",
+        Acts.SERVER,
+        Changes.RESULT,
+        name="continue-resolve",
+        beside=_TUNED,
+    )
 
     @property
     def follows(self) -> bool:

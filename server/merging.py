@@ -84,6 +84,8 @@ class Merging(Strategy):
         if not self.factor:
             self.factor = self._best_factor(merge, clients)
         merged = merge.merged(self.factor)
+        # What a strategy holds between rounds is kept in checkpoints.
+        self._start, self._asks = {}, None
         for note in merged.notes:
             logger.info("%s", note)
         if merged.lost is not None:

@@ -292,7 +292,7 @@ def test_a_training_that_says_what_cannot_be_is_left_out(loss, examples):
     config = CONFIG.replaced(dataset="digits", classes="", continue_="linear-probe")
     continuation = Continuation(training_strategy(config), quorum=0.5)
     continuation._sent = {"head.weight": np.zeros((2, 2), np.float32)}
-    continuation._num_asked = 2
+    continuation._asked = [0, 1]
     replies = []
     network = ArrayRecord({"head.weight": Array(np.ones((2, 2), np.float32))})
     for client, said in enumerate([(1.0, 5), (loss, examples)]):

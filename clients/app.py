@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clients.act import Act
@@ -27,8 +29,9 @@ from fedcof import UserError
 from fedcof.data.problem import backbone_of, problem_of
 from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
 from fedcof.embedding.trained import trained_fingerprint
+from fedcof.heads.adapters import layers_of
 from fedcof.heads.classifiers import classifier_of
-from fedcof.heads.trainable import Network
+from fedcof.heads.trainable import BACKBONE_PREFIX, Network
 from fedcof.methods.chain import Outgoing
 from fedcof.methods.method import Samples
 from fedcof.run.config import RunConfig
@@ -171,7 +174,7 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
     _drop_out(config, seed)
     if policy := policy_of(context):
         Answers(policy).count(config)
-    network = _network(config).load_arrays({name: a.numpy() for name, a in content.array_records[ARRAYS].items()})
+    network = _network(config, {name: a.numpy() for name, a in content.array_records[ARRAYS].items()})
     inputs, labels = _training_samples(config, client, context)
     rate = step_of_head(config.training, network, inputs, len(labels))
     device = chosen_device(AUTO)
@@ -229,7 +232,7 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
             features, labels = held.features, held.labels
         classifier = classifier_of({name: torch.from_numpy(array) for name, array in arrays.items()})
     else:
-        network = _network(config).load_arrays(arrays)
+        network = _network(config, arrays)
         classifier = network.classifier(torch.ones(network.head.out_features, dtype=torch.bool))
         features, labels = _features_of_network(config, client, context, network)
     right = int((classifier.predict(features) == labels).sum())
@@ -244,10 +247,13 @@ HANDLERS = {
 }
 
 
-def _network(config: RunConfig) -> Network:
-    problem = problem_of(config)
-    backbone = backbone_of(config).module if config.training.fine_tunes else None
-    return Network(problem.num_classes, problem.feature_dim, backbone)
+def _network(config: RunConfig, arrays: Mapping[str, NDArray[Any]]) -> Network:
+    """Make the network that has been sent."""
+    problem, adapters = problem_of(config), config.training.adapters(config.data.seed)
+    backbone = backbone_of(config).module if config.training.trains_backbone else None
+    if adapters:
+        adapters = replace(adapters, layers=layers_of(arrays, BACKBONE_PREFIX))
+    return Network(problem.num_classes, problem.feature_dim, backbone, adapters).load_arrays(arrays)
 
 
 def _network_sent(config: RunConfig, content: RecordDict) -> Network | None:
@@ -255,9 +261,9 @@ def _network_sent(config: RunConfig, content: RecordDict) -> Network | None:
     arrays = network_arrays(content)
     if not arrays:
         return None
-    if not config.training.fine_tunes:
-        raise UserError("A trained network came along, but nothing fine-tunes: set continue to fine-tune.")
-    return _network(config).load_arrays(arrays)
+    if not config.training.trains_backbone:
+        raise UserError("A trained network came along, but no backbone trains: set continue to fine-tune.")
+    return _network(config, arrays)
 
 
 def _trained_backbone(config: RunConfig, network: Network) -> Backbone:
@@ -268,7 +274,7 @@ def _trained_backbone(config: RunConfig, network: Network) -> Backbone:
 
 def _training_samples(config: RunConfig, client: int, context: Context) -> tuple[Inputs, Tensor]:
     """Give what the network takes of sample numbers, and all labels: features, or images read when needed."""
-    if not config.training.fine_tunes:
+    if not config.training.trains_backbone:
         held = held_here(config, client, context)
         return held.features.__getitem__, held.labels
     from fedcof.embedding.images import rgb_images
@@ -286,7 +292,7 @@ def _features_of_network(
     config: RunConfig, client: int, context: Context, network: Network, held_out: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Embed with the backbone that has been trained, where one has."""
-    if not config.training.fine_tunes:
+    if not config.training.trains_backbone:
         held = held_here(config, client, context, held_out)
         return held.features, held.labels
     from fedcof.embedding.features import extract_features

@@ -135,8 +135,8 @@ def _check_encoder(config: RunConfig, declared: str) -> None:
     """Let nothing be asked of features that is for images, or for those of another encoder."""
     asked = config.data.encoder
     if asked == declared:
-        if declared and config.training.fine_tunes:
-            raise Refusal("fine-tuning needs images, but it has features")
+        if declared and config.training.trains_backbone:
+            raise Refusal(f"continue={config.training.kind} needs images, but it has features")
         return
     if not asked:
         raise Refusal(f"it has features, of the encoder {declared!r}, but images were asked for")

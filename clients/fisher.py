@@ -10,6 +10,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
 from clients.training import Inputs
+from fedcof.heads.adapters import travelling_name
 from fedcof.heads.trainable import Network
 
 # From so many samples the diagonal is known well enough to weigh by.
@@ -56,6 +57,6 @@ def empirical_fisher(
             sums[name] += gradient.square().sum(dim=0)
     network.to("cpu")
     return {
-        name: np.ascontiguousarray((total / len(numbers)).cpu().numpy().astype(np.float32))
+        travelling_name(name): np.ascontiguousarray((total / len(numbers)).cpu().numpy().astype(np.float32))
         for name, total in sums.items()
     }

@@ -18,6 +18,7 @@ from fedcof.covariance.backbone_scores import BackboneScores
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
 from fedcof.data.problem import backbone_of, labels_of, problem_of
 from fedcof.files import whole_file
+from fedcof.heads.adapter_options import AdapterOptions
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.trainable import Network
 from fedcof.methods.base import backbone_scores, shrinkage_used
@@ -129,7 +130,8 @@ class FederatedRun:
         """
         checkpoint = load_checkpoint(self.folder, self.config)
         if self.config.training.follows:
-            self.network = Network(self._problem.num_classes, self._problem.feature_dim, self._backbone())
+            sizes = self._problem.num_classes, self._problem.feature_dim
+            self.network = Network(*sizes, self._backbone(), self._adapters())
             self._continuation = self._new_continuation(checkpoint)
         if checkpoint:
             self._take_up(checkpoint)
@@ -214,7 +216,10 @@ class FederatedRun:
         )
 
     def _backbone(self) -> nn.Module | None:
-        return backbone_of(self.config).module if self.config.training.fine_tunes else None
+        return backbone_of(self.config).module if self.config.training.trains_backbone else None
+
+    def _adapters(self) -> AdapterOptions | None:
+        return self.config.training.adapters(self.config.data.seed)
 
     def _after_round(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Evaluate on the test split: nothing before the first round, then a classifier, then a network."""
@@ -291,7 +296,7 @@ class FederatedRun:
         self._save_checkpoint()
 
     def save_networks(self, folder: Path) -> None:
-        """Write the head as it is now, and the backbone if it was trained, as timm's state dict.
+        """Write the head as it is now, and the backbone if it was trained, as timm's state dict without adapters.
 
         Parameters
         ----------
@@ -299,8 +304,8 @@ class FederatedRun:
             Made if missing.
         """
         self._classifier().save(folder / HEAD_FILE_NAME)
-        if self.network is not None and self.config.training.fine_tunes:
-            state: dict[str, Tensor] = self.network.backbone.state_dict()
+        if self.network is not None and self.config.training.trains_backbone:
+            state: dict[str, Tensor] = self.network.plain_backbone().state_dict()
             with whole_file(folder / BACKBONE_FILE_NAME) as unfinished:
                 save_file({name: tensor.contiguous() for name, tensor in state.items()}, unfinished)
 

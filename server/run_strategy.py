@@ -35,7 +35,7 @@ def strategy_of(
     then : Continuation, optional
         What goes on after it.
     backbone : Module, optional
-        What is then trained with the head.
+        What is then trained with the head, or the adapters of it that the run-config names.
     rules : NodeRules, optional
         For nodes with data of their own.
     make : callable
@@ -60,6 +60,7 @@ def strategy_of(
         then=then,
         init_rounds=config.participation.rounds_to_ask,
         backbone=backbone,
+        adapters=config.training.adapters(config.data.seed),
         privacy=method.promise(config.privacy),
         subtract_noise=config.privacy.subtract_noise,
         projection=projection_of(config),

@@ -161,7 +161,7 @@ class RunConfig:
     def _fill(self, values: Mapping[str, Scalar]) -> None:
         for name, section in RunConfig.sections().items():
             object.__setattr__(self, name, section.of(values))
-        if self.training.fine_tunes:
+        if self.training.trains_backbone:
             # The square root has no slope at 0, where rectified features are.
             object.__setattr__(self, "embedding", replace(self.embedding, feature_transform=NO_TRANSFORM))
 

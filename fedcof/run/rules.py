@@ -105,18 +105,18 @@ def _check_nodes(config: RunConfig) -> None:
 def _check_training(config: RunConfig) -> None:
     if not config.method.kind and config.method.chosen.needs_training and not config.training.follows:
         raise UserError(
-            f"The method {config.method.name} is a head to start training from: set continue to linear-probe or "
-            "fine-tune."
+            f"The method {config.method.name} is a head to start training from: set continue to linear-probe, "
+            "adapters or fine-tune."
         )
-    if config.training.solves_anew and not (config.training.fine_tunes and config.method.kind):
+    if config.training.solves_anew and not (config.training.trains_backbone and config.method.kind):
         solves_anew = TrainingSection.key_of("solves_anew")
         raise must_be(
-            solves_anew.name, True, "false without fine-tuning, or without a method's statistics to solve of"
+            solves_anew.name, True, "false where no backbone trains, or without a method's statistics to solve of"
         )
-    if config.training.fine_tunes and config.data.is_precomputed:
+    if config.training.trains_backbone and config.data.is_precomputed:
         raise UserError(
-            f"Fine-tuning needs images, but there are features of {config.data.encoder or config.data.dataset!r}: "
-            "set continue to linear-probe, or run on images."
+            f"Training with continue={config.training.kind} needs images, but there are features of "
+            f"{config.data.encoder or config.data.dataset!r}: set continue to linear-probe, or run on images."
         )
 
 

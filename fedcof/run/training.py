@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedcof.errors import UserError
+from fedcof.heads.adapter_options import AdapterOptions, check_layers
 from fedcof.heads.step_size import gradient_step, sign_step
 from fedcof.keys import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_HALF, SHARE, Acts, Beside, Changes, Section, key
 
-NO_TRAINING, LINEAR_PROBE, FINE_TUNE = CONTINUATIONS = ["none", "linear-probe", "fine-tune"]
+NO_TRAINING, LINEAR_PROBE, ADAPTERS, FINE_TUNE = CONTINUATIONS = ["none", "linear-probe", "adapters", "fine-tune"]
 FEDAVG, FEDAVGM, FEDADAM, FEDYOGI, FEDPROX = _USUAL = ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedprox"]
 KRUM, BULYAN, TRIMMED_MEAN, MEDIAN, Q_FEDAVG = _ROBUST = ["krum", "bulyan", "trimmed-mean", "median", "q-fedavg"]
 STRATEGIES = [*_USUAL, *_ROBUST]
@@ -19,10 +20,14 @@ CONSTANT, COSINE = SCHEDULES = ["constant", "cosine"]
 # The most by which a step of adamw may move a score, in nats.
 NATS_OF_A_STEP = 0.3
 
+# Measured on digits, see docs/train.md.
+ADAPTER_STEPS = {SGD: 0.03, ADAMW: 0.001}
+
 _BOTH = Acts.CLIENT | Acts.SERVER
 _CONTINUABLE = Beside("clients hold the samples", lambda run: run.method.chosen.may_train)
 _TRAINED = Beside("continue is not none", lambda run: run.training.follows)
-_TUNED = Beside("continue is fine-tune", lambda run: run.training.fine_tunes)
+_TUNED = Beside("continue is fine-tune", lambda run: run.training.kind == FINE_TUNE)
+_ADAPTED = Beside("continue is adapters", lambda run: run.training.kind == ADAPTERS)
 _STEPPED = Beside(
     "the server's strategy takes steps",
     lambda run: run.training.follows and run.training.strategy in (FEDAVGM, FEDADAM, FEDYOGI),
@@ -42,7 +47,8 @@ class TrainingSection(Section):
 
     kind: str = key(
         NO_TRAINING,
-        "What follows the closed form: none, linear-probe (train the head) or fine-tune (train all).",
+        "What follows the closed form: none, linear-probe (train the head), adapters (train the head, and matrices "
+        "of low rank beside the backbone's frozen weights) or fine-tune (train all).",
         _BOTH,
         Changes.RESULT,
         name="continue",
@@ -98,6 +104,39 @@ class TrainingSection(Section):
     )
     backbone_learning_rate: float = key(
         0.001, "Step size of the backbone.", Acts.CLIENT, Changes.RESULT, numbers=ABOVE_0, beside=_TUNED
+    )
+    adapter_rank: int = key(
+        8,
+        "Rank of the adapters; a layer with fewer inputs or outputs has as many.",
+        _BOTH,
+        Changes.RESULT,
+        numbers=AT_LEAST_1,
+        beside=_ADAPTED,
+    )
+    adapter_alpha: float = key(
+        16.0,
+        "What an adapter's product of two matrices is multiplied by, times its rank.",
+        _BOTH,
+        Changes.RESULT,
+        numbers=ABOVE_0,
+        beside=_ADAPTED,
+    )
+    adapter_layers: str = key(
+        "",
+        "Which layers are adapted, as a regular expression for the whole names of the backbone's modules; empty "
+        "for those that suit it.",
+        Acts.SERVER,
+        Changes.RESULT,
+        check=check_layers,
+        beside=_ADAPTED,
+    )
+    adapter_learning_rate: float = key(
+        0.0,
+        "Step size of the adapters; 0 for one that suits the optimizer.",
+        Acts.CLIENT,
+        Changes.RESULT,
+        numbers=AT_LEAST_0,
+        beside=_ADAPTED,
     )
     learning_rate_schedule: str = key(
         CONSTANT,
@@ -177,9 +216,22 @@ class TrainingSection(Section):
         return self.kind != NO_TRAINING
 
     @property
-    def fine_tunes(self) -> bool:
-        """Whether the backbone trains too."""
-        return self.kind == FINE_TUNE
+    def trains_backbone(self) -> bool:
+        """Whether the backbone trains too, be it all of it or adapters."""
+        return self.kind in (ADAPTERS, FINE_TUNE)
+
+    def adapters(self, seed: int) -> AdapterOptions | None:
+        """Give what trains beside the frozen backbone; None where it is no adapters."""
+        if self.kind != ADAPTERS:
+            return None
+        return AdapterOptions(self.adapter_rank, self.adapter_alpha, self.adapter_layers, seed)
+
+    @property
+    def step_of_backbone(self) -> float:
+        """The clients' step size of what trains beside the head."""
+        if self.kind != ADAPTERS:
+            return self.backbone_learning_rate
+        return self.adapter_learning_rate or ADAPTER_STEPS[self.optimizer]
 
     @property
     def averages(self) -> bool:
@@ -189,7 +241,7 @@ class TrainingSection(Section):
     @property
     def adapter_scaling(self) -> float:
         """What the product of an adapter's two matrices is multiplied by."""
-        return 1.0
+        return self.adapter_alpha / self.adapter_rank if self.kind == ADAPTERS else 1.0
 
     def step_of_head(self, squared_length: float, num_classes: int, feature_dim: int) -> float:
         """Give the clients' step size of the head.

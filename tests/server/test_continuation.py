@@ -65,9 +65,7 @@ def federation(app, nodes=CLIENTS, seed=0):
 
 def config(strategy="fedavg", **values):
     own = {"fedprox": {"proximal_mu": 0.1}, "q-fedavg": {"learning_rate": 0.1}}.get(strategy, {})
-    return RunConfig(
-        num_clients=CLIENTS, continue_="linear-probe", continue_strategy=strategy, **{**own, **values}
-    )
+    return RunConfig(num_clients=CLIENTS, continue_="linear-probe", continue_strategy=strategy, **{**own, **values})
 
 
 def start(strategy, app=None, rounds=3, nodes=CLIENTS, seed=0, **settings):

@@ -44,7 +44,11 @@ def config_of(dataset, strategy="fedavg", **values):
     settings = {"continue_": "linear-probe", "continue_rounds": 4, "continue_fraction": 0.5, "batch_size": 8}
     settings |= {"num_clients": CLIENTS, "partition": "iid"}
     # Bulyan makes nothing of two.
-    own = {"fedprox": {"proximal_mu": 0.1}, "q-fedavg": {"learning_rate": 0.1}, "bulyan": {"continue_fraction": 1.0}}
+    own = {
+        "fedprox": {"proximal_mu": 0.1},
+        "q-fedavg": {"learning_rate": 0.1},
+        "bulyan": {"continue_fraction": 1.0},
+    }
     settings |= own.get(strategy, {})
     return RunConfig(dataset=dataset, continue_strategy=strategy, **{**settings, **values})
 

@@ -141,7 +141,9 @@ def test_broken_off_before_or_in_it_and_gone_on_with_it_ends_the_same(dataset, t
     assert (resumed.rejected, resumed.clients) == (whole.rejected, whole.clients)
     assert resumed.expected_uplink_bytes == whole.expected_uplink_bytes
     assert torch.equal(resumed.class_means(), whole.class_means())
-    heads = [load_classifier(tmp_path / name / BEST_FOLDER_NAME / "head.safetensors") for name in ("whole", "broken")]
+    heads = [
+        load_classifier(tmp_path / name / BEST_FOLDER_NAME / "head.safetensors") for name in ("whole", "broken")
+    ]
     assert_same(*heads)
 
 
@@ -177,7 +179,9 @@ def test_a_client_without_a_sample_has_not_failed(dataset, tmp_path):
 def test_clients_evaluate_the_new_classifier_on_trained_features_that_they_hold_out(dataset, tmp_path):
     config = config_of(dataset, client_test_share=0.25)
     federated, classifier = run(config, tmp_path)
-    backbone = type(backbone_of(config))(**{**vars(backbone_of(config)), "module": federated.network.eval().backbone})
+    backbone = type(backbone_of(config))(
+        **{**vars(backbone_of(config)), "module": federated.network.eval().backbone}
+    )
     found = []
     for client in range(CLIENTS):
         images, labels = client_images(config, client, held_out=True)

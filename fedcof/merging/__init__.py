@@ -1,1 +1,0 @@
-"""Rules by which a server merges the networks that clients have trained."""

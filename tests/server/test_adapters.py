@@ -81,16 +81,15 @@ def test_broken_off_and_gone_on_with_it_ends_the_same(dataset, tmp_path, continu
 
 
 def test_a_round_costs_head_and_adapters_both_ways(dataset, tmp_path):
-    adapted, _ = run(config_of(dataset, adapter_rank=2, broadcast=False), tmp_path)
+    adapted, _ = run(config_of(dataset, method="random", adapter_rank=2, broadcast=False), tmp_path)
     numbers = CLASSES * DIM + CLASSES + sum(2 * (outputs + inputs) for outputs, inputs in LAYERS)
     training = [traffic for occasion, traffic in adapted.ledger.entries() if occasion.message == "train"]
     assert len(training) == 2 * CLIENTS
     for traffic in training:
         # What Flower adds to each of fourteen arrays, with the run-config on the way down.
-        assert 4 * numbers < traffic.uplink < 4 * numbers + 6000
-        assert 4 * numbers < traffic.downlink < 4 * numbers + 8000
-    at_start = run(config_of(dataset, "none"), tmp_path / "alone")[0]
-    assert adapted.expected_uplink_bytes - at_start.expected_uplink_bytes == 2 * CLIENTS * 4 * numbers
+        assert 4 * numbers < traffic.uplink < 4 * numbers + 8000
+        assert 4 * numbers < traffic.downlink < 4 * numbers + 10000
+    assert adapted.expected_uplink_bytes == 2 * CLIENTS * 4 * numbers
 
 
 def test_what_is_kept_is_a_plain_backbone_that_another_run_takes_as_its_weights(dataset, tmp_path):
@@ -110,12 +109,15 @@ def test_what_is_kept_is_a_plain_backbone_that_another_run_takes_as_its_weights(
 
 
 def test_training_starts_at_the_accuracy_of_the_frozen_backbone(dataset, tmp_path):
-    starts = [run(config_of(dataset, kind), tmp_path / kind)[0].rounds[0] for kind in (ADAPTERS, EVERYTHING)]
-    assert starts[0] == starts[1]
+    starts = [
+        run(config_of(dataset, kind, continue_rounds=1), tmp_path / kind)[0].rounds[0]
+        for kind in (ADAPTERS, EVERYTHING)
+    ]
+    assert starts[0].accuracy == starts[1].accuracy > 1 / CLASSES
 
 
 def test_layers_are_the_servers_to_say_and_the_clients_follow_its_network(dataset, tmp_path):
-    config = config_of(dataset, adapter_layers=r"blocks\.4\..*", continue_rounds=1)
+    config = config_of(dataset, adapter_layers=r"blocks\.4\.0\.conv_pwl?", continue_rounds=1)
     adapted, _ = run(config, tmp_path)
     layers = {name.rpartition(".")[0] for name in adapted.network.to_arrays()} - {"head"}
     assert layers == {"backbone.blocks.4.0.conv_pw", "backbone.blocks.4.0.conv_pwl"}

@@ -32,7 +32,7 @@ from simulations.prediction import best_run, predict
 from tests.server.in_memory_grid import InMemoryGrid
 
 CLIENTS, TEST_IMAGES = 3, 4
-TINY = {"groups": 4, "backbone": "test_efficientnet", "weights": "none", "image_size": 32, "continue_": "fine-tune"}
+TINY = {"groups": 8, "backbone": "test_efficientnet", "weights": "none", "image_size": 32, "continue_": "fine-tune"}
 TINY |= {"continue_rounds": 1, "batch_size": 16, "backbone_learning_rate": 0.05}
 TINY |= {"broadcast": False, "continue_resolve": True}
 

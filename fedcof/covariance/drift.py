@@ -1,4 +1,4 @@
-"""Drift: how far the means of clients that are gone have moved with the features, as those that are there measure it.
+"""Drift: how far the means of clients that are gone have moved with the features, as the other clients measure.
 
 After Magistri et al., "Elastic Feature Consolidation" (ICLR 2024) and EFC++ (arXiv 2503.10439), whose old classes
 are here the rows of clients that no longer answer. A mean mu moves by the average of what samples near it moved,
@@ -6,8 +6,8 @@ are here the rows of clients that no longer answer. A mean mu moves by the avera
     mu + sum_j w_j (new_j - old_j) / sum_j w_j        w_j = exp(-s_j / (2 sigma^2))
 
 where s_j is (old_j - mu)^T E (old_j - mu), scaled so that over the whole table of all means and all samples the
-least is 0 and the largest 1: as their published code does it, the distances are scaled and not the weights. E is the
-empirical feature matrix of a linear head with softmax: only what moves its scores counts as distance.
+least is 0 and the largest 1: as their published code does it, the distances are scaled and not the weights. E is
+the empirical feature matrix of a linear head with softmax: only what moves its scores counts as distance.
 
 All of it is sums over samples, or the least and largest of them: clients can make it in three rounds of numbers
 (:func:`score_curvature`; :func:`distances`, of which the ends; :func:`measured_drift`), and no sample is sent.

@@ -209,7 +209,7 @@ class FederatedRun:
             self.config.participation.quorum,
             checkpoint.rounds_done if checkpoint else 0,
             evaluate_always=self.config.data.client_test_share > 0 or not self._has_test_samples,
-            evaluate_finally=self.config.participation.broadcast,
+            evaluate_finally=self.config.participation.broadcast and not self.config.training.solves_anew,
             on_reply=self._on_reply,
             needs_fisher=self.config.merging.needs_fisher,
             names=self._federation.names,

@@ -56,8 +56,9 @@ class SolvingAnew(OneShotStrategy):
         evaluates: bool,
         **participation: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(*sizes, **{**participation, "fraction": 1.0, "broadcast": evaluates})
+        super().__init__(*sizes, **participation)
         self.network, self.rounds_before = network, rounds_before
+        self.fraction, self.broadcast = 1.0, evaluates
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

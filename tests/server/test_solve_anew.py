@@ -1,11 +1,14 @@
-"""One more upload after fine-tuning: of whose features, solved to what, at what price, and what becomes of failures."""
+"""One more upload after fine-tuning: of whose features, solved to what, at what price, and who fails in it."""
 
-from collections import Counter
+import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import Error, Message
+from flwr.supercore.task_identity import TaskIdentity
 from PIL import Image
 
 from clients.app import app as client_app
@@ -29,8 +32,9 @@ from simulations.prediction import best_run, predict
 from tests.server.in_memory_grid import InMemoryGrid
 
 CLIENTS, TEST_IMAGES = 3, 4
-TINY = {"backbone": "test_efficientnet", "weights": "none", "image_size": 32, "continue_": "fine-tune"}
-TINY |= {"continue_rounds": 2, "batch_size": 8, "backbone_learning_rate": 0.05, "continue_resolve": True}
+TINY = {"groups": 8, "backbone": "test_efficientnet", "weights": "none", "image_size": 32, "continue_": "fine-tune"}
+TINY |= {"continue_rounds": 1, "batch_size": 16, "backbone_learning_rate": 0.05}
+TINY |= {"broadcast": False, "continue_resolve": True}
 
 
 def draw(folder, generator, counts):
@@ -41,14 +45,35 @@ def draw(folder, generator, counts):
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
 
 
-@pytest.fixture
-def dataset(tmp_path, monkeypatch):
-    """Images of three classes that overlap: 36 to train, 12 to test."""
-    monkeypatch.setenv("FEDCOF_CACHE", str(tmp_path / "cache"))
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 12), ("test", TEST_IMAGES)):
-        draw(tmp_path / "images" / split, generator, count)
-    return f"folder:{tmp_path / 'images'}"
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A feature cache of this file's."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FEDCOF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def dataset(cache, tmp_path_factory):
+    """Images of three classes that overlap: 48 to train, 12 to test."""
+    folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in (("train", 16), ("test", TEST_IMAGES)):
+        draw(folder / split, generator, count)
+    return f"folder:{folder}"
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory):
+    """An unbroken run, in which clients keep samples for evaluation: its folder, itself and its classifier."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("_run_id", "_task_id", "_node_id"):
+            patched.setattr(TaskIdentity, name, 1)
+        folder = tmp_path_factory.mktemp("whole")
+        return folder, *run(shared(dataset), folder)
+
+
+def shared(dataset):
+    return config_of(dataset, client_test_share=0.25)
 
 
 def config_of(dataset, **values):
@@ -73,16 +98,19 @@ def run(config, folder, break_at=None, app=client_app, **settings):
     return federated, federated.execute()
 
 
+def features_of(config, network, client, held_out=False):
+    backbone = replace(backbone_of(config), module=network.backbone.eval().requires_grad_(False))
+    images, labels = client_images(config, client, held_out)
+    return extract_features(backbone, images, config.embedding.batch_size), labels
+
+
 def solved_of(config, network, clients=range(CLIENTS)):
     """What the run's own method makes of what clients send of a network's features."""
-    module = network.backbone.eval().requires_grad_(False)
-    backbone = type(backbone_of(config))(**{**vars(backbone_of(config)), "module": module})
     strategy = strategy_of(config)
     for client in clients:
-        images, labels = client_images(config, client)
-        features = extract_features(backbone, images, config.embedding.batch_size)
-        seed = (config.data.seed * 1_000_003 + client) % 2**32
-        upload = upload_of(config, client, Samples(features, labels, problem_of(config).num_classes, seed))
+        seed = config.data.seed * 1_000_003 + client
+        samples = Samples(*features_of(config, network, client), problem_of(config).num_classes, seed)
+        upload = upload_of(config, client, samples)
         strategy.aggregator.add(strategy.read_upload(Sent(upload.arrays, upload.tag)), client)
     return strategy.aggregator.solve()
 
@@ -93,67 +121,68 @@ def assert_same(one, other):
     assert all(torch.equal(tensor, other.tensors()[name]) for name, tensor in one.tensors().items())
 
 
-@pytest.mark.parametrize("values", [{"method": "fedcof", "groups": 4}, {"method": "fed3r"}])
-def test_the_last_classifier_is_the_runs_own_head_on_the_trained_features(dataset, tmp_path, values):
-    config = config_of(dataset, **values)
-    federated, classifier = run(config, tmp_path)
-    assert [entry.phase for entry in federated.rounds] == [START, TRAIN, TRAIN, ANEW]
-    assert [entry.round for entry in federated.rounds] == [1, 2, 3, 4]
+def test_the_last_classifier_is_the_runs_own_head_on_the_trained_features(dataset, whole):
+    _, federated, classifier = whole
+    config = federated.config
+    assert [entry.phase for entry in federated.rounds] == [START, TRAIN, ANEW]
+    assert [entry.round for entry in federated.rounds] == [1, 2, 3]
     assert_same(classifier, solved_of(config, federated.network))
-    frozen = Network(3, problem_of(config).feature_dim, backbone_of(config).module)
-    assert not torch.equal(
-        next(iter(solved_of(config, frozen).tensors().values())), next(iter(classifier.tensors().values()))
-    )
+    frozen = solved_of(config, Network(3, problem_of(config).feature_dim, backbone_of(config).module))
+    features, _ = features_of(config, federated.network, 0)
+    assert not torch.allclose(frozen.scores(features), classifier.scores(features))
+    # Although training started from a linear one.
+    assert (federated.strategy.solved().KIND, classifier.KIND) == ("linear", "quadratic")
     assert classifier.names == problem_of(config).class_names
 
 
-def test_a_quadratic_head_is_solved_although_training_started_from_a_linear_one(dataset, tmp_path):
-    federated, classifier = run(config_of(dataset, partition="iid", groups=4), tmp_path)
-    assert classifier.KIND == "quadratic"
-    assert federated.strategy.solved().KIND == "linear"
+def test_of_second_order_statistics_too(dataset, tmp_path):
+    federated, classifier = run(config_of(dataset, method="fed3r", groups=1), tmp_path)
+    assert_same(classifier, solved_of(federated.config, federated.network))
 
 
-def test_it_costs_the_network_down_and_an_upload_up(dataset, tmp_path):
-    federated, _ = run(config_of(dataset), tmp_path)
+def test_it_costs_the_network_down_and_an_upload_up(whole):
+    _, federated, _ = whole
     network = sum(array.nbytes for array in federated.network.to_arrays().values())
     asked = [pair for pair in federated.ledger.entries() if pair[0].message == "query.statistics"]
     first, anew = asked[:CLIENTS], asked[CLIENTS:]
-    assert [occasion.round for occasion, _ in anew] == [4] * CLIENTS
+    evaluated = [pair for pair in federated.ledger.entries() if pair[0].message == "evaluate"][CLIENTS:]
+    assert [occasion.round for occasion, _ in anew + evaluated] == [3] * 2 * CLIENTS
     for (_, before), (_, after) in zip(first, anew, strict=True):
         assert after.uplink < 1.5 * before.uplink
         assert network < after.downlink - before.downlink < 1.5 * network
     last, before = federated.rounds[-1], federated.rounds[-2]
-    assert last.uplink_bytes - before.uplink_bytes == sum(traffic.uplink for _, traffic in anew)
+    assert last.uplink_bytes - before.uplink_bytes == sum(traffic.uplink for _, traffic in anew + evaluated)
     assert last.downlink_bytes == federated.ledger.downlink_bytes
-    assert federated.config.num_replies == 4 * CLIENTS
+    assert federated.config.num_replies == 3 * CLIENTS
 
 
-@pytest.mark.parametrize("break_at", [3 * CLIENTS, 3 * CLIENTS + 2])
-def test_broken_off_before_or_in_it_and_gone_on_with_it_ends_the_same(dataset, tmp_path, break_at):
-    config = config_of(dataset, client_test_share=0.25, dropout=0.2, quorum=0.1, seed=3)
-    whole, expected = run(config, tmp_path / "whole")
+@pytest.mark.parametrize("broadcast", [True, False])
+def test_a_broadcast_is_of_the_last_classifier_alone(dataset, tmp_path, broadcast):
+    federated, _ = run(config_of(dataset, broadcast=broadcast), tmp_path)
+    evaluated = [occasion.round for occasion, _ in federated.ledger.entries() if occasion.message == "evaluate"]
+    assert evaluated == ([3] * CLIENTS if broadcast else [])
+
+
+@pytest.mark.parametrize("break_at", [2 * CLIENTS + 1, 2 * CLIENTS + 2])
+def test_broken_off_in_it_and_gone_on_with_it_ends_the_same(whole, tmp_path, break_at):
+    folder, expected, last = whole
     with pytest.raises(BrokenOffError):
-        run(config, tmp_path / "broken", break_at, seed=1)
-    resumed, classifier = run(config, tmp_path / "broken", seed=2)
-    assert_same(classifier, expected)
-    assert resumed.rounds == whole.rounds
-    assert resumed.ledger.to_rows() == whole.ledger.to_rows()
-    assert (resumed.rejected, resumed.clients) == (whole.rejected, whole.clients)
-    assert resumed.expected_uplink_bytes == whole.expected_uplink_bytes
-    assert torch.equal(resumed.class_means(), whole.class_means())
-    heads = [
-        load_classifier(tmp_path / name / BEST_FOLDER_NAME / "head.safetensors") for name in ("whole", "broken")
-    ]
+        run(expected.config, tmp_path, break_at, seed=1)
+    resumed, classifier = run(expected.config, tmp_path, seed=2)
+    assert_same(classifier, last)
+    assert resumed.rounds == expected.rounds
+    assert resumed.ledger.to_rows() == expected.ledger.to_rows()
+    assert (resumed.rejected, resumed.clients) == (expected.rejected, expected.clients)
+    assert resumed.expected_uplink_bytes == expected.expected_uplink_bytes
+    assert torch.equal(resumed.class_means(), expected.class_means())
+    heads = [load_classifier(place / BEST_FOLDER_NAME / "head.safetensors") for place in (folder, tmp_path)]
     assert_same(*heads)
 
 
 def failing_when_asked_anew(partition):
     def app(message, context):
         if NETWORK in message.content.array_records and context.node_config["partition-id"] == partition:
-            raise_in = UserError("the disk is full")
-            from flwr.app import Error
-
-            return Message(Error(2, str(raise_in)), reply_to=message)
+            return Message(Error(2, "the disk is full"), reply_to=message)
         return client_app(message, context)
 
     return app
@@ -176,17 +205,11 @@ def test_a_client_without_a_sample_has_not_failed(dataset, tmp_path):
     assert not federated.rejected
 
 
-def test_clients_evaluate_the_new_classifier_on_trained_features_that_they_hold_out(dataset, tmp_path):
-    config = config_of(dataset, client_test_share=0.25)
-    federated, classifier = run(config, tmp_path)
-    backbone = type(backbone_of(config))(
-        **{**vars(backbone_of(config)), "module": federated.network.eval().backbone}
-    )
+def test_clients_evaluate_the_new_classifier_on_trained_features_that_they_hold_out(whole):
+    _, federated, classifier = whole
     found = []
     for client in range(CLIENTS):
-        images, labels = client_images(config, client, held_out=True)
-        with torch.no_grad():
-            features = extract_features(backbone, images, config.embedding.batch_size)
+        features, labels = features_of(federated.config, federated.network, client, held_out=True)
         found.append(float((classifier.predict(features) == labels).double().mean()))
     assert federated.rounds[-1].client_accuracy == pytest.approx(np.mean(found))
     assert federated.rounds[-1].worst_tenth_accuracy == min(found)
@@ -199,13 +222,10 @@ def test_what_is_saved_predicts_with_the_trained_backbone(dataset, tmp_path):
     append_result(tmp_path, result)
     assert result.accuracy == result.rounds[-1].accuracy
     assert result.best_accuracy == max(entry.accuracy for entry in result.rounds[1:])
-    pictures = sorted((tmp_path / "images" / "test").glob("*/*.png"))
+    pictures = sorted(Path(dataset.partition(":")[2], "test").glob("*/*.png"))
     predictions = predict(tmp_path, best_run(tmp_path), pictures)
     right = [one.classes[0][0] == path.parent.name for one, path in zip(predictions, pictures, strict=True)]
     assert np.mean(right) == pytest.approx(result.accuracy)
-    classifier = load_classifier(tmp_path / result.head)
-    for one in predictions:
-        assert one.classes[0][0] in classifier.names
     assert result.nats_per_score != 1.0
 
 
@@ -218,9 +238,8 @@ def test_there_has_to_be_something_to_solve_anew(dataset, values):
 
 
 @pytest.fixture
-def nodes(tmp_path, monkeypatch):
+def nodes(cache, tmp_path):
     """Three nodes with images of their own, and test images of the server's."""
-    monkeypatch.setenv("FEDCOF_CACHE", str(tmp_path / "cache"))
     generator = np.random.default_rng(0)
     draw(tmp_path / "test", generator, TEST_IMAGES)
     for node in range(CLIENTS):
@@ -239,21 +258,21 @@ def nodes(tmp_path, monkeypatch):
 
 def test_nodes_answer_anew_once_and_what_they_sent_is_kept(nodes, tmp_path):
     config, node_config = nodes
-    asked = Counter()
+    asked = []
 
     def app(message, context):
         if NETWORK in message.content.array_records:
-            asked[context.node_config["name"]] += 1
+            asked.append(context.node_config["name"])
         return client_app(message, context)
 
     with pytest.raises(BrokenOffError):
-        run(config, tmp_path / "out", 3 * CLIENTS + 2, app=app, node_config=node_config)
-    kept = dict(asked)
-    federated, classifier = run(config, tmp_path / "out", app=app, node_config=node_config)
-    whole, expected = run(config, tmp_path / "whole", app=app, node_config=node_config)
+        run(config, tmp_path / "out", 2 * CLIENTS + 2, app=app, node_config=node_config)
+    first = len(asked)
+    federated, _ = run(config, tmp_path / "out", app=app, node_config=node_config)
+    # What had come before it was broken off is not asked for again, and of the same backbone.
+    assert len(asked) == first + 1
     assert federated.rounds[-1].clients == CLIENTS
-    assert sum(kept.values()) >= 2
-    # Two had come before it was broken off, and are not asked again.
-    assert sum(asked.values()) == sum(kept.values()) + 1 + CLIENTS
-    assert_same(classifier, expected)
-    assert {node.outcome for node in whole.nodes} == {"accepted"}
+    assert sorted(node.outcome for node in federated.nodes) == ["accepted"] + 2 * ["accepted, from an earlier run"]
+    states = [next((tmp_path / f"state-{node}").rglob("answers.json")) for node in range(CLIENTS)]
+    given = [json.loads(state.read_text()) for state in states]
+    assert all(len({one["digest"] for one in answers if one["digest"]}) == 2 for answers in given)

@@ -7,12 +7,12 @@ from logging import getLogger
 from typing import Any, ClassVar
 
 import numpy as np
-from fedcof.merging.merge import Merge, MergeOptions, Update
-from fedcof.merging.registry import MERGES
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
 
+from fedcof.merging.merge import Merge, MergeOptions, Update
+from fedcof.merging.registry import MERGES
 from fedcof.merging.section import MergingSection
 from fedcof.run.protocol import ARRAYS, CONFIG, FISHER, METRICS, NUM_EXAMPLES
 from server.metrics import ACCURACY, metrics_of

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedcof.merging.registry import MERGES
-
 from fedcof.keys import AT_LEAST_0, AT_LEAST_1, SHARE, Acts, Beside, Changes, Section, key
+from fedcof.merging.registry import MERGES
 
 MEAN, TIES, CORE_SPACE, FISHER = "mean", "ties", "core-space", "fisher"
 # What has a matrix for each client, and so can be done in the core that the clients share.

@@ -70,6 +70,7 @@ def training_strategy(config: RunConfig) -> Strategy:
     own = _STRATEGIES[config.training.strategy](config.training, common)
     if not config.training.averages:
         return own
+    assert isinstance(own, FedAvg)
     adapter_scaling = config.training.adapter_scaling
     return Merging(own, config.merging, adapter_scaling, searches=config.data.client_test_share > 0)
 

@@ -1,5 +1,6 @@
 """One more upload after fine-tuning: of whose features, solved to what, at what price, and who fails in it."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +100,7 @@ def run(config, folder, break_at=None, app=client_app, **settings):
 
 
 def features_of(config, network, client, held_out=False):
-    backbone = replace(backbone_of(config), module=network.backbone.eval().requires_grad_(False))
+    backbone = replace(backbone_of(config), module=copy.deepcopy(network.backbone).eval().requires_grad_(False))
     images, labels = client_images(config, client, held_out)
     return extract_features(backbone, images, config.embedding.batch_size), labels
 

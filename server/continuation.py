@@ -52,7 +52,7 @@ class Continuation(Strategy):
     evaluate_finally : bool
         Whether they do after the last round, so that all have it.
     on_reply : callable
-        Called after every client's reply to a request to train.
+        Called with the client after every reply to a request to train.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Continuation(Strategy):
         rounds_done: int = 0,
         evaluate_always: bool = False,
         evaluate_finally: bool = False,
-        on_reply: Callable[[], None] = lambda: None,
+        on_reply: Callable[[int], object] = lambda client: None,
     ) -> None:
         self.strategy = strategy
         self.seed = seed
@@ -120,7 +120,7 @@ class Continuation(Strategy):
                 reasons.append(f"client {reply.metadata.src_node_id}: {reason.rstrip('.')}")
             else:
                 usable.append(reply)
-            self.on_reply()
+            self.on_reply(reply.metadata.src_node_id)
         # Sums are then the same whichever node answered first.
         usable.sort(key=lambda reply: reply.metadata.src_node_id)
         self.num_accepted = len(usable)

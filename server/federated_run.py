@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
@@ -24,13 +24,8 @@ from fedcof.methods.base import backbone_scores, shrinkage_used
 from fedcof.methods.chain import most_rows
 from fedcof.run.config import RunConfig
 from fedcof.run.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, NodeResult, RoundResult
-from server.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    restore_strategy,
-    save_checkpoint,
-    strategy_state,
-)
+from server.callbacks import Callback, Callbacks
+from server.checkpoint import Checkpoint, load_checkpoint, restore_strategy, strategy_state
 from server.continuation import WORST_TENTH, Continuation, training_strategy
 from server.diagnosis import diagnose
 from server.evaluation import rightly_classified, share
@@ -39,16 +34,14 @@ from server.intake import NodeRules
 from server.metrics import ACCURACY
 from server.one_shot import OneShotStrategy
 from server.records import network_to_arrays
+from server.run_files import BestNetwork, Checkpoints
 from server.run_strategy import strategy_of
 from server.step_size import with_step_of_head
 from server.upload_store import UploadStore
 
-BEST_FOLDER_NAME = "best"
 HEAD_ARRAY = "head.weight"
 
 logger = getLogger("flwr")
-
-Watcher = Callable[[], None]
 
 
 class FederatedRun:
@@ -62,8 +55,8 @@ class FederatedRun:
         What to run.
     folder : Path
         Where its checkpoints and networks go.
-    on_reply : callable
-        Called after every client's reply.
+    callbacks : sequence of Callback
+        Told of replies and rounds, once the run has kept what it needs to go on.
 
     Attributes
     ----------
@@ -89,7 +82,9 @@ class FederatedRun:
         What took the clients' statistics in; None where none were asked for, or in an earlier part of the run.
     """
 
-    def __init__(self, federation: Federation, config: RunConfig, folder: Path, on_reply: Watcher) -> None:
+    def __init__(
+        self, federation: Federation, config: RunConfig, folder: Path, callbacks: Sequence[Callback] = ()
+    ) -> None:
         self.config, self.folder = config, folder
         self.ledger = federation.new_ledger()
         self.rounds: list[RoundResult] = []
@@ -103,7 +98,7 @@ class FederatedRun:
         self.nodes: list[NodeResult] = []
         self.strategy: OneShotStrategy | None = None
         self._federation = federation
-        self._on_reply = on_reply
+        self._callbacks = Callbacks([BestNetwork(folder), Checkpoints(folder), *callbacks])
         self._problem = problem_of(config)
         self._has_test_samples = len(labels_of(config, "test")) > 0
         self._present = torch.ones(self._problem.num_classes, dtype=torch.bool)
@@ -157,7 +152,9 @@ class FederatedRun:
 
     def _collect_and_train(self) -> None:
         backbone = self._backbone()
-        self.strategy = strategy_of(self.config, self._on_reply, self._continuation, backbone, self._rules())
+        self.strategy = strategy_of(
+            self.config, self._callbacks.on_reply, self._continuation, backbone, self._rules()
+        )
         training = self.config.training.rounds if self._continuation else 0
         self.strategy.start(
             self._federation, num_rounds=self.strategy.init_rounds + training, **self._common_arguments()
@@ -221,7 +218,7 @@ class FederatedRun:
             checkpoint.rounds_done if checkpoint else 0,
             evaluate_always=self.config.data.client_test_share > 0 or not self._has_test_samples,
             evaluate_finally=self.config.participation.broadcast,
-            on_reply=self._on_reply,
+            on_reply=self._callbacks.on_reply,
         )
 
     def _backbone(self) -> nn.Module | None:
@@ -238,7 +235,7 @@ class FederatedRun:
         if self._continuation.train_metrics is None:
             # Training is about to begin, or to go on.
             if not self.rounds:
-                self.rounds.append(RoundResult(0, 0, accuracy, 0, 0))
+                self._end_round(RoundResult(0, 0, accuracy, 0, 0))
         else:
             self._after_training(accuracy)
         return _as_record(accuracy)
@@ -255,7 +252,7 @@ class FederatedRun:
         self.nodes = strategy.intake.results() if strategy.intake else []
         accuracy = self._accuracy(strategy.solved(), strategy.client_metrics)
         number = len(self.rounds) + 1
-        self.rounds.append(RoundResult(number, strategy.num_accepted, accuracy, *self._bytes_so_far()))
+        self._end_round(RoundResult(number, strategy.num_accepted, accuracy, *self._bytes_so_far()))
         return _as_record(accuracy)
 
     def _accuracy(self, classifier: Classifier, client_metrics: MetricRecord | None) -> float | None:
@@ -268,7 +265,6 @@ class FederatedRun:
         continuation = self._continuation
         assert continuation is not None
         self.expected_uplink_bytes += continuation.accepted_bytes
-        best = self.best
         metrics = continuation.evaluate_metrics or MetricRecord()
         loss = (continuation.train_metrics or MetricRecord()).get("loss")
         result = RoundResult(
@@ -281,10 +277,11 @@ class FederatedRun:
             client_accuracy=_number(metrics.get(ACCURACY)),
             worst_tenth_accuracy=_number(metrics.get(WORST_TENTH)),
         )
+        self._end_round(result)
+
+    def _end_round(self, result: RoundResult) -> None:
         self.rounds.append(result)
-        if self.best is not best:
-            self.save_networks(self.folder / BEST_FOLDER_NAME)
-        self._save_checkpoint()
+        self._callbacks.on_round_end(result, self)
 
     def save_networks(self, folder: Path) -> None:
         """Write the head as it is now, and the backbone if it was trained, as timm's state dict.
@@ -310,7 +307,8 @@ class FederatedRun:
     def _bytes_so_far(self) -> tuple[int, int]:
         return self.ledger.uplink_bytes, self.ledger.downlink_bytes
 
-    def _save_checkpoint(self) -> None:
+    def checkpoint(self) -> Checkpoint:
+        """Give all that the next round depends on, once there was one of training."""
         assert self._continuation is not None
         assert self.network is not None
         course = {
@@ -325,7 +323,7 @@ class FederatedRun:
             "squared_length": self._squared_length,
             "seconds": self.seconds + time.perf_counter() - self._started,
         }
-        checkpoint = Checkpoint(
+        return Checkpoint(
             config=self.config.to_mapping(),
             rounds_done=sum(entry.phase == TRAIN for entry in self.rounds),
             network=self.network.to_arrays(),
@@ -333,7 +331,6 @@ class FederatedRun:
             strategy=strategy_state(self._continuation.strategy),
             course=course,
         )
-        save_checkpoint(self.folder, checkpoint)
 
     def _take_up(self, checkpoint: Checkpoint) -> None:
         assert self.network is not None
@@ -348,6 +345,7 @@ class FederatedRun:
         self.backbone_scores = BackboneScores(**course.get("backbone_scores", {}))
         self._squared_length = course.get("squared_length", 0.0)
         self.nodes = [NodeResult(**node) for node in course["nodes"]]
+        self._callbacks.on_resume(self.rounds)
         logger.info("Going on after round %d of training.", checkpoint.rounds_done)
 
 

@@ -27,6 +27,7 @@ from server.name_book import NameBook
 from server.reporting import FAILURE_FILE_NAME, FINISHED, PROGRESS
 from server.run import execute
 from server.run_files import ResultsFile
+from server.trackers.registry import trackers_of
 from server.upload_store import UploadStore
 
 POLL_SECONDS = 0.05
@@ -103,7 +104,7 @@ def _run_all(grid: Grid, base: RunConfig, output: Path) -> None:
             federation, num_clients = _federation(grid, config, output / folder), config.data.num_clients
         progress = Progress(number, len(runs), config.num_replies)
         try:
-            callbacks = [progress, ResultsFile(output)]
+            callbacks = [progress, ResultsFile(output), *trackers_of(config)]
             execute(federation, config, output, folder, callbacks)
         except UserError as error:
             if not _plan(base).get("goes_on"):

@@ -345,7 +345,7 @@ class FederatedRun:
         self.backbone_scores = BackboneScores(**course.get("backbone_scores", {}))
         self._squared_length = course.get("squared_length", 0.0)
         self.nodes = [NodeResult(**node) for node in course["nodes"]]
-        self._callbacks.on_resume(self.rounds)
+        self._callbacks.on_resume(tuple(self.rounds))
         logger.info("Going on after round %d of training.", checkpoint.rounds_done)
 
 

@@ -16,6 +16,7 @@ from server.trackers.tracker import Tracker, check_installed, numbers_of, settin
 
 EXPERIMENT = "fedcof"
 DATABASE_NAME = "mlflow.db"
+FILES_FOLDER_NAME = "mlflow"
 # What MLflow's stores take of a value.
 MOST_CHARACTERS = 500
 
@@ -39,12 +40,17 @@ class MLflow(Tracker):
         """Begin a run; by a client of its own, which leaves what else uses MLflow in this process alone."""
         # It would tell its makers how it is used.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        output = output.absolute()
         output.mkdir(parents=True, exist_ok=True)
         # Files in place of a database are what MLflow 3 refuses unless one insists.
-        place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(output / DATABASE_NAME).absolute()}"
-        self._client = import_module("mlflow.tracking").MlflowClient(tracking_uri=place)
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        self._client = import_module("mlflow.tracking").MlflowClient(
+            tracking_uri=server or f"sqlite:///{output / DATABASE_NAME}"
+        )
         name = f"{folder}: {title_of(config)}" if folder else title_of(config)
-        self._run_id = self._client.create_run(self._experiment(), run_name=name).info.run_id
+        self._run_id = self._client.create_run(
+            self._experiment(None if server else output), run_name=name
+        ).info.run_id
         settings = {key: str(value)[:MOST_CHARACTERS] for key, value in settings_of(config).items()}
         entities = import_module("mlflow.entities")
         self._client.log_batch(self._run_id, params=[entities.Param(*setting) for setting in settings.items()])
@@ -68,10 +74,12 @@ class MLflow(Tracker):
         if self._run_id:
             self._client.set_terminated(self._run_id, status="FAILED")
 
-    def _experiment(self) -> str:
+    def _experiment(self, output: Path | None) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         known = self._client.get_experiment_by_name(name)
-        return str(known.experiment_id if known else self._client.create_experiment(name))
+        # Else MLflow notes a folder below where this process stands, which ends with it.
+        files = (output / FILES_FOLDER_NAME).as_uri() if output else None
+        return str(known.experiment_id if known else self._client.create_experiment(name, files))
 
     def _log(self, numbers: Mapping[str, float], step: int) -> None:
         self._last_round = step

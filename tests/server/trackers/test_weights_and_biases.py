@@ -1,4 +1,4 @@
-"""Weights & Biases: offline without a key, nothing of nodes or the machine; the package itself where it is there."""
+"""Weights & Biases: offline without a key, nothing of nodes or the machine; the package itself if it is there."""
 
 import sys
 from types import ModuleType, SimpleNamespace

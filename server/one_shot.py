@@ -15,6 +15,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from torch import Tensor, nn
 
 from fedcof import UserError
+from fedcof.heads.adapter_options import AdapterOptions
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.temperature import softmax_start
@@ -90,6 +91,7 @@ class OneShotStrategy(Strategy):
         then: Strategy | None = None,
         init_rounds: int = 1,
         backbone: nn.Module | None = None,
+        adapters: AdapterOptions | None = None,
         privacy: Privacy | None = None,
         subtract_noise: bool = True,
         projection: Tensor | None = None,
@@ -103,7 +105,8 @@ class OneShotStrategy(Strategy):
             )
         self.quorum, self.fraction, self.seed = quorum, fraction, seed
         self.broadcast, self.on_reply = broadcast, on_reply
-        self.then, self.init_rounds, self.backbone = then, init_rounds, backbone
+        self.then, self.init_rounds = then, init_rounds
+        self.backbone, self.adapters = backbone, adapters
         self.intake = Intake(rules) if rules else None
         self.client_metrics: MetricRecord | None = None
         self.num_asked = 0
@@ -257,7 +260,8 @@ class OneShotStrategy(Strategy):
         Returns
         -------
         Network
-            The classifier, scaled to a softmax (:mod:`fedcof.heads.temperature`), on the backbone if that trains.
+            The classifier, scaled to a softmax (:mod:`fedcof.heads.temperature`), on the backbone if that trains,
+            or its adapters do.
         """
         solved = self.solved()
         if not isinstance(solved, LinearClassifier):
@@ -266,7 +270,7 @@ class OneShotStrategy(Strategy):
                 "head to ridge or lda."
             )
         classifier = softmax_start(solved, self.aggregator.class_means())
-        network = Network(classifier.num_classes, classifier.feature_dim, self.backbone)
+        network = Network(classifier.num_classes, classifier.feature_dim, self.backbone, self.adapters)
         return network.set_head(classifier)
 
     def squared_length(self) -> float:

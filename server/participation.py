@@ -8,6 +8,7 @@ from typing import TypedDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
+from fedcof.heads.adapter_options import AdapterOptions
 from fedcof.heads.text_prior import TextPrior
 from fedcof.privacy.mechanism import Privacy
 from server.intake import NodeRules
@@ -33,6 +34,8 @@ class Participation(TypedDict, total=False):
         given) and trains a :class:`fedcof.heads.trainable.Network`, starting from the classifier as a softmax.
     backbone : Module
         Trains with the head.
+    adapters : AdapterOptions
+        What of the backbone trains, if not all.
     privacy : Privacy
         The promise that clients were asked to send with: uploads that it cannot have made are refused.
     subtract_noise : bool
@@ -53,6 +56,7 @@ class Participation(TypedDict, total=False):
     then: Strategy | None
     init_rounds: int
     backbone: nn.Module | None
+    adapters: AdapterOptions | None
     privacy: Privacy | None
     subtract_noise: bool
     projection: Tensor | None

@@ -104,7 +104,8 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, callback
     predictions = predictions_of(classifier, config, features, nats)
     write_confusion(folder, predictions)
     best = run.best
-    sent = run.strategy.class_samples if run.strategy else None
+    asked = run.anew or run.strategy
+    sent = asked.class_samples if asked else None
     result = result_of(config, predictions, class_samples(config, sent))
     return replace(
         result,

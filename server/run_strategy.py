@@ -22,6 +22,7 @@ def strategy_of(
     then: Continuation | None = None,
     backbone: nn.Module | None = None,
     rules: NodeRules | None = None,
+    make: Callable[..., OneShotStrategy] = OneShotStrategy,
 ) -> OneShotStrategy:
     """Make the strategy that a run-config names.
 
@@ -34,9 +35,11 @@ def strategy_of(
     then : Continuation, optional
         What goes on after it.
     backbone : Module, optional
-        What is then trained with the head.
+        What is then trained with the head, or the adapters of it that the run-config names.
     rules : NodeRules, optional
         For nodes with data of their own.
+    make : callable
+        What is made; it takes what the class does.
 
     Returns
     -------
@@ -45,7 +48,7 @@ def strategy_of(
     """
     problem, method = problem_of(config), config.method.chosen
     assert isinstance(method, FederatedMethod)
-    return OneShotStrategy(
+    return make(
         config.method.for_linear() if then else config.method,
         problem.num_classes,
         problem.feature_dim,
@@ -57,6 +60,7 @@ def strategy_of(
         then=then,
         init_rounds=config.participation.rounds_to_ask,
         backbone=backbone,
+        adapters=config.training.adapters(config.data.seed),
         privacy=method.promise(config.privacy),
         subtract_noise=config.privacy.subtract_noise,
         projection=projection_of(config),

@@ -23,7 +23,7 @@ FEDERATION_FILE_NAME = "federation.npz"
 BACKBONE_FILE_NAME = "backbone.safetensors"
 FORMAT = 1
 
-START, TRAIN = "start", "train"
+START, TRAIN, ANEW = "start", "train", "anew"
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class RoundResult:
     round : int
         Number of the round, from 1.
     clients : int
-        Clients whose upload was used: so far at the start, in this round of training.
+        Clients whose upload was used: so far at the start, in this round afterwards.
     accuracy : float or None
         Accuracy on the test split, from 0 to 1; None where nobody may know it.
     uplink_bytes, downlink_bytes : int
         Bytes of all messages so far.
     phase : str
         ``start`` for the classifier of the uploads (or of round 0, one drawn at random), ``train`` after a round of
-        training.
+        training, ``anew`` for the classifier that was solved anew after all training.
     loss : float or None
         Mean cross-entropy of the clients that trained, in nats.
     client_accuracy, worst_tenth_accuracy : float or None
@@ -119,7 +119,7 @@ class RunResult:
     expected_uplink_bytes : int
         What a formula says the uploads weigh: the arrays' own bytes, without any overhead.
     best_accuracy : float or None
-        The highest known accuracy after any round of training; the network is kept beside the last.
+        The highest known accuracy after any round since training began; the network is kept beside the last.
     best_round : int or None
         Its round.
     nodes : list of NodeResult

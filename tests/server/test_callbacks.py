@@ -14,8 +14,9 @@ from server.federation import Federation
 from server.reporting import CHECKPOINT_FILE_NAME
 from server.run import execute
 from server.run_files import BEST_FOLDER_NAME, ResultsFile
+from tests.server.breaking_off import BrokenOffError
 from tests.server.in_memory_grid import InMemoryGrid
-from tests.server.test_federated_run import CLIENTS, BrokenOffError, config_of, dataset, run
+from tests.server.test_federated_run import CLIENTS, config_of, dataset, run
 
 __all__ = ["dataset"]
 

@@ -11,15 +11,16 @@ from fedcof import LinearClassifier, UserError
 from fedcof.data.problem import split_features
 from fedcof.data.virtual_clients import client_indices
 from fedcof.embedding.transform import transformed
+from fedcof.merging.registry import MERGES
 from fedcof.run.config import RunConfig
 from fedcof.run.results import START, TRAIN, append_result, load_results
 from fedcof.run.training import STRATEGIES
-from server.callbacks import Callback
 from server.federated_run import FederatedRun
 from server.federation import Federation
 from server.quality import Predictions
 from server.run import execute
 from server.run_files import BEST_FOLDER_NAME
+from tests.server.breaking_off import BreakOff, BrokenOffError
 from tests.server.in_memory_grid import InMemoryGrid
 
 CLIENTS, CLASSES, DIM = 6, 4, 8
@@ -43,22 +44,15 @@ def dataset(tmp_path, monkeypatch):
 
 def config_of(dataset, strategy="fedavg", **values):
     settings = {"continue_": "linear-probe", "continue_rounds": 4, "continue_fraction": 0.5, "batch_size": 8}
-    settings |= {"num_clients": CLIENTS, "partition": "iid", "proximal_mu": 0.1 if strategy == "fedprox" else 0.0}
+    settings |= {"num_clients": CLIENTS, "partition": "iid"}
+    # Bulyan makes nothing of two.
+    own = {
+        "fedprox": {"proximal_mu": 0.1},
+        "q-fedavg": {"learning_rate": 0.1},
+        "bulyan": {"continue_fraction": 1.0},
+    }
+    settings |= own.get(strategy, {})
     return RunConfig(dataset=dataset, continue_strategy=strategy, **{**settings, **values})
-
-
-class BrokenOffError(Exception):
-    """Stands for a process that is killed."""
-
-
-class BreakOff(Callback):
-    def __init__(self, break_at):
-        self.replies, self.break_at = 0, break_at
-
-    def on_reply(self, client):
-        self.replies += 1
-        if self.replies == self.break_at:
-            raise BrokenOffError
 
 
 def run(config, folder, break_at=None, seed=0, nodes=CLIENTS, callbacks=()):
@@ -139,10 +133,14 @@ def test_a_client_without_samples_keeps_no_round_from_its_quorum(dataset, tmp_pa
     assert [entry.clients for entry in probe.rounds[1:]] == [CLIENTS - sizes.count(0)] * 4
 
 
+MERGED = [("fedavg", merge) for merge in MERGES.names() if merge not in ("mean", "core-space")]
+
+
 @pytest.mark.parametrize("method", ["fedcof", "random"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_broken_off_and_gone_on_with_it_ends_the_same(dataset, tmp_path, strategy, method):
+@pytest.mark.parametrize(("strategy", "merge"), [*((name, "mean") for name in STRATEGIES), *MERGED])
+def test_broken_off_and_gone_on_with_it_ends_the_same(dataset, tmp_path, strategy, merge, method):
     config = config_of(dataset, strategy, method=method, client_test_share=0.2, dropout=0.1, quorum=0.1)
+    config = config.replaced(continue_merge=merge)
     whole, expected = run(config, tmp_path / "whole")
     collecting = 0 if method == "random" else CLIENTS
     # In the middle of the third round, then in the first round after that.

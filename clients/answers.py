@@ -99,7 +99,7 @@ class Question:
         seen : str
             See :attr:`seen`.
         network : str
-            Digest of the trained network that the server sends along to embed with; empty without one.
+            What tells the trained network that the server sends along to embed with; empty without one.
 
         Returns
         -------

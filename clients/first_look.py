@@ -75,7 +75,10 @@ def question_of(config: RunConfig, context: Context, policy: NodePolicy, content
     """
     states = own_data_state(context.node_config), stamp_of(config)
     seen = hashlib.sha256(" ".join(states).encode()).hexdigest() if all(states) else ""
-    network = digest_of_arrays(arrays) if (arrays := network_arrays(content)) else ""
+    network = ""
+    if arrays := network_arrays(content):
+        # By what adapters are multiplied is none of their arrays.
+        network = f"{config.training.kind} {config.training.adapter_alpha:g} {digest_of_arrays(arrays)}"
     return Question.of(config, policy, seen, network)
 
 

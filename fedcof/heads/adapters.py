@@ -92,7 +92,9 @@ def adapted(backbone: nn.Module, options: AdapterOptions) -> nn.Module:
     generator = torch.Generator().manual_seed(options.seed)
     for name in adapted_layers(backbone, options.layers):
         layer = backbone.get_submodule(name)
-        parametrize.register_parametrization(layer, _WEIGHT, LowRank(layer.weight, options, generator))
+        parametrize.register_parametrization(
+            layer, _WEIGHT, LowRank(layer.get_parameter(_WEIGHT), options, generator)
+        )
     return backbone
 
 
@@ -149,7 +151,7 @@ def merged(backbone: nn.Module) -> nn.Module:
     plain = copy.deepcopy(backbone)
     for layer in list(plain.modules()):
         if _is_adapted(layer):
-            weight = layer.weight.detach()
+            weight: Tensor = getattr(layer, _WEIGHT).detach()
             # Not by torch's remove_parametrizations: the copy shares its class with what was copied, which would
             # lose its weight.
             layer.__class__ = type(layer).__bases__[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fedcof.keys import AT_LEAST_0, AT_LEAST_1, SHARE, Acts, Beside, Changes, Section, key
 from fedcof.merging.registry import MERGES
@@ -13,9 +13,15 @@ MEAN, TIES, CORE_SPACE, FISHER = "mean", "ties", "core-space", "fisher"
 IN_CORE = ["mean", "task-arithmetic", "ties", "iso-c", "iso-cts"]
 
 _MERGED = Beside("continue-strategy averages", lambda run: run.training.follows and run.training.averages)
-_SCALED = Beside(
-    "the merge has a scale", lambda run: _MERGED.holds(run) and MERGES.get(run.merging.rule).TAKES_SCALE
-)
+
+
+def _has_scale(run: Any) -> bool:  # noqa: ANN401
+    merging: MergingSection = run.merging
+    plain = merging.rule == CORE_SPACE and merging.core_rule == MEAN
+    return _MERGED.holds(run) and MERGES.get(merging.rule).TAKES_SCALE and not plain
+
+
+_SCALED = Beside("the merge has a scale", _has_scale)
 
 
 def _with_rule(name: str) -> Beside:

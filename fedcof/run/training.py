@@ -21,7 +21,7 @@ CONSTANT, COSINE = SCHEDULES = ["constant", "cosine"]
 NATS_OF_A_STEP = 0.3
 
 # Measured on digits, see docs/train.md.
-ADAPTER_STEPS = {SGD: 0.03, ADAMW: 0.001}
+ADAPTER_STEPS = {SGD: 0.01, ADAMW: 0.001}
 
 _BOTH = Acts.CLIENT | Acts.SERVER
 _CONTINUABLE = Beside("clients hold the samples", lambda run: run.method.chosen.may_train)
@@ -47,8 +47,8 @@ class TrainingSection(Section):
 
     kind: str = key(
         NO_TRAINING,
-        "What follows the closed form: none, linear-probe (train the head), adapters (train the head, and matrices "
-        "of low rank beside the backbone's frozen weights) or fine-tune (train all).",
+        "What trains after the closed form: none, linear-probe (the head), adapters (and adapters) "
+        "or fine-tune (all).",
         _BOTH,
         Changes.RESULT,
         name="continue",

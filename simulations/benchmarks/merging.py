@@ -15,13 +15,16 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fedcof.merging.registry import MERGES
 from flwr.app import RecordDict
 
 from clients.app import app as client_app
+from fedcof.data.section import DataSection
 from fedcof.errors import UserError
+from fedcof.merging.registry import MERGES
 from fedcof.merging.section import MergingSection
+from fedcof.methods.section import MethodSection
 from fedcof.run.config import RunConfig
+from fedcof.run.participation import ParticipationSection
 from fedcof.run.protocol import CLIENTS, CONFIG, HOSTED, SERVER_ROUND
 from fedcof.run.training import ADAPTERS, FINE_TUNE, LINEAR_PROBE, TrainingSection
 from server.federation import Federation
@@ -95,10 +98,16 @@ def _config(scenario: str, settings: list[str], start: str, kind: str, merge: st
     rule, _, scale = merge.partition("@")
     rule, _, core = rule.partition("/")
     config = configure(scenario, settings)
-    values = {"continue_": KINDS[kind], "method": start, "seed": seed, "continue_merge": rule, "broadcast": False}
-    values |= {"merge_scale": float(scale)} if scale else {}
-    values |= {"merge_core": core} if core else {}
-    return config.replaced(**values)
+    chosen = {
+        **MethodSection.named(name=start),
+        **DataSection.named(seed=seed),
+        **TrainingSection.named(kind=KINDS[kind]),
+        **MergingSection.named(rule=rule),
+        **ParticipationSection.named(broadcast=False),
+    }
+    chosen |= MergingSection.named(scale=float(scale)) if scale else {}
+    chosen |= MergingSection.named(core_rule=core) if core else {}
+    return RunConfig.from_mapping({**config.to_mapping(), **chosen})
 
 
 def _run(federation: Federation, config: RunConfig, start: str, kind: str, merge: str) -> Measured:

@@ -298,7 +298,7 @@ def test_a_network_of_other_shapes_or_beside_no_fine_tuning_is_refused(node, tra
     short = {name: array for name, array in trained[0].items() if not name.endswith("conv_stem.weight")}
     with pytest.raises(UserError, match="conv_stem.weight is missing"):
         statistics_of_client(0, request_with(config, short), node(config, allow_training=True))
-    with pytest.raises(UserError, match="nothing fine-tunes"):
+    with pytest.raises(UserError, match="no backbone trains"):
         statistics_of_client(0, request_with(CONFIG, trained[0]), node(CONFIG, allow_training=True))
 
 

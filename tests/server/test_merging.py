@@ -4,14 +4,14 @@ import weakref
 
 import numpy as np
 import pytest
-from fedcof.merging.merge import MergeOptions, Update
-from fedcof.merging.registry import MERGES
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
 from clients.hosting import answer, introduce
 from fedcof import UserError
+from fedcof.merging.merge import MergeOptions, Update
+from fedcof.merging.registry import MERGES
 from fedcof.merging.section import FISHER, MergingSection
 from fedcof.run.config import RunConfig
 from server import merging

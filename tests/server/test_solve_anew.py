@@ -125,8 +125,9 @@ def test_the_last_classifier_is_the_runs_own_head_on_the_trained_features(datase
     assert classifier.names == problem_of(config).class_names
 
 
-def test_of_second_order_statistics_too(dataset, tmp_path):
-    federated, classifier = run(config_of(dataset, method="fed3r", groups=1), tmp_path)
+@pytest.mark.parametrize("values", [{"method": "fed3r", "groups": 1}, {"continue_": "adapters"}], ids=str)
+def test_of_other_statistics_and_of_adapters_too(dataset, tmp_path, values):
+    federated, classifier = run(config_of(dataset, **values), tmp_path)
     assert_same(classifier, solved_of(federated.config, federated.network))
 
 
@@ -223,7 +224,7 @@ def test_what_is_saved_predicts_with_the_trained_backbone(dataset, tmp_path):
     "values", [{"continue_": "linear-probe"}, {"continue_": "none"}, {"method": "random"}], ids=str
 )
 def test_there_has_to_be_something_to_solve_anew(dataset, values):
-    with pytest.raises(UserError, match="continue-resolve is True, but it must be false without fine-tuning"):
+    with pytest.raises(UserError, match="continue-resolve is True, but it must be false where no backbone trains"):
         config_of(dataset, **values)
 
 

@@ -185,6 +185,21 @@ def test_fisher_without_information_is_the_mean():
         close(fisher[name], array, 1e-6)
 
 
+def test_fisher_takes_the_mean_of_what_nobody_minds():
+    start = first_network(8)
+    fisher = {name: np.full(array.shape, float(name == HEAD), np.float32) for name, array in start.items()}
+    updates = [
+        Update({**start, name: update.arrays[name]}, update.samples, fisher)
+        for name, update in zip((HEAD, CONVOLUTION), updates_of(start, 2), strict=True)
+    ]
+    merged = merge_of("fisher", start, updates).merged().arrays
+    steps = {name: updates[place].arrays[name] - start[name] for place, name in enumerate((HEAD, CONVOLUTION))}
+    # All of the first client's matters, to both; of the second's, nothing does.
+    shares = shares_of(updates)
+    close(merged[HEAD] - start[HEAD], shares[0] * steps[HEAD])
+    close(merged[CONVOLUTION] - start[CONVOLUTION], shares[1] * steps[CONVOLUTION])
+
+
 def test_fisher_follows_the_client_that_minds():
     start = first_network(7)
     updates = [

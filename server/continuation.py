@@ -45,7 +45,7 @@ class Continuation(Strategy):
     evaluate_finally : bool
         Whether they do after the last round, so that all have it.
     on_reply : callable
-        Called after every client's reply to a request to train.
+        Called with the client after every reply to a request to train.
     needs_fisher : bool
         Whether a reply has to say, beside its network, how curved its loss is along each weight.
     names : mapping of int to str, optional
@@ -69,7 +69,7 @@ class Continuation(Strategy):
         rounds_done: int = 0,
         evaluate_always: bool = False,
         evaluate_finally: bool = False,
-        on_reply: Callable[[], None] = lambda: None,
+        on_reply: Callable[[int], object] = lambda client: None,
         needs_fisher: bool = False,
         names: Mapping[int, str] | None = None,
     ) -> None:
@@ -182,7 +182,7 @@ class Continuation(Strategy):
             else:
                 self.num_accepted += 1
             early[client] = None if reason else reply
-            self.on_reply()
+            self.on_reply(reply.metadata.src_node_id)
             while turns and turns[0] in early:
                 usable = early.pop(turns.popleft())
                 if usable is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
@@ -24,13 +24,8 @@ from fedcof.heads.trainable import Network
 from fedcof.methods.base import backbone_scores, shrinkage_used
 from fedcof.run.config import RunConfig
 from fedcof.run.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, START, TRAIN, NodeResult, RoundResult
-from server.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    restore_strategy,
-    save_checkpoint,
-    strategy_state,
-)
+from server.callbacks import Callback, Callbacks
+from server.checkpoint import Checkpoint, load_checkpoint, restore_strategy, strategy_state
 from server.continuation import Continuation
 from server.diagnosis import diagnose
 from server.evaluation import rightly_classified, share
@@ -39,17 +34,15 @@ from server.metrics import ACCURACY
 from server.node_rules import node_rules
 from server.one_shot import OneShotStrategy
 from server.records import network_to_arrays
+from server.run_files import BestNetwork, Checkpoints
 from server.run_strategy import strategy_of
 from server.solve_anew import SolvingAnew, solve_anew
 from server.step_size import with_step_of_head
 from server.training_strategy import WORST_TENTH, training_strategy
 
-BEST_FOLDER_NAME = "best"
 HEAD_ARRAY = "head.weight"
 
 logger = getLogger("flwr")
-
-Watcher = Callable[[], None]
 
 
 class FederatedRun:
@@ -63,8 +56,8 @@ class FederatedRun:
         What to run.
     folder : Path
         Where its checkpoints and networks go.
-    on_reply : callable
-        Called after every client's reply.
+    callbacks : sequence of Callback
+        Told of replies and rounds, once the run has kept what it needs to go on.
 
     Attributes
     ----------
@@ -92,7 +85,9 @@ class FederatedRun:
         What took them in after all training, if that was asked for: the last classifier is its.
     """
 
-    def __init__(self, federation: Federation, config: RunConfig, folder: Path, on_reply: Watcher) -> None:
+    def __init__(
+        self, federation: Federation, config: RunConfig, folder: Path, callbacks: Sequence[Callback] = ()
+    ) -> None:
         self.config, self.folder = config, folder
         self.ledger = federation.new_ledger()
         self.rounds: list[RoundResult] = []
@@ -107,7 +102,7 @@ class FederatedRun:
         self.strategy: OneShotStrategy | None = None
         self.anew: SolvingAnew | None = None
         self._federation = federation
-        self._on_reply = on_reply
+        self._callbacks = Callbacks([BestNetwork(folder), Checkpoints(folder), *callbacks])
         self._problem = problem_of(config)
         self._has_test_samples = len(labels_of(config, "test")) > 0
         self._present = torch.ones(self._problem.num_classes, dtype=torch.bool)
@@ -168,7 +163,7 @@ class FederatedRun:
         backbone = self._backbone()
         self.strategy = strategy_of(
             self.config,
-            self._on_reply,
+            self._callbacks.on_reply,
             self._continuation,
             backbone,
             node_rules(self._federation, self.config, self.folder),
@@ -210,7 +205,7 @@ class FederatedRun:
             checkpoint.rounds_done if checkpoint else 0,
             evaluate_always=self.config.data.client_test_share > 0 or not self._has_test_samples,
             evaluate_finally=self.config.participation.broadcast and not self.config.training.solves_anew,
-            on_reply=self._on_reply,
+            on_reply=self._callbacks.on_reply,
             needs_fisher=self.config.merging.needs_fisher,
             names=self._federation.names,
         )
@@ -232,7 +227,7 @@ class FederatedRun:
         if self._continuation.train_metrics is None:
             # Training is about to begin, or to go on.
             if not self.rounds:
-                self.rounds.append(RoundResult(0, 0, accuracy, 0, 0))
+                self._end_round(RoundResult(0, 0, accuracy, 0, 0))
         else:
             self._after_training(accuracy)
         return _as_record(accuracy)
@@ -246,7 +241,7 @@ class FederatedRun:
         self._note(strategy)
         accuracy = self._accuracy(strategy.solved(), strategy.client_metrics)
         number = len(self.rounds) + 1
-        self.rounds.append(RoundResult(number, strategy.num_accepted, accuracy, *self._bytes_so_far()))
+        self._end_round(RoundResult(number, strategy.num_accepted, accuracy, *self._bytes_so_far()))
         return _as_record(accuracy)
 
     def _note(self, strategy: OneShotStrategy) -> None:
@@ -258,14 +253,14 @@ class FederatedRun:
     def _solve_anew(self) -> None:
         """Have the classifier solved of the trained backbone's features; broken off, a run begins this again."""
         assert self.network is not None
-        number, best = self.rounds[-1].round, self.best
+        number = self.rounds[-1].round
         rules = node_rules(self._federation, self.config, self.folder)
-        self.anew, result = solve_anew(self._federation, self.config, self.network, number, rules, self._on_reply)
+        self.anew, result = solve_anew(
+            self._federation, self.config, self.network, number, rules, self._callbacks.on_reply
+        )
         self.expected_uplink_bytes += self.anew.expected_uplink_bytes
         self._note(self.anew)
-        self.rounds.append(result)
-        if self.best is not best:
-            self.save_networks(self.folder / BEST_FOLDER_NAME)
+        self._end_round(result)
 
     def _accuracy(self, classifier: Classifier, client_metrics: MetricRecord | None) -> float | None:
         """Evaluate on the server's test split, or where it has none take what the clients found."""
@@ -277,7 +272,6 @@ class FederatedRun:
         continuation = self._continuation
         assert continuation is not None
         self.expected_uplink_bytes += continuation.accepted_bytes
-        best = self.best
         metrics = continuation.evaluate_metrics or MetricRecord()
         loss = (continuation.train_metrics or MetricRecord()).get("loss")
         result = RoundResult(
@@ -290,10 +284,11 @@ class FederatedRun:
             client_accuracy=_number(metrics.get(ACCURACY)),
             worst_tenth_accuracy=_number(metrics.get(WORST_TENTH)),
         )
+        self._end_round(result)
+
+    def _end_round(self, result: RoundResult) -> None:
         self.rounds.append(result)
-        if self.best is not best:
-            self.save_networks(self.folder / BEST_FOLDER_NAME)
-        self._save_checkpoint()
+        self._callbacks.on_round_end(result, self)
 
     def save_networks(self, folder: Path) -> None:
         """Write the head as it is now, and the backbone if it was trained, as timm's state dict without adapters.
@@ -321,7 +316,8 @@ class FederatedRun:
     def _bytes_so_far(self) -> tuple[int, int]:
         return self.ledger.uplink_bytes, self.ledger.downlink_bytes
 
-    def _save_checkpoint(self) -> None:
+    def checkpoint(self) -> Checkpoint:
+        """Give all that the next round depends on, once there was one of training."""
         assert self._continuation is not None
         assert self.network is not None
         course = {
@@ -336,7 +332,7 @@ class FederatedRun:
             "squared_length": self._squared_length,
             "seconds": self.seconds + time.perf_counter() - self._started,
         }
-        checkpoint = Checkpoint(
+        return Checkpoint(
             config=self.config.to_mapping(),
             rounds_done=sum(entry.phase == TRAIN for entry in self.rounds),
             network=self.network.to_arrays(),
@@ -344,7 +340,6 @@ class FederatedRun:
             strategy=strategy_state(self._continuation.strategy),
             course=course,
         )
-        save_checkpoint(self.folder, checkpoint)
 
     def _take_up(self, checkpoint: Checkpoint) -> None:
         assert self.network is not None
@@ -359,6 +354,7 @@ class FederatedRun:
         self.backbone_scores = BackboneScores(**course.get("backbone_scores", {}))
         self._squared_length = course.get("squared_length", 0.0)
         self.nodes = [NodeResult(**node) for node in course["nodes"]]
+        self._callbacks.on_resume(tuple(self.rounds))
         logger.info("Going on after round %d of training.", checkpoint.rounds_done)
 
 

@@ -87,7 +87,7 @@ class OneShotStrategy(Strategy):
         fraction: float = 1.0,
         seed: int = 0,
         broadcast: bool = False,
-        on_reply: Callable[[], None] = lambda: None,
+        on_reply: Callable[[int], object] = lambda client: None,
         then: Strategy | None = None,
         init_rounds: int = 1,
         backbone: nn.Module | None = None,
@@ -168,7 +168,7 @@ class OneShotStrategy(Strategy):
         """
         for reply in replies:
             self._fold_in(reply)
-            self.on_reply()
+            self.on_reply(reply.metadata.src_node_id)
         if self.intake:
             self._add_taken(self.intake)
         if not self._asked_now:

@@ -18,7 +18,7 @@ from server.one_shot import OneShotStrategy
 
 def strategy_of(
     config: RunConfig,
-    on_reply: Callable[[], None] = lambda: None,
+    on_reply: Callable[[int], object] = lambda client: None,
     then: Continuation | None = None,
     backbone: nn.Module | None = None,
     rules: NodeRules | None = None,
@@ -31,7 +31,7 @@ def strategy_of(
     config : RunConfig
         The run.
     on_reply : callable
-        Called after every client's reply.
+        Called with the client after every reply.
     then : Continuation, optional
         What goes on after it.
     backbone : Module, optional

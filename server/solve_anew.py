@@ -95,7 +95,7 @@ def solve_anew(
     network: Network,
     rounds_before: int,
     rules: NodeRules | None,
-    on_reply: Callable[[], None],
+    on_reply: Callable[[int], object],
 ) -> tuple[SolvingAnew, RoundResult]:
     """Ask all clients for their statistics of trained features, and solve.
 
@@ -112,7 +112,7 @@ def solve_anew(
     rules : NodeRules or None
         The first upload's, for nodes with data of their own.
     on_reply : callable
-        Called after every client's reply.
+        Called with the client after every reply.
 
     Returns
     -------

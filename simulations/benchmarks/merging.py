@@ -112,7 +112,7 @@ def _config(scenario: str, settings: list[str], start: str, kind: str, merge: st
 
 def _run(federation: Federation, config: RunConfig, start: str, kind: str, merge: str) -> Measured:
     with TemporaryDirectory() as folder:
-        result = execute(federation, config, Path(folder), "", lambda: None)
+        result = execute(federation, config, Path(folder), "")
     rounds = result.rounds or []
     accuracies = [one.accuracy for one in rounds if one.phase == "train"]
     trained = [traffic for occasion, traffic in federation.ledger.entries() if occasion.message == "train"]

@@ -25,11 +25,13 @@ from fedcof.run.config import RunConfig
 from fedcof.run.protocol import NETWORK
 from fedcof.run.results import ANEW, START, TRAIN, append_result
 from fedcof.wire.codec import Sent
-from server.federated_run import BEST_FOLDER_NAME, FederatedRun
+from server.federated_run import FederatedRun
 from server.federation import Federation
 from server.run import execute
+from server.run_files import BEST_FOLDER_NAME
 from server.run_strategy import strategy_of
 from simulations.prediction import best_run, predict
+from tests.server.breaking_off import BreakOff, BrokenOffError
 from tests.server.in_memory_grid import InMemoryGrid
 
 CLIENTS, TEST_IMAGES = 3, 4
@@ -81,21 +83,9 @@ def config_of(dataset, **values):
     return RunConfig(dataset=dataset, **{**TINY, "partition": "iid", "num_clients": CLIENTS, **values})
 
 
-class BrokenOffError(Exception):
-    """Stands for a process that is killed."""
-
-
 def run(config, folder, break_at=None, app=client_app, **settings):
-    replies = 0
-
-    def on_reply():
-        nonlocal replies
-        replies += 1
-        if replies == break_at:
-            raise BrokenOffError
-
     grid = InMemoryGrid(app, config.data.num_clients, run_config=config.to_mapping(), **settings)
-    federated = FederatedRun(Federation(grid, config.data.num_clients, 1.0), config, folder, on_reply)
+    federated = FederatedRun(Federation(grid, config.data.num_clients, 1.0), config, folder, [BreakOff(break_at)])
     return federated, federated.execute()
 
 
@@ -220,7 +210,7 @@ def test_clients_evaluate_the_new_classifier_on_trained_features_that_they_hold_
 def test_what_is_saved_predicts_with_the_trained_backbone(dataset, tmp_path):
     config = config_of(dataset)
     grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
-    result = execute(Federation(grid, CLIENTS), config, tmp_path, "", lambda: None)
+    result = execute(Federation(grid, CLIENTS), config, tmp_path, "")
     append_result(tmp_path, result)
     assert result.accuracy == result.rounds[-1].accuracy
     assert result.best_accuracy == max(entry.accuracy for entry in result.rounds[1:])

@@ -36,6 +36,7 @@ from server.diagnosis import diagnose
 from server.evaluation import rightly_classified, share
 from server.federation import Federation
 from server.intake import NodeRules
+from server.keeping import Keeper, store_of
 from server.metrics import ACCURACY
 from server.one_shot import OneShotStrategy
 from server.records import network_to_arrays
@@ -157,7 +158,7 @@ class FederatedRun:
 
     def _collect_and_train(self) -> None:
         backbone = self._backbone()
-        self.strategy = strategy_of(self.config, self._on_reply, self._continuation, backbone, self._rules())
+        self.strategy = strategy_of(self.config, self._on_reply, self._continuation, backbone, self._rules(), self._keeper())
         training = self.config.training.rounds if self._continuation else 0
         self.strategy.start(
             self._federation, num_rounds=self.strategy.init_rounds + training, **self._common_arguments()
@@ -179,6 +180,10 @@ class FederatedRun:
             data_states=self._federation.data_states,
             most_bytes=self._most_bytes(),
         )
+
+    def _keeper(self) -> Keeper | None:
+        kept = self.config.execution.keep_uploads and not self.config.data.on_nodes
+        return Keeper(store_of(self.folder, self.config)) if kept else None
 
     def _most_rows(self) -> int:
         return most_rows(self.config.writing, self._problem.num_classes, self._problem.feature_dim)

@@ -13,6 +13,7 @@ from fedcof.methods.method import FederatedMethod
 from fedcof.run.config import RunConfig
 from server.continuation import Continuation
 from server.intake import NodeRules
+from server.keeping import Keeper
 from server.one_shot import OneShotStrategy
 
 
@@ -22,6 +23,7 @@ def strategy_of(
     then: Continuation | None = None,
     backbone: nn.Module | None = None,
     rules: NodeRules | None = None,
+    keeper: Keeper | None = None,
 ) -> OneShotStrategy:
     """Make the strategy that a run-config names.
 
@@ -37,6 +39,8 @@ def strategy_of(
         What is then trained with the head.
     rules : NodeRules, optional
         For nodes with data of their own.
+    keeper : Keeper, optional
+        Keeps the uploads of a simulation.
 
     Returns
     -------
@@ -62,4 +66,5 @@ def strategy_of(
         projection=projection_of(config),
         prior=prior_of(config),
         rules=rules,
+        keeper=keeper,
     )

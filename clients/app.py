@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import replace
 
@@ -29,7 +30,16 @@ from fedcof.heads.trainable import Network
 from fedcof.methods.chain import Outgoing
 from fedcof.methods.method import Samples
 from fedcof.run.config import RunConfig
-from fedcof.run.protocol import ARRAYS, CONFIG, INTRODUCTION, METRICS, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
+from fedcof.run.protocol import (
+    ARRAYS,
+    CONFIG,
+    INTRODUCTION,
+    METRICS,
+    NAME,
+    NUM_EXAMPLES,
+    SERVER_ROUND,
+    STATISTICS,
+)
 
 app = ClientApp()
 app.query(INTRODUCTION)(introduce)
@@ -79,10 +89,12 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
         If the client is one of those that the run-config has drop out, or its node's policy does not allow it.
     """
     config = asked(content, context, Act.STATISTICS)
+    if policy := policy_of(context):
+        seed = _node_seed(config.data.seed, str(context.node_config.get(NAME, "")))
+        _drop_out(config, seed)
+        return record_of(_answer_of_node(config, client, context, policy, seed))
     seed = _client_seed(config.data.seed, client)
     _drop_out(config, seed)
-    if policy := policy_of(context):
-        return record_of(_answer_of_node(config, client, context, policy, seed))
     upload = _upload(config, client, held_here(config, client, context), seed)
     return reply_with(upload.arrays, upload.tag)
 
@@ -251,6 +263,11 @@ def _drop_out(config: RunConfig, seed: int) -> None:
 def _client_seed(seed: int, client: int) -> int:
     """Make a seed of 32 bits that no two clients of a run share."""
     return (seed * 1_000_003 + client) % 2**32
+
+
+def _node_seed(seed: int, name: str) -> int:
+    """Make a seed of 32 bits of a node's name: its number among the others changes as they join and leave."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4], "big")
 
 
 def _training_seed(seed: int, training_round: int, client: int) -> int:

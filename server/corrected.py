@@ -14,6 +14,8 @@ from fedcof.statistics.base import Statistics
 from fedcof.statistics.class_means import ClassMeanRows, ClassMeans
 from fedcof.wire.arrays import CLASS_IDS, COUNTS, MEANS, Arrays
 from fedcof.wire.codec import Sent
+from fedcof.wire.encoding import codec_of
+from fedcof.wire.registry import CODECS
 
 # No codec's: what comes over the wire under it is unknown.
 TAG = "class-means.corrected"
@@ -42,13 +44,37 @@ def without_classes(statistics: Statistics, classes: torch.Tensor) -> ClassMeans
     """
     if not isinstance(statistics, ClassMeanRows) or statistics.dtype != torch.float32:
         raise UserError(
-            f"The statistics {statistics.KIND} mix all classes, or are no float32, so a class cannot be taken out of "
-            "them: forget the whole client, or have it answer again without those samples."
+            f"The statistics {statistics.KIND} mix all classes, or are no float32, so a class cannot be taken out "
+            "of them: forget the whole client, or have it answer again without those samples."
         )
     left = ~torch.isin(statistics.class_ids, classes)
     noise = None if statistics.noise is None else statistics.noise[left].clone()
     means = statistics.rows(slice(0, statistics.num_rows))[left].clone()
     return ClassMeans(statistics.class_ids[left], statistics.counts[left], means, noise)
+
+
+def decoded(sent: Sent) -> Statistics:
+    """Decode a kept upload, without a look at what privacy has done.
+
+    Parameters
+    ----------
+    sent : Sent
+        As it was sent, or corrected.
+
+    Returns
+    -------
+    Statistics
+        As its codec gives them.
+
+    Raises
+    ------
+    UserError
+        If they cannot be read.
+    """
+    rows = corrected_rows(sent)
+    if rows is not None:
+        return rows
+    return (CODECS.get(sent.tag) if sent.tag else codec_of(sent.arrays)).decode(sent.arrays)
 
 
 def corrected(rows: ClassMeans) -> Sent:

@@ -158,7 +158,9 @@ class FederatedRun:
 
     def _collect_and_train(self) -> None:
         backbone = self._backbone()
-        self.strategy = strategy_of(self.config, self._on_reply, self._continuation, backbone, self._rules(), self._keeper())
+        self.strategy = strategy_of(
+            self.config, self._on_reply, self._continuation, backbone, self._rules(), self._keeper()
+        )
         training = self.config.training.rounds if self._continuation else 0
         self.strategy.start(
             self._federation, num_rounds=self.strategy.init_rounds + training, **self._common_arguments()

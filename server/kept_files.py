@@ -207,7 +207,9 @@ def read_noted(path: Path) -> list[KeptUpload]:
     except FileNotFoundError:
         raise
     except DAMAGED as error:
-        return [KeptUpload("" if is_pack else node_of_file(path.name), path.name, _written(path), damage=str(error))]
+        return [
+            KeptUpload("" if is_pack else node_of_file(path.name), path.name, _written(path), damage=str(error))
+        ]
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> list[dict[str, NDArray[Any]]]:

@@ -57,9 +57,7 @@ class Solved:
     seconds: float
 
 
-def solve_again(
-    folder: Path, changes: Mapping[str, object], target: str, selection: Selection = ALL
-) -> RunResult:
+def solve_again(folder: Path, changes: Mapping[str, object], target: str, selection: Selection = ALL) -> RunResult:
     """Solve from a run's kept uploads, and write the classifier.
 
     Parameters
@@ -97,7 +95,12 @@ def solve_again(
     return written(folder, target, config, solved_from(store, selection))
 
 
-def solved_from(store: UploadStore, selection: Selection = ALL, cached: bool = True) -> Solved:
+def solved_from(
+    store: UploadStore,
+    selection: Selection = ALL,
+    cached: bool = True,
+    instead: Mapping[str, Statistics] | None = None,
+) -> Solved:
     """Solve from kept uploads, in the one order that they have.
 
     Parameters
@@ -108,6 +111,8 @@ def solved_from(store: UploadStore, selection: Selection = ALL, cached: bool = T
         Whose.
     cached : bool
         False to read every upload from its own file.
+    instead : mapping of str to Statistics, optional
+        What is added in the place of some uploads, by their names.
 
     Returns
     -------
@@ -128,6 +133,7 @@ def solved_from(store: UploadStore, selection: Selection = ALL, cached: bool = T
         _check_quorum(store.config, len(uploads) - len(left_out), selection.as_of)
     chosen = [upload for name, upload in uploads.items() if name not in left_out]
     read = read_uploads(strategy, store, chosen, cache)
+    read = [(instead or {}).get(upload.name, one) for upload, one in zip(chosen, read, strict=True)]
     for number, statistics in enumerate(read):
         strategy.aggregator.add(statistics, number)
     class_ids, counts = (torch.cat([getattr(one, name) for one in read]) for name in ("class_ids", "counts"))
@@ -259,10 +265,12 @@ def no_uploads(folder: Path) -> UserError:
     """Make the error for a folder without kept uploads, with the folders in it that have some."""
     below = sorted({str(place) for place, _ in stores_below(folder) if place != folder})
     if below:
-        return UserError(f"The folder {folder} itself keeps no uploads, but {', '.join(below)} do: name one of these.")
+        return UserError(
+            f"The folder {folder} itself keeps no uploads, but {', '.join(below)} do: name one of these."
+        )
     return UserError(
-        f"The folder {folder} keeps no uploads that this method can be solved from: name the output folder of a run "
-        f"on nodes, or of a simulation with -c {_KEEP}=true, and a method of the same statistics."
+        f"The folder {folder} keeps no uploads that this method can be solved from: name the output folder of a "
+        f"run on nodes, or of a simulation with -c {_KEEP}=true, and a method of the same statistics."
     )
 
 
@@ -273,6 +281,6 @@ def _check_quorum(config: RunConfig, left: int, as_of: str) -> None:
     expected, quorum = config.data.num_clients, config.participation.quorum
     if left < max(quorum * expected, 1):
         raise UserError(
-            f"Only {left} of {expected} clients had sent an upload by {as_of}, fewer than the quorum of {quorum:g}, "
-            "with which there was no classifier then: name a later date, or lower the quorum with -c."
+            f"Only {left} of {expected} clients had sent an upload by {as_of}, fewer than the quorum of "
+            f"{quorum:g}, with which there was no classifier then: name a later date, or lower the quorum with -c."
         )

@@ -2,8 +2,8 @@
 
 Sums that are kept and subtracted from are not those of a federation that never had the client: floating point
 addition forgets. Rows are what any solve starts from, so it is these that are kept, in segments that are written
-once: what has come or changed since is decoded into a segment of its own. Whatever file of the store is not the one
-that was read then, by its inode, size and time, is read again, so nothing in here is ever believed before the store.
+once: what has come or changed since is decoded into a segment of its own. Whatever file of the store is not the
+one that was read then, by its inode, size and time, is read again: the store is believed, and never this.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def unknown_client(name: str, known: Collection[str], folder: Path) -> UserError
     near = difflib.get_close_matches(name, list(known), n=NEAREST_NAMED, cutoff=0.4)
     meant = f"did you mean {_either(near)}? " if near else ""
     return UserError(
-        f"The folder {folder} keeps no upload of {name!r}: {meant}fedcof federation {folder} lists all {len(known)}."
+        f"The folder {folder} keeps no upload of {name!r}: {meant}fedcof federation lists all {len(known)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Uploads kept on disk, of nodes and of simulated clients, so that solving again, or going on, asks nobody twice."""
+"""Uploads kept on disk, of nodes and of simulated clients, so that solving again or going on asks nobody twice."""
 
 from __future__ import annotations
 
@@ -176,7 +176,8 @@ class UploadStore:
                 found |= {upload.name: upload for upload in read(path)}
         if "" in found:
             raise UserError(
-                f"The file {self.folder / found[''].file} is damaged ({found[''].damage}): run the simulation again."
+                f"The file {self.folder / found[''].file} is damaged ({found[''].damage}), and nobody knows whose "
+                "uploads it held: run the simulation again."
             )
         return {name: found[name] for name in self._in_order(found)}
 

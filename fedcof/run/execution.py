@@ -80,8 +80,8 @@ class ExecutionSection(Section):
     )
     keep_uploads: bool = key(
         False,
-        "Whether a simulation keeps its clients' uploads beside the results, to be solved again, listed and forgotten; "
-        "those of nodes are always kept.",
+        "Whether a simulation keeps its clients' uploads beside the results, to be solved again, listed and "
+        "forgotten; those of nodes are always kept.",
         Acts.EXECUTION,
         Changes.NOTHING,
         several="nothing",

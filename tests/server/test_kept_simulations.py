@@ -1,8 +1,5 @@
 """Uploads of simulated clients: kept where asked, in few files, and solved again to the last bit without some."""
 
-import json
-import os
-from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -10,20 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from clients.app import app as client_app
-from fedcof import UserError
 from fedcof.run.config import RunConfig
-from fedcof.run.results import append_result, load_results
-from server import keeping, resolving
-from server.federated_run import FederatedRun
+from fedcof.run.results import append_result
+from server import resolving
 from server.federation import Federation
-from server.keeping import store_of
-from server.kept_files import read_noted
-from server.resolving import solve_again, solved_from
-from server.row_cache import RowCache
+from server.resolving import solve_again
 from server.run import execute
-from server.run_strategy import strategy_of
-from server.selection import Selection, moment
-from server.upload_store import UploadStore
+from server.selection import Selection
 from tests.server.in_memory_grid import InMemoryGrid
 
 CLIENTS, CLASSES, DIM = 12, 4, 8
@@ -75,7 +65,9 @@ def assert_same_bits(one, other):
     "solved", [{"estimator": "per-class", "head": "ridge"}, {"estimator": "pooled", "head": "ridge"}, {}]
 )
 @pytest.mark.parametrize("cached", [False, True])
-def test_without_a_client_it_is_the_federation_that_never_had_it(dataset, tmp_path, monkeypatch, form, solved, cached):
+def test_without_a_client_it_is_the_federation_that_never_had_it(
+    dataset, tmp_path, monkeypatch, form, solved, cached
+):
     if cached:
         monkeypatch.setattr(resolving, "FEWEST_UPLOADS", 1)
     config = config_of(dataset, **form, **solved)

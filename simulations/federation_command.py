@@ -60,7 +60,7 @@ def show_federation(folder: Path) -> None:
             f"{store.folder}"
         )
         for path, result in _results_below(folder):
-            if _is_of(path.parent / result.head, place, config, result):
+            if _is_of(store, place, path.parent / result.head, result):
                 say(f"Made with them: {_described(path.parent, result)}")
 
 
@@ -213,9 +213,11 @@ def _results_below(folder: Path) -> list[tuple[Path, RunResult]]:
     return [(path, result) for path in sorted(folder.rglob(FILE_NAME)) for result in load_results(path.parent)]
 
 
-def _is_of(head: Path, place: Path, config: RunConfig, result: RunResult) -> bool:
-    kind = result.run_config().method.chosen.kind
-    return head.is_relative_to(place) and kind == config.method.chosen.kind
+def _is_of(store: UploadStore, place: Path, head: Path, result: RunResult) -> bool:
+    """Say whether a classifier was made with a store's uploads."""
+    if not head.is_relative_to(place):
+        return False
+    return UploadStore(place, RunConfig.from_mapping(result.config)).folder == store.folder
 
 
 def _described(folder: Path, result: RunResult) -> str:

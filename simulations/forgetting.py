@@ -19,7 +19,7 @@ from fedcof.heads.classifier import Classifier
 from fedcof.run.config import RunConfig
 from fedcof.run.results import FILE_NAME, RunResult, load_results, write_results
 from fedcof.run.training import NO_TRAINING
-from fedcof.statistics.base import Statistics
+from fedcof.statistics.class_means import ClassMeans
 from server.corrected import corrected, decoded, without_classes
 from server.intake import NO_UPLOAD
 from server.keeping import store_of
@@ -190,8 +190,8 @@ def carried_out(plan: Forgetting) -> list[Remade]:
         If what is left cannot be solved, in which case nothing has been removed.
     """
     expected = [(one, _expected(plan, one)) for one in _different(plan)]
-    for place, config in plan.stores:
-        _change_upload(plan, place, config)
+    corrections = [_correction(plan, place, config) for place, config in plan.stores]
+    # Uploads go last: whatever breaks this off, the same command then goes on with the rest.
     for path in plan.found.made:
         if path.is_dir():
             shutil.rmtree(path)
@@ -200,6 +200,13 @@ def carried_out(plan: Forgetting) -> list[Remade]:
     for folder in {one.folder for one in plan.affected}:
         gone = [one.result for one in plan.affected if one.folder == folder]
         write_results(folder, [result for result in load_results(folder) if result not in gone])
+    for (place, _), (store, rows) in zip(plan.stores, corrections, strict=True):
+        if rows is None:
+            store.remove(plan.name)
+            NameBook(place).forget(plan.name)
+        else:
+            store.correct(store.uploads()[plan.name], corrected(rows), rows)
+        clear_rows(store.folder)
     for place in {(one.folder / one.result.head).parent for one in plan.affected}:
         with suppress(OSError):
             place.rmdir()
@@ -269,18 +276,15 @@ def _selection(plan: Forgetting, one: Affected, *more: str) -> Selection:
     return Selection(without=(*(name for name in one.result.without if name != gone), *more))
 
 
-def _change_upload(plan: Forgetting, place: Path, config: RunConfig) -> None:
-    store = store_of(place, config) if plan.classes else UploadStore(place, config)
-    if plan.classes:
-        rows = _corrected_upload(plan, store)
-        store.correct(store.uploads()[plan.name], corrected(rows), rows)
-    else:
-        store.remove(plan.name)
-        NameBook(place).forget(plan.name)
-    clear_rows(store.folder)
+def _correction(plan: Forgetting, place: Path, config: RunConfig) -> tuple[UploadStore, ClassMeans | None]:
+    """Give a store, and what takes the place of the upload there; None where nothing does."""
+    if not plan.classes:
+        return UploadStore(place, config), None
+    store = store_of(place, config)
+    return store, _corrected_upload(plan, store)
 
 
-def _corrected_upload(plan: Forgetting, store: UploadStore) -> Statistics:
+def _corrected_upload(plan: Forgetting, store: UploadStore) -> ClassMeans:
     (sent,) = store.load([store.uploads()[plan.name]])
     return without_classes(decoded(sent), torch.tensor(_places_of_classes(store.config, plan.classes)))
 

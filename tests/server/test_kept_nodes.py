@@ -10,12 +10,14 @@ from safetensors.torch import load_file
 from clients.client_app import app as client_app
 from fedcof.data.problem import fingerprint_of
 from fedcof.run.config import RunConfig
-from fedcof.run.results import append_result
+from fedcof.run.results import append_result, load_results
 from server.federation import Federation
+from server.name_book import NameBook
 from server.resolving import solve_again
 from server.run import execute
 from server.selection import Selection
 from server.upload_store import UploadStore
+from simulations.forgetting import carried_out, planned
 from tests.server.in_memory_grid import InMemoryGrid
 
 NAMES = ["ada", "bob", "cleo", "dora", "emil"]
@@ -123,3 +125,19 @@ def test_a_node_that_answers_again_with_other_data_is_as_if_it_had_always_had_th
     answer_anew(sites)
     run(sites, NAMES, "always")
     assert_same_bits(head(sites / "corrected"), head(sites / "always"))
+
+
+def test_a_node_that_is_forgotten_was_never_there(sites):
+    run(sites, [name for name in NAMES if name != "bob"], "never")
+    answer_anew(sites)
+    run(sites, NAMES, "all")
+    assert NameBook(sites / "all").belongs("bob", 5)
+    plan = planned(sites / "all", "bob")
+    assert [path.name for path in plan.uploads] == ["node-bob.safetensors"]
+    (remade,) = carried_out(plan)
+    assert (remade.equals, remade.clients, remade.was_trained) == (True, 4, False)
+    assert_same_bits(head(sites / "all"), head(sites / "never"))
+    (result,) = load_results(sites / "all")
+    assert [node.name for node in result.nodes] == [name for name in NAMES if name != "bob"]
+    assert not [path for path in (sites / "all").rglob("*") if path.is_file() and b"bob" in path.read_bytes()]
+    assert NameBook(sites / "all").belongs("bob", 6)

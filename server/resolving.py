@@ -256,7 +256,7 @@ def kept_run(folder: Path, changes: Mapping[str, object]) -> tuple[RunConfig, Up
         # Whatever was trained afterwards, it started from these.
         asked = kept.replaced(continue_=NO_TRAINING).to_mapping()
         config = RunConfig.from_mapping({**asked, **changes})
-        if UploadStore(folder, config).names():
+        if not UploadStore(folder, config).is_empty:
             return config, store_of(folder, config)
     raise no_uploads(folder)
 

@@ -144,6 +144,11 @@ class UploadStore:
         for path in self._files():
             path.unlink(missing_ok=True)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no upload, be it a damaged one."""
+        return not self._files()
+
     def names(self) -> list[str]:
         """List those whose upload is kept, in their order."""
         own = {node_of_file(path.name) for path in self.folder.glob(f"{PREFIX}*{SUFFIX}")}

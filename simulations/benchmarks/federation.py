@@ -83,10 +83,10 @@ def benchmark_federation(sizes: Sequence[Size]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        The fields of each size and, in seconds, ``t_solve`` (uploads in memory, added and solved), ``t_first`` (the
-        first solve of kept ones, which decodes all), ``t_one_more`` (one upload more is written, and all are
-        solved from disk), and ``ratio``, the last over the first; ``cpu_solve``, ``cpu_one_more`` and ``cpu_ratio`` are the
-        same of the processor.
+        The fields of each size and, in seconds, ``t_solve`` (uploads in memory, added and solved), ``t_first``
+        (the first solve of kept ones, which decodes all), ``t_one_more`` (one upload more is written, and all are
+        solved from disk), and ``ratio``, the last over the first; ``cpu_solve``, ``cpu_one_more`` and
+        ``cpu_ratio`` are the same of the processor.
 
     Raises
     ------

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from fedcof.run.config import RunConfig
 from fedcof.run.results import append_result, load_results
 from server.upload_store import UploadStore
+from simulations.federation_command import show_federation
 from simulations.report.writing import write_report
 
 CLIENTS, CLASSES, DIM = 6, 3, 6
@@ -43,28 +44,21 @@ def simulated(dataset, in_memory, tmp_path):
     return run
 
 
-@pytest.fixture
-def said(fedcof, capsys, monkeypatch):
-    """Run a command that works; gives what it printed."""
-    monkeypatch.setattr("simulations.terminal.console.width", 300)
-
-    def run(*arguments):
-        status, message = fedcof(*arguments)
-        assert status == 0, message
-        return capsys.readouterr().out
-
-    return run
-
-
 def bits(folder):
     return {name: array.numpy().tobytes() for name, array in load_file(folder / "head.safetensors").items()}
 
 
-def test_the_list_says_who_sent_what_and_what_was_made_with_it(simulated, fedcof, capsys, monkeypatch):
-    folder = simulated()
+def test_the_list_says_who_sent_what_and_what_was_made_with_it(simulated, fedcof, capsys):
+    folder = simulated(**CODED)
     fedcof("solve", folder, "--without", "2")
-    status, _ = fedcof("federation", folder)
-    assert status == 0
+    fedcof("forget", folder, "3", "--class", "bee", "--yes")
+    show_federation(folder)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("class-means.coded") == CLIENTS - 1
+    assert "class-means.corrected (without some classes)" in said
+    assert "6 uploads of 2" in said
+    assert f"{folder}/head.safetensors (fedcof, 6 clients, " in said
+    assert "(fedcof, 5 clients, without 2, " in said
 
 
 @pytest.mark.parametrize("form", [{}, CODED, {"upload": "paper", "head": "ridge", "estimator": "pooled"}])

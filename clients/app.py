@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import replace
@@ -41,6 +42,7 @@ from fedcof.run.protocol import (
     FISHER,
     INTRODUCTION,
     METRICS,
+    NAME,
     NUM_EXAMPLES,
     SERVER_ROUND,
     STATISTICS,
@@ -98,10 +100,11 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
         If the client is one of those that the run-config has drop out, or its node's policy does not allow it.
     """
     config = asked(content, context, Act.STATISTICS)
-    seed = _client_seed(config.data.seed, client)
+    policy, name = policy_of(context), str(context.node_config.get(NAME, ""))
+    seed = _node_seed(config.data.seed, name) if policy else _client_seed(config.data.seed, client)
     network = _network_sent(config, content)
     _drop_out(config, _training_seed(config.data.seed, _round_of(content), client) if network else seed)
-    if policy := policy_of(context):
+    if policy:
         # Told before anything is read, so that what changes meanwhile shows the next time.
         question = question_of(config, context, policy, content)
         trained = _trained_backbone(config, network) if network else None
@@ -314,6 +317,11 @@ def _drop_out(config: RunConfig, seed: int) -> None:
 def _client_seed(seed: int, client: int) -> int:
     """Make a seed of 32 bits that no two clients of a run share."""
     return (seed * 1_000_003 + client) % 2**32
+
+
+def _node_seed(seed: int, name: str) -> int:
+    """Make a seed of 32 bits of a node's name: its number among the others changes as they join and leave."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4], "big")
 
 
 def _training_seed(seed: int, training_round: int, client: int) -> int:

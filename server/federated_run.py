@@ -30,6 +30,7 @@ from server.continuation import Continuation
 from server.diagnosis import diagnose
 from server.evaluation import rightly_classified, share
 from server.federation import Federation
+from server.keeping import Keeper, store_of
 from server.metrics import ACCURACY
 from server.node_rules import node_rules
 from server.one_shot import OneShotStrategy
@@ -167,11 +168,16 @@ class FederatedRun:
             self._continuation,
             backbone,
             node_rules(self._federation, self.config, self.folder),
+            self._keeper(),
         )
         training = self.config.training.rounds if self._continuation else 0
         self.strategy.start(
             self._federation, num_rounds=self.strategy.init_rounds + training, **self._common_arguments()
         )
+
+    def _keeper(self) -> Keeper | None:
+        kept = self.config.execution.keep_uploads and not self.config.data.on_nodes
+        return Keeper(store_of(self.folder, self.config)) if kept else None
 
     def _train_only(self, checkpoint: Checkpoint | None) -> None:
         assert self._continuation is not None

@@ -13,6 +13,7 @@ from fedcof.methods.method import FederatedMethod
 from fedcof.run.config import RunConfig
 from server.continuation import Continuation
 from server.intake import NodeRules
+from server.keeping import Keeper
 from server.one_shot import OneShotStrategy
 
 
@@ -22,6 +23,7 @@ def strategy_of(
     then: Continuation | None = None,
     backbone: nn.Module | None = None,
     rules: NodeRules | None = None,
+    keeper: Keeper | None = None,
     make: Callable[..., OneShotStrategy] = OneShotStrategy,
 ) -> OneShotStrategy:
     """Make the strategy that a run-config names.
@@ -38,6 +40,8 @@ def strategy_of(
         What is then trained with the head, or the adapters of it that the run-config names.
     rules : NodeRules, optional
         For nodes with data of their own.
+    keeper : Keeper, optional
+        Keeps the uploads of a simulation.
     make : callable
         What is made; it takes what the class does.
 
@@ -66,4 +70,5 @@ def strategy_of(
         projection=projection_of(config),
         prior=prior_of(config),
         rules=rules,
+        keeper=keeper,
     )

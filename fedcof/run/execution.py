@@ -96,6 +96,14 @@ class ExecutionSection(Section):
         numbers=_TRACKERS,
         several="nothing",
     )
+    keep_uploads: bool = key(
+        False,
+        "Whether a simulation keeps its clients' uploads beside the results, to be solved again, listed and "
+        "forgotten; those of nodes are always kept.",
+        Acts.EXECUTION,
+        Changes.NOTHING,
+        several="nothing",
+    )
     output: str = key(
         "",
         "Folder for the results.",

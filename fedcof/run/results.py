@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
@@ -148,6 +149,8 @@ class RunResult:
         :class:`fedcof.covariance.backbone_scores.BackboneScores`; None too for runs of earlier versions.
     energy : EnergyUse or None
         What it took of energy; None where that was not measured.
+    without : dict of str to str
+        Why clients whose uploads are kept were left out of what was solved again, by their names.
     format : int
         Version of these fields.
     """
@@ -183,6 +186,7 @@ class RunResult:
     leave_one_out_likelihood: float | None = None
     class_information: float | None = None
     energy: EnergyUse | None = None
+    without: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -326,7 +330,7 @@ def _diagnostic(values: dict[str, Any]) -> CovarianceDiagnostic:
 def append_result(folder: Path, result: RunResult) -> None:
     """Add one run to the results of a folder, so that a crash leaves either the old file or the new one.
 
-    A run of the same configuration takes the older one's place.
+    A run of the same configuration, on the same clients, takes the older one's place.
 
     Parameters
     ----------
@@ -335,8 +339,20 @@ def append_result(folder: Path, result: RunResult) -> None:
     result : RunResult
         The run to add.
     """
-    results = [run for run in load_results(folder) if run.config != result.config]
-    results.append(result)
+    same = result.config, result.without
+    write_results(folder, [*(run for run in load_results(folder) if (run.config, run.without) != same), result])
+
+
+def write_results(folder: Path, results: Sequence[RunResult]) -> None:
+    """Write all results of a folder, in one step.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the runs; made if missing.
+    results : sequence of RunResult
+        Whatever else it held is gone.
+    """
     content = _without_infinities([asdict(run) for run in results])
     write_whole(folder / FILE_NAME, json.dumps(content, indent=1, allow_nan=False))
 

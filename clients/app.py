@@ -18,7 +18,7 @@ from clients.first_look import question_of, record_of
 from clients.hosting import answer, introduce
 from clients.policy import NodePolicy
 from clients.reply import arrays_record, reply_with
-from clients.samples import Held, OwnSamples, held_here, images_here, with_own_samples
+from clients.samples import Held, OwnSamples, held_here, images_here, new_here, with_own_samples
 from clients.training import Inputs, LocalTraining, step_of_head, train
 from clients.upload import samples_told, upload_of
 from fedcof import UserError
@@ -61,7 +61,8 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     client : int
         Client number.
     content : RecordDict
-        The server's request; its ``config`` record overrides the node's run-config.
+        The server's request; its ``config`` record overrides the node's run-config. In a simulation that goes over
+        several steps its round is the step, and the upload is of what the client has not had before.
     context : Context
         The node's context.
 
@@ -83,7 +84,11 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     _drop_out(config, seed)
     if policy := policy_of(context):
         return record_of(_answer_of_node(config, client, context, policy, seed))
-    upload = _upload(config, client, held_here(config, client, context), seed)
+    if config.data.in_steps:
+        held = new_here(config, client, _round_of(content))
+    else:
+        held = held_here(config, client, context)
+    upload = _upload(config, client, held, seed)
     return reply_with(upload.arrays, upload.tag)
 
 
@@ -135,7 +140,7 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
         If the client drops out, has no sample, or its training diverges.
     """
     config = asked(content, context, Act.TRAINING)
-    training_round = int(str(content.config_records[CONFIG][SERVER_ROUND]))
+    training_round = _round_of(content)
     seed = _training_seed(config.data.seed, training_round, client)
     _drop_out(config, seed)
     if policy := policy_of(context):
@@ -246,6 +251,10 @@ def _features_of_network(
 def _drop_out(config: RunConfig, seed: int) -> None:
     if config.participation.dropout and random.Random(seed).random() < config.participation.dropout:
         raise UserError(f"it dropped out, as every client does with probability {config.participation.dropout:g}")
+
+
+def _round_of(content: RecordDict) -> int:
+    return int(str(content.config_records[CONFIG][SERVER_ROUND]))
 
 
 def _client_seed(seed: int, client: int) -> int:

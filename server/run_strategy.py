@@ -22,6 +22,7 @@ def strategy_of(
     then: Continuation | None = None,
     backbone: nn.Module | None = None,
     rules: NodeRules | None = None,
+    kind: Callable[..., OneShotStrategy] = OneShotStrategy,
 ) -> OneShotStrategy:
     """Make the strategy that a run-config names.
 
@@ -37,6 +38,8 @@ def strategy_of(
         What is then trained with the head.
     rules : NodeRules, optional
         For nodes with data of their own.
+    kind : callable
+        Makes the strategy of a one-shot strategy's arguments.
 
     Returns
     -------
@@ -45,7 +48,7 @@ def strategy_of(
     """
     problem, method = problem_of(config), config.method.chosen
     assert isinstance(method, FederatedMethod)
-    return OneShotStrategy(
+    return kind(
         config.method.for_linear() if then else config.method,
         problem.num_classes,
         problem.feature_dim,

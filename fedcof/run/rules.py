@@ -9,6 +9,9 @@ from fedcof.embedding.clip_names import is_open_clip
 from fedcof.embedding.section import BY_CLIP, FULL, ISO, NO_TRANSFORM, EmbeddingSection
 from fedcof.errors import UserError
 from fedcof.keys import Key, must_be
+from fedcof.methods.section import MethodSection
+from fedcof.privacy.section import PrivacySection
+from fedcof.run.participation import ParticipationSection
 from fedcof.run.training import NO_TRAINING, TrainingSection
 from fedcof.statistics.kinds import CLASS_MEANS
 from fedcof.wire.registry import CODED, encodings_of
@@ -36,6 +39,8 @@ def check_sections_together(config: RunConfig) -> None:
     _check_projection(config)
     _check_nodes(config)
     _check_training(config)
+    if config.data.in_steps:
+        _check_steps(config)
     if config.privacy.epsilon:
         _check_privacy(config)
 
@@ -111,6 +116,27 @@ def _check_training(config: RunConfig) -> None:
             f"Fine-tuning needs images, but there are features of {config.data.encoder or config.data.dataset!r}: "
             "set continue to linear-probe, or run on images."
         )
+
+
+def _check_steps(config: RunConfig) -> None:
+    """Refuse what is of one moment, or counts on every client being asked once."""
+    known = DataSection.key_of("schedule" if config.data.schedule else "class_steps")
+    if config.data.on_nodes:
+        raise UserError(
+            f"The key {known.name} is {config.value(known)!r}, but nodes with data of their own come, go and have new "
+            "classes when they do: set it for a simulation."
+        )
+    refused: list[tuple[Key, bool, str]] = [
+        (PrivacySection.key_of("epsilon"), bool(config.privacy.epsilon), "0"),
+        (TrainingSection.key_of("kind"), config.training.follows, NO_TRAINING),
+        (ParticipationSection.key_of("fraction"), config.participation.fraction < 1, "1"),
+        (ParticipationSection.key_of("init_rounds"), config.participation.init_rounds > 1, "1"),
+        (EmbeddingSection.key_of("text_prior"), config.embedding.has_prior, "none"),
+        (MethodSection.key_of("diagnose"), config.method.diagnose, "false"),
+    ]
+    for other, holds, expected in refused:
+        if holds:
+            raise must_be(other.name, config.value(other), f"{expected} with {known.name}, over whose steps it has no meaning")
 
 
 def _check_privacy(config: RunConfig) -> None:

@@ -34,6 +34,7 @@ from simulations.scenario import (
     parse_override,
     scenario_values,
 )
+from simulations.steps_table import steps_table
 from simulations.terminal import console, progress_bars, say
 
 if TYPE_CHECKING:
@@ -254,6 +255,8 @@ def _show(results: list[RunResult], output: Path, failures: Sequence[RunFailure]
     several = len({run.seed for run in made}) > 1
     table = comparison_table if several else results_table
     console.print(table(results, keys, failures))
+    if len(results) == 1 and results[0].steps:
+        console.print(steps_table(results[0].steps))
     if len(results) == 1 and results[0].client_accuracy:
         say(clients_sentence(results[0].client_accuracy))
     if len(results) == 1 and (apart := results[0].accuracy_by_samples) and apart.tells_apart:

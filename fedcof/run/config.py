@@ -272,12 +272,12 @@ class RunConfig:
 
     @property
     def num_replies(self) -> int:
-        """How many replies the run takes from clients, as far as it is known before."""
+        """How many replies the run takes from clients, at most, as far as it is known before."""
         clients = self.data.num_clients
         asked = math.ceil(self.participation.fraction * clients) * self.participation.init_rounds
         collecting = min(clients, asked) if self.method.chosen.asks_clients else 0
         if not self.training.follows:
-            return collecting
+            return collecting * max(1, self.data.class_steps)
         return collecting + self.training.rounds * max(1, round(self.training.fraction * clients))
 
 

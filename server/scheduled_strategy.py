@@ -47,7 +47,11 @@ class ScheduledStrategy(OneShotStrategy):
     """
 
     def __init__(
-        self, *arguments: Any, schedule: Schedule, to_ask: Mapping[int, list[int]], **participation: Any  # noqa: ANN401
+        self,
+        *arguments: Any,
+        schedule: Schedule,
+        to_ask: Mapping[int, list[int]],
+        **participation: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(*arguments, **participation)
         self.num_taken = 0

@@ -123,8 +123,8 @@ def _check_steps(config: RunConfig) -> None:
     known = DataSection.key_of("schedule" if config.data.schedule else "class_steps")
     if config.data.on_nodes:
         raise UserError(
-            f"The key {known.name} is {config.value(known)!r}, but nodes with data of their own come, go and have new "
-            "classes when they do: set it for a simulation."
+            f"The key {known.name} is {config.value(known)!r}, but nodes with data of their own come, go and have "
+            "new classes when they do: set it for a simulation."
         )
     refused: list[tuple[Key, bool, str]] = [
         (PrivacySection.key_of("epsilon"), bool(config.privacy.epsilon), "0"),
@@ -136,7 +136,9 @@ def _check_steps(config: RunConfig) -> None:
     ]
     for other, holds, expected in refused:
         if holds:
-            raise must_be(other.name, config.value(other), f"{expected} with {known.name}, over whose steps it has no meaning")
+            raise must_be(
+                other.name, config.value(other), f"{expected} with {known.name}, over whose steps it has no meaning"
+            )
 
 
 def _check_privacy(config: RunConfig) -> None:

@@ -1,11 +1,11 @@
-"""Measure what federated linear probing makes of classes that arrive in steps, which closed forms have no part in.
+"""Measure what federated linear probing makes of a federation that changes over steps, beside its closed form.
 
     python -m simulations.benchmarks.probing_in_steps cifar100 -c dataset=parquet:DIR -c class-steps=10 --seeds 0,1,2
 
-Clients, samples and steps are those of the run that the same settings describe; all is computed in this process, from
-features in the cache, and no message is sent. Heads grow with the classes: those that have not arrived are in no
-softmax. Of each step the rounds are those of ``continue-rounds``: FedAvg over all clients that have a sample to train
-on, with the step size that each derives from its own features, as ``continue=linear-probe`` has it.
+Clients, samples and steps are those of the run that the same settings describe; all is computed in this process,
+from features in the cache, and no message is sent. Heads grow with the classes: those that have not arrived are in
+no softmax. A round is FedAvg over all clients that have a sample to train on, with the step size that each derives
+from its own features, as ``continue=linear-probe`` has it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from fedcof.heads.classifier import Classifier
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
 from fedcof.run.steps import StepCourse, StepResult, Turnover
+from fedcof.run.training import TrainingSection
 from server.evaluation import features_of
 from simulations.scenario import DEFAULT_SCENARIO, configure
 from simulations.steps_table import steps_table
@@ -46,8 +47,8 @@ class Way:
 
     Attributes
     ----------
-    name : str
-        For people.
+    name, words : str
+        For the command, and for people.
     goes_on : bool
         Whether from the head of the step before, and not from zeros.
     replays : bool
@@ -55,14 +56,15 @@ class Way:
     """
 
     name: str
+    words: str
     goes_on: bool
     replays: bool
 
 
 WAYS = (
-    Way("on from the last head, new samples alone", goes_on=True, replays=False),
-    Way("on from the last head, all samples so far", goes_on=True, replays=True),
-    Way("from scratch, all samples so far", goes_on=False, replays=True),
+    Way("on", "On from the last head, new samples alone", goes_on=True, replays=False),
+    Way("replay", "On from the last head, all samples so far", goes_on=True, replays=True),
+    Way("scratch", "From scratch, all samples so far", goes_on=False, replays=True),
 )
 
 
@@ -186,6 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("scenario", nargs="?", default=DEFAULT_SCENARIO)
     parser.add_argument("-c", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--ways", default=",".join(way.name for way in WAYS))
     parser.add_argument("--rounds", type=int, default=20, help="rounds of training at each step")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     asked = parser.parse_args(arguments)
@@ -197,9 +200,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         own = config.replaced(seed=seed)
         held = held_of(own)
         training = _probing(own, asked.rounds)
-        for way in WAYS:
+        for way in (one for one in WAYS if one.name in asked.ways.split(",")):
             steps = probe_in_steps(training, held, way)
-            say(f"{way.name}, {asked.rounds} rounds a step, seed {seed}")
+            say(f"{way.words}, {asked.rounds} rounds a step, seed {seed}")
             console.print(steps_table(steps))
             found.append({"way": way.name, "seed": seed, "steps": [asdict(step) for step in steps]})
             if asked.json:
@@ -207,8 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _probing(config: RunConfig, rounds: int) -> RunConfig:
-    """Give a run that is not made, because it is over steps, the number of rounds of one that trains."""
-    return RunConfig.loosely({**config.to_mapping(), RunConfig.sections()["training"].key_of("rounds").name: rounds})
+    """Give a run the number of rounds of one that trains, which one over steps is not."""
+    return RunConfig.loosely({**config.to_mapping(), **TrainingSection.named(rounds=rounds)})
 
 
 if __name__ == "__main__":

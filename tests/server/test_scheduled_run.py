@@ -1,4 +1,4 @@
-"""Federations that change over steps, with the real ClientApp: what they come to, beside those that always were so."""
+"""Federations that change over steps, with the real ClientApp, beside those that always were so."""
 
 from itertools import pairwise
 
@@ -176,7 +176,9 @@ def test_samples_in_parts_are_rows_of_their_own(dataset, schedule, tmp_path, ord
 
 
 def test_only_what_is_new_is_asked_for(dataset, schedule, tmp_path):
-    late = schedule("[[join]]\nstep = 2\nclients = [5]\n[[join]]\nstep = 4\nclients = [7]\n[[leave]]\nstep=3\nclients=[0]")
+    late = schedule(
+        "[[join]]\nstep = 2\nclients = [5]\n[[join]]\nstep = 4\nclients = [7]\n[[leave]]\nstep=3\nclients=[0]"
+    )
     config = config_of(dataset, schedule=late)
     found = run(config, tmp_path)
     asked = {}
@@ -184,7 +186,9 @@ def test_only_what_is_new_is_asked_for(dataset, schedule, tmp_path):
         assert occasion.message == "query.statistics"
         asked.setdefault(occasion.round, {})[occasion.client] = traffic.uplink
     assert {step: sorted(clients) for step, clients in asked.items()} == {1: [0, 1, 2, 3, 4, 6], 2: [5], 4: [7]}
-    together = FederatedRun(Federation(grid_of(config_of(dataset)), CLIENTS), config_of(dataset), tmp_path, lambda: None)
+    together = FederatedRun(
+        Federation(grid_of(config_of(dataset)), CLIENTS), config_of(dataset), tmp_path, lambda: None
+    )
     together.execute()
     # A client's one upload costs what it costs where all are asked together, whenever it joins.
     alone = {occasion.client: traffic.uplink for occasion, traffic in together.ledger.entries()}

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from typing import Any, cast
+from typing import Unpack, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from fedcof import UserError
 from fedcof.data.schedule import Schedule
+from fedcof.methods.section import MethodSection
 from fedcof.statistics.base import Statistics
 from fedcof.statistics.class_means import ClassMeanRows
 from fedcof.statistics.merged import merged
 from fedcof.wire.arrays import num_bytes
 from fedcof.wire.codec import Sent
 from server.one_shot import OneShotStrategy
+from server.participation import Participation
 from server.records import classifier_to_arrays
 
 
@@ -29,7 +31,7 @@ class ScheduledStrategy(OneShotStrategy):
 
     Parameters
     ----------
-    *arguments, **participation
+    section, num_classes, feature_dim, **participation
         See :class:`server.one_shot.OneShotStrategy`.
     schedule : Schedule
         Who is there at each step.
@@ -48,16 +50,19 @@ class ScheduledStrategy(OneShotStrategy):
 
     def __init__(
         self,
-        *arguments: Any,
+        section: MethodSection,
+        num_classes: int,
+        feature_dim: int,
+        *,
         schedule: Schedule,
         to_ask: Mapping[int, list[int]],
-        **participation: Any,  # noqa: ANN401
+        **participation: Unpack[Participation],
     ) -> None:
-        super().__init__(*arguments, **participation)
+        super().__init__(section, num_classes, feature_dim, **participation)
         self.num_taken = 0
         self._schedule, self._to_ask_at = schedule, to_ask
         self._without_uploads = deepcopy(self.aggregator)
-        self._kept: dict[int, list[Statistics]] = {}
+        self._kept: dict[int, ClassMeanRows] = {}
         self._taken_so_far = 0
 
     def configure_train(
@@ -100,7 +105,8 @@ class ScheduledStrategy(OneShotStrategy):
         return [message for message in messages if message.metadata.dst_node_id in here]
 
     def _add(self, client: int, upload: Statistics, sent: Sent) -> None:
-        self._kept.setdefault(client, []).append(upload)
+        new = cast(ClassMeanRows, upload)
+        self._kept[client] = merged([self._kept[client], new]) if client in self._kept else new
         self.num_taken += 1
         self._taken_so_far += 1
         self.expected_uplink_bytes += num_bytes(sent.arrays)
@@ -109,8 +115,7 @@ class ScheduledStrategy(OneShotStrategy):
         self.aggregator = deepcopy(self._without_uploads)
         self.class_samples.zero_()
         self.num_accepted = 0
-        for client, uploads in sorted(self._kept.items()):
-            upload = merged(cast(list[ClassMeanRows], uploads))
+        for client, upload in sorted(self._kept.items()):
             self.aggregator.add(upload, client)
             self.class_samples.index_add_(0, upload.class_ids, upload.counts)
             self.num_accepted += 1

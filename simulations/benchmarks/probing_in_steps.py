@@ -1,6 +1,6 @@
 """Measure what federated linear probing makes of a federation that changes over steps, beside its closed form.
 
-    python -m simulations.benchmarks.probing_in_steps cifar100 -c dataset=parquet:DIR -c class-steps=10 --seeds 0,1,2
+    python -m simulations.benchmarks.probing_in_steps cifar100 -c dataset=parquet:DIR -c class-steps=10
 
 Clients, samples and steps are those of the run that the same settings describe; all is computed in this process,
 from features in the cache, and no message is sent. Heads grow with the classes: those that have not arrived are in

@@ -54,3 +54,10 @@ def test_coded_rows_keep_what_is_known_of_their_noise():
     for row, (upload, place) in enumerate([(0, 0), (1, 0), (0, 1), (1, 1)]):
         assert torch.equal(found.means[row], sent[upload].means[place])
         assert found.noise[row] == sent[upload].noise[place].double()
+
+
+def test_one_after_the_other_is_all_at_once():
+    uploads = [class_means(*drawn(classes, seed)) for seed, classes in enumerate([[2, 0], [1, 2, 2], [0, 2, 3]])]
+    at_once, in_turn = merged(uploads), merged([merged(uploads[:2]), uploads[2]])
+    for field in ("class_ids", "counts", "means"):
+        assert torch.equal(getattr(at_once, field), getattr(in_turn, field))

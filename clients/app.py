@@ -23,7 +23,7 @@ from clients.fisher import empirical_fisher
 from clients.hosting import answer, introduce
 from clients.policy import NodePolicy
 from clients.reply import arrays_record, reply_with
-from clients.samples import Held, OwnSamples, held_here, images_here, with_own_samples
+from clients.samples import Held, OwnSamples, held_here, images_here, new_here, with_own_samples
 from clients.training import Inputs, LocalTraining, step_of_head, train
 from clients.upload import samples_told, upload_of
 from fedcof import UserError
@@ -82,7 +82,8 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
         Client number.
     content : RecordDict
         The server's request; its ``config`` record overrides the node's run-config, and the backbone of its
-        ``network``, if there is one, embeds in place of the run's own.
+        ``network``, if there is one, embeds in place of the run's own. In a simulation that goes over several steps
+        its round is the step, and the upload is of what the client has not had before.
     context : Context
         The node's context.
 
@@ -111,6 +112,8 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
         return record_of(_answer_of_node(config, client, context, policy, question, seed, trained))
     if network:
         held = Held(*_features_of_network(config, client, context, network, held_out=False))
+    elif config.data.in_steps:
+        held = new_here(config, client, _round_of(content))
     else:
         held = held_here(config, client, context)
     upload = _upload(config, client, held, seed)
@@ -312,6 +315,10 @@ def _round_of(content: RecordDict) -> int:
 def _drop_out(config: RunConfig, seed: int) -> None:
     if config.participation.dropout and random.Random(seed).random() < config.participation.dropout:
         raise UserError(f"it dropped out, as every client does with probability {config.participation.dropout:g}")
+
+
+def _round_of(content: RecordDict) -> int:
+    return int(str(content.config_records[CONFIG][SERVER_ROUND]))
 
 
 def _client_seed(seed: int, client: int) -> int:

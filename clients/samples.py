@@ -19,7 +19,8 @@ from clients.own_data import OwnData, OwnImages, own_data, own_images
 from clients.policy import NodePolicy
 from fedcof.data.class_list import listed_names
 from fedcof.data.problem import fingerprint_of
-from fedcof.data.virtual_clients import client_images, client_samples
+from fedcof.data.schedule import new_samples
+from fedcof.data.virtual_clients import client_images, client_samples, features_of_samples
 from fedcof.embedding.transform import transformed
 from fedcof.run.config import RunConfig
 
@@ -180,6 +181,26 @@ def held_here(config: RunConfig, client: int, context: Context, held_out: bool =
     if policy is None:
         return Held(*client_samples(config, client, held_out))
     return with_own_samples(config, context, policy, OwnSamples.held, held_out)
+
+
+def new_here(config: RunConfig, client: int, step: int) -> Held:
+    """Features and labels of the samples that a simulated client has not had before a step.
+
+    Parameters
+    ----------
+    config : RunConfig
+        A run that goes over several steps.
+    client : int
+        Client number.
+    step : int
+        Number of the step, from 1.
+
+    Returns
+    -------
+    Held
+        Its new samples, perhaps none.
+    """
+    return Held(*features_of_samples(config, new_samples(config, client, step)))
 
 
 def images_here(

@@ -24,6 +24,7 @@ from fedcof.heads.trainable import Network
 from fedcof.methods.base import backbone_scores, shrinkage_used
 from fedcof.run.config import RunConfig
 from fedcof.run.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, START, TRAIN, NodeResult, RoundResult
+from fedcof.run.steps import StepResult
 from server.callbacks import Callback, Callbacks
 from server.checkpoint import Checkpoint, load_checkpoint, restore_strategy, strategy_state
 from server.continuation import Continuation
@@ -66,6 +67,8 @@ class FederatedRun:
         Bytes of all messages.
     rounds : list of RoundResult
         How it has gone.
+    steps : list of StepResult
+        The same of a run over several steps, see :mod:`server.scheduled_run`.
     rejected : dict of int to str
         Why clients' statistics were left out.
     clients, expected_uplink_bytes : int
@@ -92,6 +95,7 @@ class FederatedRun:
         self.config, self.folder = config, folder
         self.ledger = federation.new_ledger()
         self.rounds: list[RoundResult] = []
+        self.steps: list[StepResult] = []
         self.rejected: dict[int, str] = {}
         self.clients = 0
         self.expected_uplink_bytes = 0

@@ -33,6 +33,7 @@ from server.evaluation import features_of, predictions_of, training_set
 from server.federated_run import FederatedRun
 from server.federation import Federation
 from server.quality import Predictions
+from server.scheduled_run import ScheduledRun
 
 LEDGER_FILE_NAME = "ledger.csv"
 
@@ -94,7 +95,8 @@ def _executed(
 
 
 def _federated(federation: Federation, config: RunConfig, folder: Path, callbacks: Sequence[Callback]) -> RunResult:
-    run = FederatedRun(federation, config, folder, callbacks)
+    kind = ScheduledRun if config.data.in_steps else FederatedRun
+    run = kind(federation, config, folder, callbacks)
     classifier = run.execute()
     run.save_networks(folder)
     _write_files(folder, run.ledger, config)
@@ -117,6 +119,7 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, callback
         seconds=round(run.seconds, 3),
         rejected={str(client): reason for client, reason in sorted(run.rejected.items())},
         rounds=run.rounds,
+        steps=run.steps,
         expected_uplink_bytes=run.expected_uplink_bytes,
         best_accuracy=best.accuracy if best else None,
         best_round=best.round if best else None,
@@ -167,14 +170,15 @@ def class_samples(config: RunConfig, sent: Tensor | None = None) -> NDArray[np.i
     config : RunConfig
         The run.
     sent : Tensor of shape (C,), int64, optional
-        Samples behind the rows that were sent, which is what is known of nodes' own data.
+        Samples behind the rows that were sent, which is what is known of nodes' own data, and what is left where
+        clients come and go.
 
     Returns
     -------
     ndarray of shape (C,), int64, or None
         Of a simulation without those that clients keep for evaluation; None where nobody knows.
     """
-    if config.data.on_nodes:
+    if config.data.on_nodes or config.data.in_steps:
         return None if sent is None else sent.numpy()
     dealt = enumerate(client_indices(config))
     learnt = [held_out_part(samples, config, client, held_out=False) for client, samples in dealt]

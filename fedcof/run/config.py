@@ -274,12 +274,12 @@ class RunConfig:
 
     @property
     def num_replies(self) -> int:
-        """How many replies the run takes from clients, as far as it is known before."""
+        """How many replies the run takes from clients, at most, as far as it is known before."""
         clients = self.data.num_clients
         asked = math.ceil(self.participation.fraction * clients) * self.participation.init_rounds
         collecting = min(clients, asked) if self.method.chosen.asks_clients else 0
         if not self.training.follows:
-            return collecting
+            return collecting * max(1, self.data.class_steps)
         training = self.training.rounds * self.clients_in_a_round
         return collecting + training + (clients if self.training.solves_anew else 0)
 

@@ -17,6 +17,7 @@ from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.config import RunConfig
 from fedcof.run.energy import EnergyUse
 from fedcof.run.sample_groups import AccuracyBySamples
+from fedcof.run.steps import StepResult
 
 FILE_NAME = "results.json"
 HEAD_FILE_NAME = "head.safetensors"
@@ -151,6 +152,8 @@ class RunResult:
         What it took of energy; None where that was not measured.
     without : dict of str to str
         Why clients whose uploads are kept were left out of what was solved again, by their names.
+    steps : list of StepResult
+        How it went where clients or classes came in steps; empty where all were there at once.
     format : int
         Version of these fields.
     """
@@ -187,6 +190,7 @@ class RunResult:
     class_information: float | None = None
     energy: EnergyUse | None = None
     without: dict[str, str] = field(default_factory=dict)
+    steps: list[StepResult] = field(default_factory=list)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -279,6 +283,7 @@ def _run_result(run: dict[str, Any]) -> RunResult:
     read = {"rounds": rounds, "nodes": nodes, "covariance": covariance, "client_accuracy": clients}
     read["accuracy_by_samples"] = by_samples
     read["energy"] = EnergyUse.of_json(used) if (used := run.get("energy")) else None
+    read["steps"] = [StepResult(**entry) for entry in run.get("steps", [])]
     result = RunResult(**{**run, **read})
     _check_types(result)
     return replace(result, config=RunConfig.of_any_version(result.config))

@@ -10,6 +10,10 @@ from fedcof.embedding.section import BY_CLIP, FULL, ISO, NO_TRANSFORM, Embedding
 from fedcof.errors import UserError
 from fedcof.keys import Key, must_be
 from fedcof.merging.section import MergingSection
+from fedcof.methods.section import MethodSection
+from fedcof.privacy.section import PrivacySection
+from fedcof.run.execution import ExecutionSection
+from fedcof.run.participation import ParticipationSection
 from fedcof.run.training import BULYAN, KRUM, NO_TRAINING, TrainingSection
 from fedcof.statistics.kinds import CLASS_MEANS
 from fedcof.wire.registry import CODED, encodings_of
@@ -38,6 +42,8 @@ def check_sections_together(config: RunConfig) -> None:
     _check_nodes(config)
     _check_training(config)
     _check_strategy(config)
+    if config.data.in_steps:
+        _check_steps(config)
     if config.privacy.epsilon:
         _check_privacy(config)
 
@@ -137,6 +143,30 @@ def _check_strategy(config: RunConfig) -> None:
             f"The merge {config.merging.rule} takes the place of an average, but the strategy "
             f"{training.strategy} takes none: set continue-strategy to fedavg or fedprox."
         )
+
+
+def _check_steps(config: RunConfig) -> None:
+    """Refuse what is of one moment, or counts on every client being asked once."""
+    known = DataSection.key_of("schedule" if config.data.schedule else "class_steps")
+    if config.data.on_nodes:
+        raise UserError(
+            f"The key {known.name} is {config.value(known)!r}, but nodes with data of their own come, go and have "
+            "new classes when they do: set it for a simulation."
+        )
+    refused: list[tuple[Key, bool, str]] = [
+        (PrivacySection.key_of("epsilon"), bool(config.privacy.epsilon), "0"),
+        (TrainingSection.key_of("kind"), config.training.follows, NO_TRAINING),
+        (ParticipationSection.key_of("fraction"), config.participation.fraction < 1, "1"),
+        (ParticipationSection.key_of("init_rounds"), config.participation.init_rounds > 1, "1"),
+        (EmbeddingSection.key_of("text_prior"), config.embedding.has_prior, "none"),
+        (MethodSection.key_of("diagnose"), config.method.diagnose, "false"),
+        (ExecutionSection.key_of("keep_uploads"), config.execution.keep_uploads, "false"),
+    ]
+    for other, holds, expected in refused:
+        if holds:
+            raise must_be(
+                other.name, config.value(other), f"{expected} with {known.name}, over whose steps it has no meaning"
+            )
 
 
 def _check_privacy(config: RunConfig) -> None:

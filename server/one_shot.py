@@ -36,7 +36,9 @@ from fedcof.wire.arrays import num_bytes
 from fedcof.wire.codec import Sent
 from fedcof.wire.section import WireSection
 from server.continuation import joined
+from server.corrected import corrected_rows
 from server.intake import Intake, NodeRules
+from server.keeping import Keeper
 from server.metrics import ACCURACY, metrics_of
 from server.reasons import bounded
 from server.records import classifier_to_arrays, network_to_arrays, sent_in
@@ -87,7 +89,7 @@ class OneShotStrategy(Strategy):
         fraction: float = 1.0,
         seed: int = 0,
         broadcast: bool = False,
-        on_reply: Callable[[], None] = lambda: None,
+        on_reply: Callable[[int], object] = lambda client: None,
         then: Strategy | None = None,
         init_rounds: int = 1,
         backbone: nn.Module | None = None,
@@ -97,6 +99,7 @@ class OneShotStrategy(Strategy):
         projection: Tensor | None = None,
         prior: TextPrior | None = None,
         rules: NodeRules | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         method = METHODS.get(section.name)
         if not isinstance(method, FederatedMethod):
@@ -108,6 +111,7 @@ class OneShotStrategy(Strategy):
         self.then, self.init_rounds = then, init_rounds
         self.backbone, self.adapters = backbone, adapters
         self.intake = Intake(rules) if rules else None
+        self._keeper = keeper
         self.client_metrics: MetricRecord | None = None
         self.num_asked = 0
         self.num_accepted = 0
@@ -131,6 +135,15 @@ class OneShotStrategy(Strategy):
         """Read one client's upload as what the aggregator adds; raises UserError if it cannot be used."""
         return self._chain.receive(sent.arrays, sent.tag)
 
+    def read_kept(self, sent: Sent) -> Statistics:
+        """Read a kept upload, which may have been corrected since it was sent; see :meth:`read_upload`."""
+        rows = corrected_rows(sent)
+        return self.read_upload(sent) if rows is None else self.take_decoded(rows)
+
+    def take_decoded(self, statistics: Statistics) -> Statistics:
+        """Check decoded statistics, and note their noise; raises UserError if they cannot be used."""
+        return self._chain.receive_decoded(statistics)
+
     def solve(self) -> Classifier:
         """Solve for the classifier of all uploads so far."""
         return self.aggregator.solve()
@@ -143,7 +156,7 @@ class OneShotStrategy(Strategy):
         kept: list[int] = []
         if self._to_ask is None:
             if self.intake:
-                kept = self.intake.take_kept(self.read_upload)
+                kept = self.intake.take_kept(self.read_kept)
                 clients = [client for client in clients if client not in kept]
             self._to_ask = random.Random(self.seed).sample(clients, len(clients)) if self.fraction < 1 else clients
         size = math.ceil(self.fraction * len(clients))
@@ -168,9 +181,11 @@ class OneShotStrategy(Strategy):
         """
         for reply in replies:
             self._fold_in(reply)
-            self.on_reply()
+            self.on_reply(reply.metadata.src_node_id)
         if self.intake:
             self._add_taken(self.intake)
+        if self._keeper:
+            self._keeper.finish()
         if not self._asked_now:
             return None, None
         if self.num_accepted < max(self.quorum * (expected := self._expected()), 1):
@@ -313,6 +328,8 @@ class OneShotStrategy(Strategy):
 
     def _add(self, client: int, upload: Statistics, sent: Sent) -> None:
         self.aggregator.add(upload, client)
+        if self._keeper:
+            self._keeper.take(client, sent, upload)
         if self.then is not None:
             self._lengths.add(upload)
         self.num_accepted += 1

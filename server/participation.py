@@ -28,7 +28,7 @@ class Participation(TypedDict, total=False):
     broadcast : bool
         Whether the last round sends the classifier to all clients, which evaluate it; False unless given.
     on_reply : callable
-        Called after every reply, for those who watch.
+        Called with the client after every reply, for those who watch.
     then : Strategy
         Flower's strategy, or one's own, that goes on for the rounds after the first ``init_rounds`` (1 unless
         given) and trains a :class:`fedcof.heads.trainable.Network`, starting from the classifier as a softmax.
@@ -52,7 +52,7 @@ class Participation(TypedDict, total=False):
     fraction: float
     seed: int
     broadcast: bool
-    on_reply: Callable[[], None]
+    on_reply: Callable[[int], object]
     then: Strategy | None
     init_rounds: int
     backbone: nn.Module | None

@@ -26,8 +26,7 @@ from torch.nn.utils import parametrize
 
 from fedcof.errors import UserError
 from fedcof.heads.adapter_options import AdapterOptions
-
-ADAPTER_A, ADAPTER_B = ".lora_a", ".lora_b"
+from fedcof.merging.matrices import ADAPTER_A
 
 # Blocks of transformers, and of ConvNeXt; then inverted bottlenecks, without their depthwise convolutions, which
 # have few weights, and without squeeze-and-excitation. What has neither is adapted everywhere.

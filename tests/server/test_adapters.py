@@ -12,10 +12,11 @@ from fedcof.data.problem import backbone_of
 from fedcof.run.config import RunConfig
 from fedcof.run.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME
 from server.evaluation import rightly_classified
-from server.federated_run import BEST_FOLDER_NAME, FederatedRun
+from server.federated_run import FederatedRun
 from server.federation import Federation
+from server.run_files import BEST_FOLDER_NAME
+from tests.server.breaking_off import BreakOff, BrokenOffError
 from tests.server.in_memory_grid import InMemoryGrid
-from tests.server.test_federated_run import BrokenOffError
 
 CLIENTS, CLASSES, DIM = 3, 3, 256
 # The six layers of test_efficientnet that are adapted, as outputs and inputs.
@@ -46,16 +47,8 @@ def config_of(dataset, continuation=ADAPTERS, **values):
 
 
 def run(config, folder, break_at=None, seed=0):
-    replies = 0
-
-    def on_reply():
-        nonlocal replies
-        replies += 1
-        if replies == break_at:
-            raise BrokenOffError
-
     grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping(), seed=seed)
-    federated = FederatedRun(Federation(grid, CLIENTS), config, folder, on_reply)
+    federated = FederatedRun(Federation(grid, CLIENTS), config, folder, [BreakOff(break_at)])
     return federated, federated.execute()
 
 

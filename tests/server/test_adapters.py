@@ -52,8 +52,7 @@ def run(config, folder, break_at=None, seed=0):
     return federated, federated.execute()
 
 
-@pytest.mark.parametrize("method", ["fedcof", "random"])
-@pytest.mark.parametrize("continuation", [ADAPTERS, EVERYTHING])
+@pytest.mark.parametrize(("continuation", "method"), [(ADAPTERS, "fedcof"), (EVERYTHING, "random")])
 def test_broken_off_and_gone_on_with_it_ends_the_same(dataset, tmp_path, continuation, method):
     config = config_of(dataset, continuation, method=method, client_test_share=0.2)
     whole, expected = run(config, tmp_path / "whole")

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from fedcof.keys import Scalar
 from fedcof.run.config import RunConfig
 from fedcof.statistics.class_means import ClassMeans
 from fedcof.wire.codec import Sent
@@ -154,7 +153,6 @@ def measure(size: Size) -> dict[str, Any]:
 
 def _config(size: Size, folder: Path) -> RunConfig:
     names = ",".join(f"class {number}" for number in range(size.num_classes))
-    values: dict[str, Scalar] = {"upload": "given", "encoding": size.encoding, "feature_transform": "none"}
     return RunConfig(
         dataset="nodes",
         classes=names,
@@ -163,7 +161,9 @@ def _config(size: Size, folder: Path) -> RunConfig:
         num_clients=size.num_uploads,
         head=size.head,
         estimator=size.estimator,
-        **values,
+        upload="given",
+        encoding=size.encoding,
+        feature_transform="none",
     )
 
 

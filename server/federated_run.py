@@ -23,6 +23,7 @@ from fedcof.heads.trainable import Network
 from fedcof.methods.base import backbone_scores, shrinkage_used
 from fedcof.methods.chain import most_rows
 from fedcof.run.config import RunConfig
+from fedcof.run.influence import ClientInfluence
 from fedcof.run.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, NodeResult, RoundResult
 from server.checkpoint import (
     Checkpoint,
@@ -35,6 +36,7 @@ from server.continuation import WORST_TENTH, Continuation, training_strategy
 from server.diagnosis import diagnose
 from server.evaluation import rightly_classified, share
 from server.federation import Federation
+from server.influence import influence_of_clients
 from server.intake import NodeRules
 from server.metrics import ACCURACY
 from server.one_shot import OneShotStrategy
@@ -154,6 +156,13 @@ class FederatedRun:
         if not self.config.method.diagnose or self.strategy is None:
             return None
         return diagnose(self.strategy.aggregator, self.config)
+
+    def influence(self) -> list[ClientInfluence]:
+        """Say what single clients have done to the classifier of the uploads, where that was asked for."""
+        if not self.config.method.influence or self.strategy is None:
+            return []
+        names = self._federation.names if self.config.data.on_nodes else {}
+        return influence_of_clients(self.strategy.aggregator, self.config, names)
 
     def _collect_and_train(self) -> None:
         backbone = self._backbone()

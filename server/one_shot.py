@@ -25,6 +25,8 @@ from fedcof.methods.chain import Chain, Encode, Measure, Withhold
 from fedcof.methods.method import FederatedMethod
 from fedcof.methods.projected import Projected
 from fedcof.methods.registry import METHODS
+from fedcof.methods.robust import left_out, robust
+from fedcof.methods.robust_rules import SCREEN
 from fedcof.methods.section import MethodSection
 from fedcof.privacy.mechanism import Privacy
 from fedcof.run.protocol import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
@@ -112,13 +114,15 @@ class OneShotStrategy(Strategy):
         self.expected_uplink_bytes = 0
         self.class_samples = torch.zeros(num_classes, dtype=torch.int64)
         dimension = feature_dim if projection is None else projection.shape[1]
-        aggregator = method.aggregator(num_classes, dimension, section, privacy, subtract_noise)
+        aggregator = robust(method.aggregator(num_classes, dimension, section, privacy, subtract_noise), section)
         take_prior(aggregator, prior)
         self.aggregator: Aggregator = aggregator if projection is None else Projected(aggregator, projection)
         self._chain = _receiving_chain(
             method, num_classes, feature_dim, privacy, subtract_noise, rules.most_rows if rules else None
         )
         self._lengths = SquaredLength(num_classes)
+        # Who is not believed is taken out of what was counted, so that what was added has to be known.
+        self._added: dict[int, tuple[Statistics, Sent]] | None = {} if section.robust == SCREEN else None
         self._to_ask: list[int] | None = None
         self._asked_now = self._rounds_asked = 0
         self._last_round = 1
@@ -170,6 +174,7 @@ class OneShotStrategy(Strategy):
             self._add_taken(self.intake)
         if not self._asked_now:
             return None, None
+        self._believe()
         if self.num_accepted < max(self.quorum * (expected := self._expected()), 1):
             raise UserError(self._quorum_missed(expected))
         self._classifier = self.solve()
@@ -309,6 +314,28 @@ class OneShotStrategy(Strategy):
 
     def _add(self, client: int, upload: Statistics, sent: Sent) -> None:
         self.aggregator.add(upload, client)
+        if self._added is None:
+            self._count(upload, sent)
+        else:
+            self._added[client] = upload, sent
+
+    def _believe(self) -> None:
+        """Count those whose uploads are believed, now that all can be compared; later ones may tell otherwise."""
+        if self._added is None or not self._added:
+            return
+        against = left_out(self.aggregator)
+        self.num_accepted = self.expected_uplink_bytes = 0
+        self.class_samples.zero_()
+        self._lengths = SquaredLength(len(self.class_samples))
+        for client, (upload, sent) in self._added.items():
+            if client in against:
+                self._reject(client, against[client])
+                continue
+            if self.rejected.pop(client, None) and self.intake:
+                self.intake.take_back(client)
+            self._count(upload, sent)
+
+    def _count(self, upload: Statistics, sent: Sent) -> None:
         if self.then is not None:
             self._lengths.add(upload)
         self.num_accepted += 1

@@ -12,10 +12,12 @@ from fedcof.data.problem import fingerprint_of, problem_of
 from fedcof.heads.temperature import softmax_scale
 from fedcof.keys import unknown_key
 from fedcof.methods.base import backbone_scores, shrinkage_used
+from fedcof.methods.robust import left_out
 from fedcof.run.config import RunConfig
 from fedcof.run.results import HEAD_FILE_NAME, NodeResult, RunResult
 from fedcof.run.training import NO_TRAINING
 from server.evaluation import features_of, predictions_of
+from server.influence import influence_of_clients
 from server.intake import KEPT
 from server.run import class_samples, result_of, write_confusion
 from server.run_strategy import strategy_of
@@ -56,7 +58,7 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
     config, store = _kept(folder, changes)
     strategy = strategy_of(config)
     started = time.perf_counter()
-    nodes = []
+    nodes, counts = [], []
     for number, name in enumerate(store.names()):
         sent = store.read(name)
         if sent is None:
@@ -66,8 +68,14 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
             )
         upload = strategy.read_upload(sent)
         strategy.aggregator.add(upload, number)
-        strategy.class_samples.index_add_(0, upload.class_ids, upload.counts)
+        counts.append((upload.class_ids, upload.counts))
         nodes.append(NodeResult(name, KEPT, int(upload.counts.sum()), upload.counts.numel()))
+    rejected = left_out(strategy.aggregator)
+    for number, (class_ids, of_rows) in enumerate(counts):
+        if number in rejected:
+            nodes[number] = replace(nodes[number], outcome=f"left out: {rejected[number]}")
+        else:
+            strategy.class_samples.index_add_(0, class_ids, of_rows)
     solved = strategy.solve()
     seconds = round(time.perf_counter() - started, 3)
     classifier = solved.named(problem_of(config).class_names)
@@ -78,12 +86,15 @@ def solve_again(folder: Path, changes: Mapping[str, object], target: str) -> Run
     write_confusion(folder / target, predictions)
     return replace(
         result_of(config, predictions, class_samples(config, strategy.class_samples)),
-        clients=len(nodes),
+        clients=len(nodes) - len(rejected),
+        clients_rejected=len(rejected),
+        rejected={str(number): reason for number, reason in rejected.items()},
         seconds=seconds,
         shrinkage=shrinkage_used(strategy.aggregator),
         **asdict(backbone_scores(strategy.aggregator)),
         nats_per_score=nats,
         nodes=nodes,
+        influence=influence_of_clients(strategy.aggregator, config, dict(enumerate(store.names()))),
         head=(Path(target) / HEAD_FILE_NAME).as_posix(),
     )
 

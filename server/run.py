@@ -103,6 +103,7 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
         best_round=best.round if best else None,
         nodes=run.nodes,
         covariance=run.diagnosis(),
+        influence=run.influence(),
         shrinkage=run.shrinkage,
         **asdict(run.backbone_scores),
         client_accuracy=accuracy_of_clients(classifier, config, nats, features, run.network),

@@ -15,6 +15,7 @@ from fedcof.files import write_whole
 from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.config import RunConfig
 from fedcof.run.energy import EnergyUse
+from fedcof.run.influence import ClientInfluence
 from fedcof.run.sample_groups import AccuracyBySamples
 
 FILE_NAME = "results.json"
@@ -148,6 +149,8 @@ class RunResult:
         :class:`fedcof.covariance.backbone_scores.BackboneScores`; None too for runs of earlier versions.
     energy : EnergyUse or None
         What it took of energy; None where that was not measured.
+    influence : list of ClientInfluence
+        What single clients have done to the classifier of the uploads, the most first; empty where nobody asked.
     format : int
         Version of these fields.
     """
@@ -183,6 +186,7 @@ class RunResult:
     leave_one_out_likelihood: float | None = None
     class_information: float | None = None
     energy: EnergyUse | None = None
+    influence: list[ClientInfluence] = field(default_factory=list)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -274,6 +278,7 @@ def _run_result(run: dict[str, Any]) -> RunResult:
     by_samples = AccuracyBySamples.of_json(apart) if (apart := run.get("accuracy_by_samples")) else None
     read = {"rounds": rounds, "nodes": nodes, "covariance": covariance, "client_accuracy": clients}
     read["accuracy_by_samples"] = by_samples
+    read["influence"] = [ClientInfluence.of_json(entry) for entry in run.get("influence", [])]
     read["energy"] = EnergyUse.of_json(used) if (used := run.get("energy")) else None
     result = RunResult(**{**run, **read})
     _check_types(result)

@@ -1,7 +1,7 @@
 """Wrong uploads and a federation: left out by name, with a reason, in a run and when it is solved again."""
 
-from dataclasses import asdict
-
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -15,8 +15,20 @@ from fedcof.wire.encoding import encode_class_means
 from server.federation import Federation
 from server.one_shot import OneShotStrategy
 from server.resolving import solve_again
+from server.run import execute
 from tests.attacks import CLASSES, attacked, digits_of_clients, flipped_labels
 from tests.server.in_memory_grid import InMemoryGrid
+from tests.server.test_nodes_with_features import (
+    PLAIN,
+    accuracy_of,
+    classifier_of,
+    config_of,
+    features_of,
+    federation_of,
+    sites,
+)
+
+__all__ = ["sites"]
 
 DIM, CLIENTS = 64, 10
 
@@ -79,32 +91,24 @@ def test_without_a_rule_all_count():
     assert strategy.num_accepted == CLIENTS
 
 
-def test_kept_uploads_of_nodes_are_solved_again_without_who_is_wrong(tmp_path, monkeypatch):
-    from tests.server import test_nodes
-    from tests.simulations import hostile_client
-
-    honest = hostile_client.upload
-
-    def upload(site):
-        arrays = honest(site)
-        return arrays | ({"means": arrays["means"][::-1].copy()} if site == 1 else {})
-
-    # Of three classes in 256 dimensions 0, 1 and 2 apart.
-    monkeypatch.setattr(hostile_client, "upload", upload)
-    monkeypatch.setattr("server.resolving.fingerprint_of", lambda config: "")
-    monkeypatch.setattr("server.resolving.features_of", lambda config: torch.zeros(0, hostile_client.DIM))
-    for module in ("server.resolving", "server.run_strategy", "server.run"):
-        monkeypatch.setattr(f"{module}.problem_of", lambda config: Problem)
-    test_nodes.run(tmp_path)
-    all_of_them = solve_again(tmp_path / "out", {}, "all")
-    screened = solve_again(tmp_path / "out", {"robust": "screen", "influence": True}, "screened")
-    assert (all_of_them.clients, all_of_them.rejected, all_of_them.influence) == (5, {}, [])
-    assert (screened.clients, screened.clients_rejected, list(screened.rejected)) == (4, 1, ["1"])
-    outcomes = {node.name: node.outcome for node in screened.nodes}
-    assert outcomes["site-1"] == f"left out: {screened.rejected['1']}"
-    assert outcomes["site-0"] == "accepted, from an earlier run"
-    assert sorted(asdict(one)["client"] for one in screened.influence) == ["site-0", "site-2", "site-3", "site-4"]
-
-
-class Problem:
-    num_classes, feature_dim, class_names, left_out = 3, 256, ("a", "b", "c"), ()
+def test_nodes_are_left_out_by_name_in_a_run_and_when_kept_uploads_are_solved_again(sites, tmp_path):
+    features, labels = features_of(1)
+    wrong = {"features": pa.array(list(features)), "label": [f"class {(label + 1) % 3}" for label in labels]}
+    pq.write_table(pa.table(wrong), sites / "site-1.parquet")
+    config = config_of(sites, test_data=str(sites / "site-4"), influence=True, **PLAIN)
+    believed = execute(federation_of(sites, config), config, tmp_path, "run", lambda: None)
+    assert believed.clients == 4
+    assert sorted(found.client for found in believed.influence) == [f"site-{number}" for number in range(4)]
+    assert believed.influence[0].client == "site-1"
+    assert believed.influence[0].gain > 0
+    again = solve_again(tmp_path / "run", {"robust": "screen"}, "again")
+    assert (again.clients, again.clients_rejected, list(again.rejected)) == (3, 1, ["1"])
+    assert [found.client for found in again.influence if found.client == "site-1"] == []
+    screening = config.replaced(robust="screen")
+    screened = execute(federation_of(sites, screening), screening, tmp_path, "other", lambda: None)
+    for result in (again, screened):
+        outcomes = {node.name: node.outcome for node in result.nodes}
+        assert outcomes["site-1"] == f"left out: {result.rejected['1']}"
+        assert result.rejected["1"].startswith("its class means are ")
+        assert result.accuracy == accuracy_of(classifier_of([0, 2, 3]), 4)
+        assert result.accuracy > believed.accuracy

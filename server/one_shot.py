@@ -15,6 +15,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from torch import Tensor, nn
 
 from fedcof import UserError
+from fedcof.heads.adapter_options import AdapterOptions
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.temperature import softmax_start
@@ -88,10 +89,11 @@ class OneShotStrategy(Strategy):
         fraction: float = 1.0,
         seed: int = 0,
         broadcast: bool = False,
-        on_reply: Callable[[], None] = lambda: None,
+        on_reply: Callable[[int], object] = lambda client: None,
         then: Strategy | None = None,
         init_rounds: int = 1,
         backbone: nn.Module | None = None,
+        adapters: AdapterOptions | None = None,
         privacy: Privacy | None = None,
         subtract_noise: bool = True,
         projection: Tensor | None = None,
@@ -106,7 +108,8 @@ class OneShotStrategy(Strategy):
             )
         self.quorum, self.fraction, self.seed = quorum, fraction, seed
         self.broadcast, self.on_reply = broadcast, on_reply
-        self.then, self.init_rounds, self.backbone = then, init_rounds, backbone
+        self.then, self.init_rounds = then, init_rounds
+        self.backbone, self.adapters = backbone, adapters
         self.intake = Intake(rules) if rules else None
         self._keeper = keeper
         self.client_metrics: MetricRecord | None = None
@@ -178,7 +181,7 @@ class OneShotStrategy(Strategy):
         """
         for reply in replies:
             self._fold_in(reply)
-            self.on_reply()
+            self.on_reply(reply.metadata.src_node_id)
         if self.intake:
             self._add_taken(self.intake)
         if self._keeper:
@@ -272,7 +275,8 @@ class OneShotStrategy(Strategy):
         Returns
         -------
         Network
-            The classifier, scaled to a softmax (:mod:`fedcof.heads.temperature`), on the backbone if that trains.
+            The classifier, scaled to a softmax (:mod:`fedcof.heads.temperature`), on the backbone if that trains,
+            or its adapters do.
         """
         solved = self.solved()
         if not isinstance(solved, LinearClassifier):
@@ -281,7 +285,7 @@ class OneShotStrategy(Strategy):
                 "head to ridge or lda."
             )
         classifier = softmax_start(solved, self.aggregator.class_means())
-        network = Network(classifier.num_classes, classifier.feature_dim, self.backbone)
+        network = Network(classifier.num_classes, classifier.feature_dim, self.backbone, self.adapters)
         return network.set_head(classifier)
 
     def squared_length(self) -> float:

@@ -30,6 +30,7 @@ from simulations.scenario import (
     configure,
     scenario_values,
 )
+from simulations.steps_table import steps_table
 from simulations.terminal import console, progress_bars, say
 
 if TYPE_CHECKING:
@@ -237,14 +238,10 @@ def show_results(results: list[RunResult], output: Path, failures: Sequence[RunF
     several = len({run.seed for run in made}) > 1
     table = comparison_table if several else results_table
     console.print(table(results, keys, failures))
-    if len(results) == 1 and results[0].client_accuracy:
-        say(clients_sentence(results[0].client_accuracy))
-    if len(results) == 1 and (apart := results[0].accuracy_by_samples) and apart.tells_apart:
-        say(samples_sentence(apart))
+    if len(results) == 1:
+        _show_more(results[0])
     for sentence in backbone_sentences_of(results):
         say(sentence)
-    if len(results) == 1 and results[0].energy:
-        say(energy_sentence(results[0].energy))
     if alike := alike_sentence(results):
         say(alike, "yellow")
     for result in results:
@@ -256,6 +253,18 @@ def show_results(results: list[RunResult], output: Path, failures: Sequence[RunF
         _show_failures(results, output, failures)
     if results:
         say(f"Written to {output / FILE_NAME}")
+
+
+def _show_more(result: RunResult) -> None:
+    """Show what there is room for where there is one run alone."""
+    if result.steps:
+        console.print(steps_table(result.steps))
+    if result.client_accuracy:
+        say(clients_sentence(result.client_accuracy))
+    if (apart := result.accuracy_by_samples) and apart.tells_apart:
+        say(samples_sentence(apart))
+    if result.energy:
+        say(energy_sentence(result.energy))
 
 
 def _show_failures(results: list[RunResult], output: Path, failures: Sequence[RunFailure]) -> None:

@@ -17,6 +17,7 @@ from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.config import RunConfig
 from fedcof.run.energy import EnergyUse
 from fedcof.run.sample_groups import AccuracyBySamples
+from fedcof.run.steps import StepResult
 
 FILE_NAME = "results.json"
 HEAD_FILE_NAME = "head.safetensors"
@@ -24,7 +25,7 @@ FEDERATION_FILE_NAME = "federation.npz"
 BACKBONE_FILE_NAME = "backbone.safetensors"
 FORMAT = 1
 
-START, TRAIN = "start", "train"
+START, TRAIN, ANEW = "start", "train", "anew"
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class RoundResult:
     round : int
         Number of the round, from 1.
     clients : int
-        Clients whose upload was used: so far at the start, in this round of training.
+        Clients whose upload was used: so far at the start, in this round afterwards.
     accuracy : float or None
         Accuracy on the test split, from 0 to 1; None where nobody may know it.
     uplink_bytes, downlink_bytes : int
         Bytes of all messages so far.
     phase : str
         ``start`` for the classifier of the uploads (or of round 0, one drawn at random), ``train`` after a round of
-        training.
+        training, ``anew`` for the classifier that was solved anew after all training.
     loss : float or None
         Mean cross-entropy of the clients that trained, in nats.
     client_accuracy, worst_tenth_accuracy : float or None
@@ -120,7 +121,7 @@ class RunResult:
     expected_uplink_bytes : int
         What a formula says the uploads weigh: the arrays' own bytes, without any overhead.
     best_accuracy : float or None
-        The highest known accuracy after any round of training; the network is kept beside the last.
+        The highest known accuracy after any round since training began; the network is kept beside the last.
     best_round : int or None
         Its round.
     nodes : list of NodeResult
@@ -151,6 +152,8 @@ class RunResult:
         What it took of energy; None where that was not measured.
     without : dict of str to str
         Why clients whose uploads are kept were left out of what was solved again, by their names.
+    steps : list of StepResult
+        How it went where clients or classes came in steps; empty where all were there at once.
     format : int
         Version of these fields.
     """
@@ -187,6 +190,7 @@ class RunResult:
     class_information: float | None = None
     energy: EnergyUse | None = None
     without: dict[str, str] = field(default_factory=dict)
+    steps: list[StepResult] = field(default_factory=list)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -279,6 +283,7 @@ def _run_result(run: dict[str, Any]) -> RunResult:
     read = {"rounds": rounds, "nodes": nodes, "covariance": covariance, "client_accuracy": clients}
     read["accuracy_by_samples"] = by_samples
     read["energy"] = EnergyUse.of_json(used) if (used := run.get("energy")) else None
+    read["steps"] = [StepResult(**entry) for entry in run.get("steps", [])]
     result = RunResult(**{**run, **read})
     _check_types(result)
     return replace(result, config=RunConfig.of_any_version(result.config))

@@ -87,7 +87,7 @@ class Question:
     seen: str = ""
 
     @staticmethod
-    def of(config: RunConfig, policy: NodePolicy, seen: str = "") -> Question:
+    def of(config: RunConfig, policy: NodePolicy, seen: str = "", network: str = "") -> Question:
         """Tell questions apart.
 
         Parameters
@@ -98,6 +98,8 @@ class Question:
             What the owner allows.
         seen : str
             See :attr:`seen`.
+        network : str
+            What tells the trained network that the server sends along to embed with; empty without one.
 
         Returns
         -------
@@ -109,7 +111,7 @@ class Question:
         values = {key: value for key, value in config.upload_values().items() if key not in seeds}
         # An answer from before the owner has become stricter is not repeated.
         limits = [policy.smallest_count, policy.largest_groups]
-        return Question(_digest([config.method.kind, values, limits]), seen)
+        return Question(_digest([config.method.kind, values, limits, *([network] if network else [])]), seen)
 
     def digest(self, samples: list[str], fingerprint: str) -> str:
         """Tell answers apart, by all that they depend on.

@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clients.act import Act
-from clients.answers import Answer, Answers
-from clients.asked import asked, policy_of
+from clients.answers import Answer, Answers, Question
+from clients.asked import asked, network_arrays, policy_of
 from clients.first_look import question_of, record_of
+from clients.fisher import empirical_fisher
 from clients.hosting import answer, introduce
 from clients.policy import NodePolicy
 from clients.reply import arrays_record, reply_with
-from clients.samples import Held, OwnSamples, held_here, images_here, with_own_samples
+from clients.samples import Held, OwnSamples, held_here, images_here, new_here, with_own_samples
 from clients.training import Inputs, LocalTraining, step_of_head, train
 from clients.upload import samples_told, upload_of
 from fedcof import UserError
 from fedcof.data.problem import backbone_of, problem_of
 from fedcof.embedding.device import AUTO, chosen_device, chosen_precision
+from fedcof.embedding.trained import trained_fingerprint
+from fedcof.heads.adapters import layers_of
 from fedcof.heads.classifiers import classifier_of
-from fedcof.heads.trainable import Network
+from fedcof.heads.trainable import BACKBONE_PREFIX, Network
 from fedcof.methods.chain import Outgoing
 from fedcof.methods.method import Samples
 from fedcof.run.config import RunConfig
-from fedcof.run.protocol import ARRAYS, CONFIG, INTRODUCTION, METRICS, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
+from fedcof.run.protocol import (
+    ARRAYS,
+    CONFIG,
+    FISHER,
+    INTRODUCTION,
+    METRICS,
+    NAME,
+    NUM_EXAMPLES,
+    SERVER_ROUND,
+    STATISTICS,
+)
+
+if TYPE_CHECKING:
+    from fedcof.embedding.backbones import Backbone
 
 app = ClientApp()
 app.query(INTRODUCTION)(introduce)
@@ -61,7 +81,9 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
     client : int
         Client number.
     content : RecordDict
-        The server's request; its ``config`` record overrides the node's run-config.
+        The server's request; its ``config`` record overrides the node's run-config, and the backbone of its
+        ``network``, if there is one, embeds in place of the run's own. In a simulation that goes over several steps
+        its round is the step, and the upload is of what the client has not had before.
     context : Context
         The node's context.
 
@@ -79,18 +101,35 @@ def statistics_of_client(client: int, content: RecordDict, context: Context) -> 
         If the client is one of those that the run-config has drop out, or its node's policy does not allow it.
     """
     config = asked(content, context, Act.STATISTICS)
-    seed = _client_seed(config.data.seed, client)
-    _drop_out(config, seed)
-    if policy := policy_of(context):
-        return record_of(_answer_of_node(config, client, context, policy, seed))
-    upload = _upload(config, client, held_here(config, client, context), seed)
+    policy, name = policy_of(context), str(context.node_config.get(NAME, ""))
+    seed = _node_seed(config.data.seed, name) if policy else _client_seed(config.data.seed, client)
+    network = _network_sent(config, content)
+    _drop_out(config, _training_seed(config.data.seed, _round_of(content), client) if network else seed)
+    if policy:
+        # Told before anything is read, so that what changes meanwhile shows the next time.
+        question = question_of(config, context, policy, content)
+        trained = _trained_backbone(config, network) if network else None
+        return record_of(_answer_of_node(config, client, context, policy, question, seed, trained))
+    if network:
+        held = Held(*_features_of_network(config, client, context, network, held_out=False))
+    elif config.data.in_steps:
+        held = new_here(config, client, _round_of(content))
+    else:
+        held = held_here(config, client, context)
+    upload = _upload(config, client, held, seed)
     return reply_with(upload.arrays, upload.tag)
 
 
-def _answer_of_node(config: RunConfig, client: int, context: Context, policy: NodePolicy, seed: int) -> Answer:
+def _answer_of_node(
+    config: RunConfig,
+    client: int,
+    context: Context,
+    policy: NodePolicy,
+    question: Question,
+    seed: int,
+    trained: Backbone | None,
+) -> Answer:
     """Repeat the node's first answer, or make it: nothing is embedded for one that is repeated or refused."""
-    # Told before anything is read, so that what changes meanwhile shows the next time.
-    question = question_of(config, context, policy)
 
     def first(samples: OwnSamples) -> Answer:
         def make() -> Answer:
@@ -103,7 +142,7 @@ def _answer_of_node(config: RunConfig, client: int, context: Context, policy: No
         digest = question.digest(samples.ids, samples.fingerprint)
         return Answers(policy).first(question, digest, config, make)
 
-    return with_own_samples(config, context, policy, first)
+    return with_own_samples(config, context, policy, first, trained=trained)
 
 
 def _upload(config: RunConfig, client: int, held: Held, seed: int, policy: NodePolicy | None = None) -> Outgoing:
@@ -127,7 +166,8 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
     Returns
     -------
     RecordDict
-        The trained arrays as ``arrays``, and ``metrics`` with ``loss`` (nats) and ``num-examples``.
+        The trained arrays as ``arrays``, and ``metrics`` with ``loss`` (nats) and ``num-examples``; with a merge
+        that asks for it ``fisher``, see :mod:`clients.fisher`.
 
     Raises
     ------
@@ -135,12 +175,12 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
         If the client drops out, has no sample, or its training diverges.
     """
     config = asked(content, context, Act.TRAINING)
-    training_round = int(str(content.config_records[CONFIG][SERVER_ROUND]))
+    training_round = _round_of(content)
     seed = _training_seed(config.data.seed, training_round, client)
     _drop_out(config, seed)
     if policy := policy_of(context):
         Answers(policy).count(config)
-    network = _network(config).load_arrays({name: a.numpy() for name, a in content.array_records[ARRAYS].items()})
+    network = _network(config, {name: a.numpy() for name, a in content.array_records[ARRAYS].items()})
     inputs, labels = _training_samples(config, client, context)
     rate = step_of_head(config.training, network, inputs, len(labels))
     device = chosen_device(AUTO)
@@ -154,7 +194,10 @@ def training_of_client(client: int, content: RecordDict, context: Context) -> Re
         chosen_precision(AUTO, device),
     )
     metrics = MetricRecord({"loss": loss, NUM_EXAMPLES: len(labels)})
-    return RecordDict({ARRAYS: arrays_record(network.to_arrays()), METRICS: metrics})
+    reply = RecordDict({ARRAYS: arrays_record(network.to_arrays()), METRICS: metrics})
+    if config.merging.needs_fisher:
+        reply[FISHER] = arrays_record(empirical_fisher(network, inputs, labels, device))
+    return reply
 
 
 def evaluation_of_client(client: int, content: RecordDict, context: Context) -> RecordDict:
@@ -166,7 +209,7 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
         Client number.
     content : RecordDict
         The server's request, with the arrays of a classifier (``weight`` (C, d), ``bias`` (C,), ``present`` (C,))
-        or of a :class:`fedcof.heads.trainable.Network`.
+        or of a :class:`fedcof.heads.trainable.Network`; that of trained features has a ``network`` beside it.
     context : Context
         The node's context.
 
@@ -188,11 +231,14 @@ def evaluation_of_client(client: int, content: RecordDict, context: Context) -> 
         Answers(policy).count(config)
     arrays = {name: array.numpy() for name, array in content.array_records[ARRAYS].items()}
     if "present" in arrays:
-        held = held_here(config, client, context, held_out=True)
-        features, labels = held.features, held.labels
+        if network := _network_sent(config, content):
+            features, labels = _features_of_network(config, client, context, network)
+        else:
+            held = held_here(config, client, context, held_out=True)
+            features, labels = held.features, held.labels
         classifier = classifier_of({name: torch.from_numpy(array) for name, array in arrays.items()})
     else:
-        network = _network(config).load_arrays(arrays)
+        network = _network(config, arrays)
         classifier = network.classifier(torch.ones(network.head.out_features, dtype=torch.bool))
         features, labels = _features_of_network(config, client, context, network)
     right = int((classifier.predict(features) == labels).sum())
@@ -207,15 +253,34 @@ HANDLERS = {
 }
 
 
-def _network(config: RunConfig) -> Network:
-    problem = problem_of(config)
-    backbone = backbone_of(config).module if config.training.fine_tunes else None
-    return Network(problem.num_classes, problem.feature_dim, backbone)
+def _network(config: RunConfig, arrays: Mapping[str, NDArray[Any]]) -> Network:
+    """Make the network that has been sent."""
+    problem, adapters = problem_of(config), config.training.adapters(config.data.seed)
+    backbone = backbone_of(config).module if config.training.trains_backbone else None
+    if adapters:
+        adapters = replace(adapters, layers=layers_of(arrays, BACKBONE_PREFIX))
+    return Network(problem.num_classes, problem.feature_dim, backbone, adapters).load_arrays(arrays)
+
+
+def _network_sent(config: RunConfig, content: RecordDict) -> Network | None:
+    """Load the trained network whose features are asked about; None where the run's own backbone is meant."""
+    arrays = network_arrays(content)
+    if not arrays:
+        return None
+    if not config.training.trains_backbone:
+        raise UserError("A trained network came along, but no backbone trains: set continue to fine-tune.")
+    return _network(config, arrays)
+
+
+def _trained_backbone(config: RunConfig, network: Network) -> Backbone:
+    frozen = backbone_of(config)
+    fingerprint = trained_fingerprint(frozen.fingerprint, network.to_arrays())
+    return replace(frozen, module=network.backbone.eval().requires_grad_(False), fingerprint=fingerprint)
 
 
 def _training_samples(config: RunConfig, client: int, context: Context) -> tuple[Inputs, Tensor]:
     """Give what the network takes of sample numbers, and all labels: features, or images read when needed."""
-    if not config.training.fine_tunes:
+    if not config.training.trains_backbone:
         held = held_here(config, client, context)
         return held.features.__getitem__, held.labels
     from fedcof.embedding.images import rgb_images
@@ -230,17 +295,21 @@ def _training_samples(config: RunConfig, client: int, context: Context) -> tuple
 
 
 def _features_of_network(
-    config: RunConfig, client: int, context: Context, network: Network
+    config: RunConfig, client: int, context: Context, network: Network, held_out: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Embed with the backbone that has been trained, where one has."""
-    if not config.training.fine_tunes:
-        held = held_here(config, client, context, held_out=True)
+    if not config.training.trains_backbone:
+        held = held_here(config, client, context, held_out)
         return held.features, held.labels
     from fedcof.embedding.features import extract_features
 
-    images, labels = images_here(config, client, context, held_out=True)
+    images, labels = images_here(config, client, context, held_out)
     backbone = replace(backbone_of(config), module=network.backbone.eval().requires_grad_(False))
     return extract_features(backbone, images, config.embedding.batch_size), labels
+
+
+def _round_of(content: RecordDict) -> int:
+    return int(str(content.config_records[CONFIG][SERVER_ROUND]))
 
 
 def _drop_out(config: RunConfig, seed: int) -> None:
@@ -248,9 +317,18 @@ def _drop_out(config: RunConfig, seed: int) -> None:
         raise UserError(f"it dropped out, as every client does with probability {config.participation.dropout:g}")
 
 
+def _round_of(content: RecordDict) -> int:
+    return int(str(content.config_records[CONFIG][SERVER_ROUND]))
+
+
 def _client_seed(seed: int, client: int) -> int:
     """Make a seed of 32 bits that no two clients of a run share."""
     return (seed * 1_000_003 + client) % 2**32
+
+
+def _node_seed(seed: int, name: str) -> int:
+    """Make a seed of 32 bits of a node's name: its number among the others changes as they join and leave."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4], "big")
 
 
 def _training_seed(seed: int, training_round: int, client: int) -> int:

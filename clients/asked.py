@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from flwr.app import Context, RecordDict
+from flwr.app import ArrayRecord, Context, RecordDict
+from numpy.typing import NDArray
 
 from clients.act import Act
 from clients.policy import NodePolicy
@@ -13,7 +15,7 @@ from fedcof.data.class_list import classes_text, listed_names
 from fedcof.data.section import NODES, check_encoder
 from fedcof.embedding.section import place_of_weights
 from fedcof.run.config import RunConfig
-from fedcof.run.protocol import CONFIG, DATA, ENCODER
+from fedcof.run.protocol import CONFIG, DATA, ENCODER, NETWORK
 
 WEIGHTS = "weights"
 
@@ -92,7 +94,27 @@ def asked(content: RecordDict, context: Context, act: Act) -> RunConfig:
         return config
     config = _with_own_places(config, context.node_config)
     policy.admit(act, config)
+    if act is Act.STATISTICS and NETWORK in content.array_records:
+        # Features of any network whatever are the server's choice: as in training, and only for who trains.
+        policy.admit(Act.TRAINING, config)
     return config
+
+
+def network_arrays(content: RecordDict) -> dict[str, NDArray[Any]]:
+    """Read the trained network that a request is to be answered with.
+
+    Parameters
+    ----------
+    content : RecordDict
+        The server's message.
+
+    Returns
+    -------
+    dict of str to ndarray
+        What trains, as :meth:`fedcof.heads.trainable.Network.to_arrays` names it; empty where the run's own
+        backbone is meant.
+    """
+    return {name: array.numpy() for name, array in content.array_records.get(NETWORK, ArrayRecord()).items()}
 
 
 def _with_own_places(config: RunConfig, node_config: Mapping[str, object]) -> RunConfig:
@@ -113,8 +135,8 @@ def _check_encoder(config: RunConfig, declared: str) -> None:
     """Let nothing be asked of features that is for images, or for those of another encoder."""
     asked = config.data.encoder
     if asked == declared:
-        if declared and config.training.fine_tunes:
-            raise Refusal("fine-tuning needs images, but it has features")
+        if declared and config.training.trains_backbone:
+            raise Refusal(f"continue={config.training.kind} needs images, but it has features")
         return
     if not asked:
         raise Refusal(f"it has features, of the encoder {declared!r}, but images were asked for")

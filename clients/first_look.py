@@ -8,11 +8,12 @@ from flwr.app import Context, RecordDict
 
 from clients.act import Act
 from clients.answers import Answer, Answers, Question
-from clients.asked import asked, policy_of
+from clients.asked import asked, network_arrays, policy_of
 from clients.data_state import own_data_state
 from clients.policy import NodePolicy
 from clients.reply import NodeRecord, reply_with
 from fedcof.data.unchanged import stamp_of
+from fedcof.embedding.trained import digest_of_arrays
 from fedcof.run.config import RunConfig
 
 
@@ -44,7 +45,7 @@ def first_look(act: Act, content: RecordDict, context: Context) -> RecordDict | 
         # Who drops out of a run does not repeat an answer either.
         if config.participation.dropout:
             return None
-        question = question_of(config, context, policy)
+        question = question_of(config, context, policy, content)
         if (known := Answers(policy).repeated(question)) is not None:
             return record_of(known)
         Answers(policy).check_room(config, question)
@@ -53,7 +54,7 @@ def first_look(act: Act, content: RecordDict, context: Context) -> RecordDict | 
     return None
 
 
-def question_of(config: RunConfig, context: Context, policy: NodePolicy) -> Question:
+def question_of(config: RunConfig, context: Context, policy: NodePolicy, content: RecordDict) -> Question:
     """Tell a question from others, as far as that can be done without reading a sample or loading a backbone.
 
     Parameters
@@ -64,6 +65,8 @@ def question_of(config: RunConfig, context: Context, policy: NodePolicy) -> Ques
         The node's context.
     policy : NodePolicy
         What its owner allows.
+    content : RecordDict
+        The server's message.
 
     Returns
     -------
@@ -72,7 +75,11 @@ def question_of(config: RunConfig, context: Context, policy: NodePolicy) -> Ques
     """
     states = own_data_state(context.node_config), stamp_of(config)
     seen = hashlib.sha256(" ".join(states).encode()).hexdigest() if all(states) else ""
-    return Question.of(config, policy, seen)
+    network = ""
+    if arrays := network_arrays(content):
+        # By what adapters are multiplied is none of their arrays.
+        network = f"{config.training.kind} {config.training.adapter_alpha:g} {digest_of_arrays(arrays)}"
+    return Question.of(config, policy, seen, network)
 
 
 def record_of(answer: Answer) -> RecordDict:

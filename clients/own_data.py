@@ -29,6 +29,8 @@ from fedcof.run.protocol import DATA
 if TYPE_CHECKING:
     import datasets
 
+    from fedcof.embedding.backbones import Backbone
+
 IMAGES_AT_ONCE = 256
 logger = getLogger("flwr")
 
@@ -44,8 +46,11 @@ class OwnData(Protocol):
     def digests(self) -> list[str]:
         """Digest of the content of each sample."""
 
-    def features(self, config: RunConfig, places: Places) -> Tensor:
-        """Features (m, d) float32 of the m samples at these places, embedded if need be."""
+    def features(self, config: RunConfig, places: Places, trained: Backbone | None = None) -> Tensor:
+        """Features (m, d) float32 of the m samples at these places, embedded if need be.
+
+        With a trained backbone they are that one's; features that were computed before have none.
+        """
 
 
 class OwnImages:
@@ -78,15 +83,16 @@ class OwnImages:
                 digests.append(hashlib.sha256(content).hexdigest())
         return digests
 
-    def features(self, config: RunConfig, places: Places) -> Tensor:
+    def features(self, config: RunConfig, places: Places, trained: Backbone | None = None) -> Tensor:
         """Embed the images at these places, or read what was embedded; see :class:`OwnData`."""
         from fedcof.embedding.feature_cache import cached_features
         from fedcof.embedding.features import extract_features
 
-        backbone, size = backbone_of(config), config.embedding.batch_size
+        backbone, size = trained or backbone_of(config), config.embedding.batch_size
         if not len(self.images):
             return torch.empty(0, backbone.feature_dim)
-        if config.embedding.feature_cache:
+        # What training ends with is asked for once, and what it gives is kept as the answer.
+        if config.embedding.feature_cache and not trained:
             # A node starts a new process for every message: what it embedded is on disk.
             table = cached_features(backbone, self.images, feature_cache_dir(), size)
             return torch.from_numpy(table.features[places])
@@ -113,7 +119,7 @@ class OwnFeatures:
         """Digest the features of every sample."""
         return [hashlib.sha256(row.tobytes()).hexdigest() for row in self._table.features]
 
-    def features(self, config: RunConfig, places: Places) -> Tensor:
+    def features(self, config: RunConfig, places: Places, trained: Backbone | None = None) -> Tensor:
         """Read the features at these places; see :class:`OwnData`."""
         return torch.from_numpy(self._table.features[places])
 

@@ -19,12 +19,15 @@ from clients.own_data import OwnData, OwnImages, own_data, own_images
 from clients.policy import NodePolicy
 from fedcof.data.class_list import listed_names
 from fedcof.data.problem import fingerprint_of
-from fedcof.data.virtual_clients import client_images, client_samples
+from fedcof.data.schedule import new_samples
+from fedcof.data.virtual_clients import client_images, client_samples, features_of_samples
 from fedcof.embedding.transform import transformed
 from fedcof.run.config import RunConfig
 
 if TYPE_CHECKING:
     import datasets
+
+    from fedcof.embedding.backbones import Backbone
 
 T = TypeVar("T")
 
@@ -64,10 +67,19 @@ class OwnSamples:
         What the node has.
     held_out : bool
         See :func:`held_here`.
+    trained : Backbone, optional
+        What embeds them in place of the run's own.
     """
 
-    def __init__(self, config: RunConfig, policy: NodePolicy, data: OwnData, held_out: bool = False) -> None:
-        self._config, self._policy, self._data = config, policy, data
+    def __init__(
+        self,
+        config: RunConfig,
+        policy: NodePolicy,
+        data: OwnData,
+        held_out: bool = False,
+        trained: Backbone | None = None,
+    ) -> None:
+        self._config, self._policy, self._data, self._trained = config, policy, data, trained
         self._sendable = _sendable(config, data, policy, held_out)
 
     @property
@@ -78,6 +90,8 @@ class OwnSamples:
     @cached_property
     def fingerprint(self) -> str:
         """That of what makes, or made, their features."""
+        if self._trained:
+            return self._config.embedding.fingerprint(self._trained.fingerprint)
         return fingerprint_of(self._config)
 
     def held(self) -> Held:
@@ -94,14 +108,19 @@ class OwnSamples:
             If an image cannot be read, or it takes longer than the owner allows.
         """
         mine = self._sendable
-        features = self._data.features(self._config, mine.places)
+        features = self._data.features(self._config, mine.places, self._trained)
         features = transformed(features, self._config.embedding.feature_transform)
         cells = None if self._config.privacy.epsilon else torch.from_numpy(mine.cells)
         return Held(features, torch.from_numpy(mine.labels), cells, mine.withheld)
 
 
 def with_own_samples(
-    config: RunConfig, context: Context, policy: NodePolicy, use: Callable[[OwnSamples], T], held_out: bool = False
+    config: RunConfig,
+    context: Context,
+    policy: NodePolicy,
+    use: Callable[[OwnSamples], T],
+    held_out: bool = False,
+    trained: Backbone | None = None,
 ) -> T:
     """Do something with a node's own samples, anew if an image shows to be damaged only as it is decoded.
 
@@ -113,6 +132,8 @@ def with_own_samples(
         What the node's owner allows.
     use : callable
         What to do.
+    trained : Backbone, optional
+        See :class:`OwnSamples`.
 
     Returns
     -------
@@ -127,9 +148,9 @@ def with_own_samples(
     from fedcof.embedding.flaws import UndecodableImageError
 
     try:
-        return use(OwnSamples(config, policy, own_data(config, context), held_out))
+        return use(OwnSamples(config, policy, own_data(config, context), held_out, trained))
     except UndecodableImageError:
-        return use(OwnSamples(config, policy, own_data(config, context, thorough=True), held_out))
+        return use(OwnSamples(config, policy, own_data(config, context, thorough=True), held_out, trained))
 
 
 def held_here(config: RunConfig, client: int, context: Context, held_out: bool = False) -> Held:
@@ -160,6 +181,26 @@ def held_here(config: RunConfig, client: int, context: Context, held_out: bool =
     if policy is None:
         return Held(*client_samples(config, client, held_out))
     return with_own_samples(config, context, policy, OwnSamples.held, held_out)
+
+
+def new_here(config: RunConfig, client: int, step: int) -> Held:
+    """Features and labels of the samples that a simulated client has not had before a step.
+
+    Parameters
+    ----------
+    config : RunConfig
+        A run that goes over several steps.
+    client : int
+        Client number.
+    step : int
+        Number of the step, from 1.
+
+    Returns
+    -------
+    Held
+        Its new samples, perhaps none.
+    """
+    return Held(*features_of_samples(config, new_samples(config, client, step)))
 
 
 def images_here(

@@ -1,4 +1,4 @@
-"""Local training: a client's epochs over its own samples, for linear probing and fine-tuning."""
+"""Local training: a client's epochs over its own samples, for linear probing, adapters and fine-tuning."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LocalTraining:
     optimizer : str
         ``sgd`` or ``adamw``.
     learning_rate, backbone_learning_rate : float
-        Step sizes of the head and of the backbone.
+        Step sizes of the head, and of the backbone or its adapters.
     weight_decay : float
         As the optimizer has it.
     epochs, batch_size : int
@@ -80,7 +80,7 @@ class LocalTraining:
         return LocalTraining(
             optimizer=section.optimizer,
             learning_rate=learning_rate * factor,
-            backbone_learning_rate=section.backbone_learning_rate * factor,
+            backbone_learning_rate=section.step_of_backbone * factor,
             weight_decay=section.weight_decay,
             epochs=section.local_epochs,
             batch_size=batch_size,
@@ -178,7 +178,7 @@ class _Step:
         self.network, self.settings, self.device, self.dtype = network, settings, device, dtype
         self.part_size = settings.batch_size
         network.to(device)
-        self.parameters = list(network.parameters())
+        self.parameters = _trained(network)
         self.start = [parameter.detach().clone() for parameter in self.parameters] if settings.proximal_mu else []
         self.optimizer = _optimizer(network, settings)
 
@@ -224,9 +224,13 @@ class _Step:
         torch.cuda.empty_cache()
 
 
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
 def _optimizer(network: Network, settings: LocalTraining) -> torch.optim.Optimizer:
-    groups = [{"params": list(network.head.parameters()), "lr": settings.learning_rate}]
-    if backbone := list(network.backbone.parameters()):
+    groups = [{"params": _trained(network.head), "lr": settings.learning_rate}]
+    if backbone := _trained(network.backbone):
         groups.append({"params": backbone, "lr": settings.backbone_learning_rate})
     if settings.optimizer == ADAMW:
         return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)

@@ -62,6 +62,7 @@ AT_LEAST_0 = Range("at least 0", lambda number: 0 <= number < math.inf)
 ABOVE_0 = Range("above 0", lambda number: 0 < number < math.inf)
 SHARE = Range("above 0 and at most 1", lambda number: 0 < number <= 1)
 PROBABILITY = Range("from 0 to below 1", lambda number: 0 <= number < 1)
+BELOW_HALF = Range("from 0 to below 1/2", lambda number: 0 <= number < 0.5)
 BETWEEN_0_AND_1 = Range("above 0 and below 1", lambda number: 0 < number < 1)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from itertools import count
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -23,11 +21,13 @@ from fedcof.errors import refused_by_system
 from fedcof.files import nobody_else, write_whole
 from fedcof.run.config import RunConfig
 from fedcof.run.failures import RunFailure, note_failure
-from fedcof.run.results import append_result
+from server.callbacks import Callback
 from server.federation import Federation
 from server.name_book import NameBook
 from server.reporting import FAILURE_FILE_NAME, FINISHED, PROGRESS
 from server.run import execute
+from server.run_files import ResultsFile
+from server.trackers.registry import trackers_of
 from server.upload_store import UploadStore
 
 POLL_SECONDS = 0.05
@@ -102,9 +102,10 @@ def _run_all(grid: Grid, base: RunConfig, output: Path) -> None:
         _check_driver(base)
         if federation is None or num_clients != config.data.num_clients:
             federation, num_clients = _federation(grid, config, output / folder), config.data.num_clients
-        watch = _progress_log(number, len(runs), config.num_replies)
+        progress = Progress(number, len(runs), config.num_replies)
         try:
-            append_result(output, execute(federation, config, output, folder, watch))
+            callbacks = [progress, ResultsFile(output), *trackers_of(config)]
+            execute(federation, config, output, folder, callbacks)
         except UserError as error:
             if not _plan(base).get("goes_on"):
                 raise
@@ -167,14 +168,24 @@ def _check_driver(base: RunConfig) -> None:
         raise UserError("The command that planned these runs was killed: start it again to go on.") from error
 
 
-def _progress_log(number: int, num_runs: int, num_replies: int) -> Callable[[], None]:
-    """Log about a hundred lines a run, however many replies there are."""
-    step = max(num_replies // 100, 1)
-    replies = count(1)
+class Progress(Callback):
+    """Logs about a hundred lines a run, however many replies there are; the command reads them.
 
-    def on_reply() -> None:
-        reply = next(replies)
-        if reply % step == 0 or reply == num_replies:
-            logger.info(PROGRESS, number, num_runs, reply, num_replies)
+    Parameters
+    ----------
+    number, num_runs : int
+        Which of how many runs it is.
+    num_replies : int
+        How many replies it takes.
+    """
 
-    return on_reply
+    def __init__(self, number: int, num_runs: int, num_replies: int) -> None:
+        self._number, self._num_runs, self._num_replies = number, num_runs, num_replies
+        self._step = max(num_replies // 100, 1)
+        self._replies = 0
+
+    def on_reply(self, client: int) -> None:
+        """Count it."""
+        self._replies += 1
+        if self._replies % self._step == 0 or self._replies == self._num_replies:
+            logger.info(PROGRESS, self._number, self._num_runs, self._replies, self._num_replies)

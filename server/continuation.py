@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import getLogger
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Result, Strategy
+from flwr.serverapp.strategy import Result, Strategy
 
 from fedcof import UserError
 from fedcof.heads.trainable import check_shapes
-from fedcof.run.config import RunConfig
-from fedcof.run.protocol import ARRAYS, METRICS, NO_SAMPLE, NUM_EXAMPLES
-from fedcof.run.training import FEDADAM, FEDAVG, FEDAVGM, FEDPROX, FEDYOGI
+from fedcof.run.protocol import ARRAYS, FISHER, METRICS, NO_SAMPLE, NUM_EXAMPLES
 from server.metrics import ACCURACY, LOSS, metrics_of
 from server.reasons import bounded
-
-WORST_TENTH = "worst-tenth-accuracy"
-
-# Measured for linear probing on CIFAR-100; Flower's own default of 0.1 moves every weight further than it is long.
-SERVER_LEARNING_RATES = {FEDAVGM: 1.0, FEDADAM: 0.03, FEDYOGI: 0.03}
 
 logger = getLogger("flwr")
 
@@ -52,7 +45,11 @@ class Continuation(Strategy):
     evaluate_finally : bool
         Whether they do after the last round, so that all have it.
     on_reply : callable
-        Called after every client's reply to a request to train.
+        Called with the client after every reply to a request to train.
+    needs_fisher : bool
+        Whether a reply has to say, beside its network, how curved its loss is along each weight.
+    names : mapping of int to str, optional
+        Names of clients that are nodes.
 
     Attributes
     ----------
@@ -72,8 +69,12 @@ class Continuation(Strategy):
         rounds_done: int = 0,
         evaluate_always: bool = False,
         evaluate_finally: bool = False,
-        on_reply: Callable[[], None] = lambda: None,
+        on_reply: Callable[[int], object] = lambda client: None,
+        needs_fisher: bool = False,
+        names: Mapping[int, str] | None = None,
     ) -> None:
+        self.array_records = {ARRAYS: "network"} | ({FISHER: "Fisher information"} if needs_fisher else {})
+        self.names = names or {}
         self.strategy = strategy
         self.seed = seed
         self.quorum = quorum
@@ -85,7 +86,7 @@ class Continuation(Strategy):
         self.accepted_bytes = 0
         self.train_metrics: MetricRecord | None = None
         self.evaluate_metrics: MetricRecord | None = None
-        self._num_asked = 0
+        self._asked: list[int] = []
         self._last_round = 0
         self._sent: dict[str, np.ndarray[Any, Any]] = {}
 
@@ -97,8 +98,9 @@ class Continuation(Strategy):
         self._sent = {name: array.numpy() for name, array in arrays.items()}
         with _drawn_from(f"train {self.seed} {number}"):
             messages = list(self.strategy.configure_train(number, arrays, config, grid))
-        self._num_asked = len(messages)
-        return _by_client(messages)
+        messages = _by_client(messages)
+        self._asked = [message.metadata.dst_node_id for message in messages]
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -110,36 +112,16 @@ class Continuation(Strategy):
         UserError
             If that came from fewer clients than the quorum.
         """
-        usable, reasons, empty = [], [], 0
-        for reply in replies:
-            reason = self._reason_against(reply)
-            if _has_no_sample(reply):
-                empty += 1
-            elif reason:
-                logger.warning("Client %d is left out of this round: %s", reply.metadata.src_node_id, reason)
-                reasons.append(f"client {reply.metadata.src_node_id}: {reason.rstrip('.')}")
-            else:
-                usable.append(reply)
-            self.on_reply()
-        # Sums are then the same whichever node answered first.
-        usable.sort(key=lambda reply: reply.metadata.src_node_id)
-        self.num_accepted = len(usable)
-        number, with_samples = self.rounds_done + server_round, self._num_asked - empty
-        if empty and not with_samples:
-            raise UserError(
-                f"None of the {empty} clients asked in round {number} has a sample to train on: ask more of them "
-                "with continue-fraction, or deal the samples to fewer with num-clients."
-            )
-        if not usable or len(usable) < self.quorum * with_samples:
-            example = next(iter(reasons), "none was asked")
-            raise UserError(
-                f"Only {len(usable)} of {with_samples} clients trained in round {number}, fewer than the quorum "
-                f"of {self.quorum:g}: mend the clients or lower the quorum ({example})."
-            )
-        self.accepted_bytes = len(usable) * sum(array.nbytes for array in self._sent.values())
-        arrays, self.train_metrics = self.strategy.aggregate_train(number, usable)
+        number, usable = self.rounds_done + server_round, self._usable(server_round, replies)
+        # Flower's own go over them more than once.
+        streams = getattr(self.strategy, "streams", False)
+        arrays, self.train_metrics = self.strategy.aggregate_train(number, usable if streams else list(usable))
+        self.accepted_bytes = self.num_accepted * self._bytes_of_network()
         if arrays is None:
-            return None, self.train_metrics
+            raise UserError(
+                f"The strategy makes no network of what {self.num_accepted} clients trained in round {number}, "
+                "too few for it: ask more of them with continue-fraction, or set another continue-strategy."
+            )
         kept = {name: arrays[name].numpy().astype(sent.dtype, copy=False) for name, sent in self._sent.items()}
         if not all(np.isfinite(array).all() for array in kept.values()):
             raise UserError(
@@ -185,53 +167,66 @@ class Continuation(Strategy):
         self._last_round = num_rounds
         return super().start(grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
 
+    def _usable(self, server_round: int, replies: Iterable[Message]) -> Iterator[Message]:
+        """Pass on what can be used, so that sums are the same whichever node answers first; check the quorum."""
+        number, reasons, empty = self.rounds_done + server_round, list[str](), 0
+        self.num_accepted = 0
+        turns, early = deque(self._asked), dict[int, Message | None]()
+        for reply in replies:
+            client, reason = reply.metadata.src_node_id, self._reason_against(reply)
+            if _has_no_sample(reply):
+                empty += 1
+            elif reason:
+                logger.warning("Client %s is left out of this round: %s", self._named(client), reason)
+                reasons.append(f"client {self._named(client)}: {reason.rstrip('.')}")
+            else:
+                self.num_accepted += 1
+            early[client] = None if reason else reply
+            self.on_reply(reply.metadata.src_node_id)
+            while turns and turns[0] in early:
+                usable = early.pop(turns.popleft())
+                if usable is not None:
+                    yield usable
+        self._check_quorum(number, len(self._asked) - empty, empty, reasons)
+
+    def _check_quorum(self, number: int, with_samples: int, empty: int, reasons: list[str]) -> None:
+        if empty and not with_samples:
+            raise UserError(
+                f"None of the {empty} clients asked in round {number} has a sample to train on: ask more of them "
+                "with continue-fraction, or deal the samples to fewer with num-clients."
+            )
+        if not self.num_accepted or self.num_accepted < self.quorum * with_samples:
+            example = next(iter(reasons), "none was asked")
+            raise UserError(
+                f"Only {self.num_accepted} of {with_samples} clients trained in round {number}, fewer than the "
+                f"quorum of {self.quorum:g}: mend the clients or lower the quorum ({example})."
+            )
+
+    def _named(self, client: int) -> str:
+        return self.names.get(client, str(client))
+
+    def _bytes_of_network(self) -> int:
+        return len(self.array_records) * sum(array.nbytes for array in self._sent.values())
+
     def _reason_against(self, reply: Message) -> str:
         """Say why a reply cannot be used; nothing if it can."""
         if reply.has_error():
             return bounded(reply.error.reason or "") or f"error {reply.error.code}"
-        if set(reply.content) != {ARRAYS, METRICS}:
+        if set(reply.content) != {*self.array_records, METRICS}:
             return "it sent other records than it was asked for"
-        record = reply.content.array_records.get(ARRAYS, ArrayRecord())
+        for name, words in self.array_records.items():
+            reason = self._reason_against_arrays(reply.content.array_records.get(name, ArrayRecord()), words)
+            if reason:
+                return reason
+        return "" if _says(reply, LOSS) else "it does not say on how many samples it trained, and with what loss"
+
+    def _reason_against_arrays(self, record: ArrayRecord, words: str) -> str:
         try:
             arrays = {name: array.numpy() for name, array in record.items()}
             check_shapes(arrays, {name: array.shape for name, array in self._sent.items()})
         except (UserError, ValueError, TypeError) as error:
             return str(error)
-        if not all(_is_finite(array) for array in arrays.values()):
-            return "its network is not finite"
-        return "" if _says(reply, LOSS) else "it does not say on how many samples it trained, and with what loss"
-
-
-def training_strategy(config: RunConfig) -> Strategy:
-    """Make the strategy that a run-config names for the training.
-
-    Parameters
-    ----------
-    config : RunConfig
-        The run.
-
-    Returns
-    -------
-    Strategy
-        Flower's own.
-    """
-    common: dict[str, Any] = {
-        "fraction_train": config.training.fraction,
-        # Flower rounds down; this rounds to the nearest.
-        "min_train_nodes": max(1, round(config.training.fraction * config.data.num_clients)),
-        "min_evaluate_nodes": 1,
-        "min_available_nodes": 1,
-        "evaluate_metrics_aggr_fn": client_accuracies,
-    }
-    if config.training.strategy == FEDPROX:
-        return FedProx(proximal_mu=config.training.proximal_mu, **common)
-    if config.training.strategy == FEDAVG:
-        return FedAvg(**common)
-    rate = config.training.server_learning_rate or SERVER_LEARNING_RATES[config.training.strategy]
-    if config.training.strategy == FEDAVGM:
-        return FedAvgM(server_learning_rate=rate, server_momentum=0.9, **common)
-    adaptive = {FEDADAM: FedAdam, FEDYOGI: FedYogi}[config.training.strategy]
-    return adaptive(eta=rate, eta_l=config.training.learning_rate, **common)
+        return "" if all(_is_finite(array) for array in arrays.values()) else f"its {words} is not finite"
 
 
 def joined(first: Result, then: Result, rounds: int) -> Result:
@@ -254,26 +249,6 @@ def joined(first: Result, then: Result, rounds: int) -> Result:
         metrics.update({rounds + number: record for number, record in getattr(then, field).items()})
     first.arrays = then.arrays
     return first
-
-
-def client_accuracies(contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
-    """Average the clients' accuracies, each client counting the same, and those of the worst tenth.
-
-    Parameters
-    ----------
-    contents : list of RecordDict
-        The replies of clients that have samples to evaluate on.
-    weighted_by_key : str
-        Flower's; not used, because a client with few samples is a client too.
-
-    Returns
-    -------
-    MetricRecord
-        ``accuracy`` and ``worst-tenth-accuracy``, from 0 to 1; the tenth is rounded up.
-    """
-    accuracies = sorted(float(str(content.metric_records[METRICS][ACCURACY])) for content in contents)
-    worst = accuracies[: math.ceil(len(accuracies) / 10)]
-    return MetricRecord({ACCURACY: float(np.mean(accuracies)), WORST_TENTH: float(np.mean(worst))})
 
 
 def _is_finite(array: np.ndarray[Any, Any]) -> bool:

@@ -126,7 +126,7 @@ def features_of(
     Tensor of shape (n, d), float32
         With the run's transform.
     """
-    if network is None or not config.training.fine_tunes:
+    if network is None or not config.training.trains_backbone:
         table = split_features(config, split).features
         features = torch.tensor(table[:] if samples is None else table[samples])
         return transformed(features, config.embedding.feature_transform)

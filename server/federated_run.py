@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
@@ -16,41 +16,35 @@ from torch import Tensor, nn
 
 from fedcof.covariance.backbone_scores import BackboneScores
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
-from fedcof.data.problem import backbone_of, fingerprint_of, labels_of, problem_of
+from fedcof.data.problem import backbone_of, labels_of, problem_of
 from fedcof.files import whole_file
+from fedcof.heads.adapter_options import AdapterOptions
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.trainable import Network
 from fedcof.methods.base import backbone_scores, shrinkage_used
-from fedcof.methods.chain import most_rows
 from fedcof.run.config import RunConfig
-from fedcof.run.influence import ClientInfluence
-from fedcof.run.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, TRAIN, NodeResult, RoundResult
-from server.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    restore_strategy,
-    save_checkpoint,
-    strategy_state,
-)
-from server.continuation import WORST_TENTH, Continuation, training_strategy
+from fedcof.run.results import BACKBONE_FILE_NAME, HEAD_FILE_NAME, START, TRAIN, NodeResult, RoundResult
+from fedcof.run.steps import StepResult
+from server.callbacks import Callback, Callbacks
+from server.checkpoint import Checkpoint, load_checkpoint, restore_strategy, strategy_state
+from server.continuation import Continuation
 from server.diagnosis import diagnose
 from server.evaluation import rightly_classified, share
 from server.federation import Federation
-from server.influence import influence_of_clients
-from server.intake import NodeRules
+from server.keeping import Keeper, store_of
 from server.metrics import ACCURACY
+from server.node_rules import node_rules
 from server.one_shot import OneShotStrategy
 from server.records import network_to_arrays
+from server.run_files import BestNetwork, Checkpoints
 from server.run_strategy import strategy_of
+from server.solve_anew import SolvingAnew, solve_anew
 from server.step_size import with_step_of_head
-from server.upload_store import UploadStore
+from server.training_strategy import WORST_TENTH, training_strategy
 
-BEST_FOLDER_NAME = "best"
 HEAD_ARRAY = "head.weight"
 
 logger = getLogger("flwr")
-
-Watcher = Callable[[], None]
 
 
 class FederatedRun:
@@ -64,8 +58,8 @@ class FederatedRun:
         What to run.
     folder : Path
         Where its checkpoints and networks go.
-    on_reply : callable
-        Called after every client's reply.
+    callbacks : sequence of Callback
+        Told of replies and rounds, once the run has kept what it needs to go on.
 
     Attributes
     ----------
@@ -73,6 +67,8 @@ class FederatedRun:
         Bytes of all messages.
     rounds : list of RoundResult
         How it has gone.
+    steps : list of StepResult
+        The same of a run over several steps, see :mod:`server.scheduled_run`.
     rejected : dict of int to str
         Why clients' statistics were left out.
     clients, expected_uplink_bytes : int
@@ -89,12 +85,17 @@ class FederatedRun:
         What became of each node, where nodes have data of their own.
     strategy : OneShotStrategy or None
         What took the clients' statistics in; None where none were asked for, or in an earlier part of the run.
+    anew : SolvingAnew or None
+        What took them in after all training, if that was asked for: the last classifier is its.
     """
 
-    def __init__(self, federation: Federation, config: RunConfig, folder: Path, on_reply: Watcher) -> None:
+    def __init__(
+        self, federation: Federation, config: RunConfig, folder: Path, callbacks: Sequence[Callback] = ()
+    ) -> None:
         self.config, self.folder = config, folder
         self.ledger = federation.new_ledger()
         self.rounds: list[RoundResult] = []
+        self.steps: list[StepResult] = []
         self.rejected: dict[int, str] = {}
         self.clients = 0
         self.expected_uplink_bytes = 0
@@ -104,8 +105,9 @@ class FederatedRun:
         self.network: Network | None = None
         self.nodes: list[NodeResult] = []
         self.strategy: OneShotStrategy | None = None
+        self.anew: SolvingAnew | None = None
         self._federation = federation
-        self._on_reply = on_reply
+        self._callbacks = Callbacks([BestNetwork(folder), Checkpoints(folder), *callbacks])
         self._problem = problem_of(config)
         self._has_test_samples = len(labels_of(config, "test")) > 0
         self._present = torch.ones(self._problem.num_classes, dtype=torch.bool)
@@ -128,7 +130,8 @@ class FederatedRun:
         """
         checkpoint = load_checkpoint(self.folder, self.config)
         if self.config.training.follows:
-            self.network = Network(self._problem.num_classes, self._problem.feature_dim, self._backbone())
+            sizes = self._problem.num_classes, self._problem.feature_dim
+            self.network = Network(*sizes, self._backbone(), self._adapters())
             self._continuation = self._new_continuation(checkpoint)
         if checkpoint:
             self._take_up(checkpoint)
@@ -136,17 +139,21 @@ class FederatedRun:
             self._train_only(checkpoint)
         else:
             self._collect_and_train()
+        if self.config.training.solves_anew:
+            self._solve_anew()
         self.seconds += time.perf_counter() - self._started
         return self._classifier()
 
     @property
     def best(self) -> RoundResult | None:
-        """The first of the rounds of training with the highest known accuracy; None without any."""
-        known = [r for r in self.rounds if r.phase == TRAIN and r.accuracy is not None]
+        """The first of the rounds since training began with the highest known accuracy; None without any."""
+        known = [r for r in self.rounds if r.phase != START and r.accuracy is not None]
         return max(known, key=lambda r: r.accuracy or 0.0, default=None)
 
     def class_means(self) -> Tensor | None:
         """Average the uploads' class means (C, d), where the last classifier is the closed form of them."""
+        if self.anew:
+            return self.anew.aggregator.class_means()
         if self.network is not None or self.strategy is None:
             return None
         return self.strategy.aggregator.class_means()
@@ -157,46 +164,24 @@ class FederatedRun:
             return None
         return diagnose(self.strategy.aggregator, self.config)
 
-    def influence(self) -> list[ClientInfluence]:
-        """Say what single clients have done to the classifier of the uploads, where that was asked for."""
-        if not self.config.method.influence or self.strategy is None:
-            return []
-        names = self._federation.names if self.config.data.on_nodes else {}
-        return influence_of_clients(self.strategy.aggregator, self.config, names)
-
     def _collect_and_train(self) -> None:
         backbone = self._backbone()
-        self.strategy = strategy_of(self.config, self._on_reply, self._continuation, backbone, self._rules())
+        self.strategy = strategy_of(
+            self.config,
+            self._callbacks.on_reply,
+            self._continuation,
+            backbone,
+            node_rules(self._federation, self.config, self.folder),
+            self._keeper(),
+        )
         training = self.config.training.rounds if self._continuation else 0
         self.strategy.start(
             self._federation, num_rounds=self.strategy.init_rounds + training, **self._common_arguments()
         )
 
-    def _rules(self) -> NodeRules | None:
-        if not self.config.data.on_nodes:
-            return None
-        fingerprint = fingerprint_of(self.config)
-        return NodeRules(
-            store=UploadStore(self.folder, self.config, fingerprint),
-            names=self._federation.names,
-            fingerprint=fingerprint,
-            is_declared=self.config.data.is_precomputed,
-            most_rows=self._most_rows(),
-            expected=self.config.data.num_clients,
-            left_out=self._federation.left_out,
-            screened=not self.config.privacy.epsilon,
-            data_states=self._federation.data_states,
-            most_bytes=self._most_bytes(),
-        )
-
-    def _most_rows(self) -> int:
-        return most_rows(self.config.writing, self._problem.num_classes, self._problem.feature_dim)
-
-    def _most_bytes(self) -> int:
-        """Bound an upload's bytes: by its rows or the Gram matrix, in float64, and as much again."""
-        dimension = self._problem.feature_dim
-        rows = self._most_rows()
-        return 2 * 8 * dimension * (rows + self._problem.num_classes + dimension)
+    def _keeper(self) -> Keeper | None:
+        kept = self.config.execution.keep_uploads and not self.config.data.on_nodes
+        return Keeper(store_of(self.folder, self.config)) if kept else None
 
     def _train_only(self, checkpoint: Checkpoint | None) -> None:
         assert self._continuation is not None
@@ -229,12 +214,17 @@ class FederatedRun:
             self.config.participation.quorum,
             checkpoint.rounds_done if checkpoint else 0,
             evaluate_always=self.config.data.client_test_share > 0 or not self._has_test_samples,
-            evaluate_finally=self.config.participation.broadcast,
-            on_reply=self._on_reply,
+            evaluate_finally=self.config.participation.broadcast and not self.config.training.solves_anew,
+            on_reply=self._callbacks.on_reply,
+            needs_fisher=self.config.merging.needs_fisher,
+            names=self._federation.names,
         )
 
     def _backbone(self) -> nn.Module | None:
-        return backbone_of(self.config).module if self.config.training.fine_tunes else None
+        return backbone_of(self.config).module if self.config.training.trains_backbone else None
+
+    def _adapters(self) -> AdapterOptions | None:
+        return self.config.training.adapters(self.config.data.seed)
 
     def _after_round(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Evaluate on the test split: nothing before the first round, then a classifier, then a network."""
@@ -247,7 +237,7 @@ class FederatedRun:
         if self._continuation.train_metrics is None:
             # Training is about to begin, or to go on.
             if not self.rounds:
-                self.rounds.append(RoundResult(0, 0, accuracy, 0, 0))
+                self._end_round(RoundResult(0, 0, accuracy, 0, 0))
         else:
             self._after_training(accuracy)
         return _as_record(accuracy)
@@ -256,16 +246,31 @@ class FederatedRun:
         strategy = self.strategy
         assert strategy is not None
         self._present = strategy.solved().present
-        self.clients, self.rejected = strategy.num_accepted, strategy.rejected
         self.expected_uplink_bytes = strategy.expected_uplink_bytes
-        self.shrinkage = shrinkage_used(strategy.aggregator)
-        self.backbone_scores = backbone_scores(strategy.aggregator)
         self._squared_length = strategy.squared_length()
-        self.nodes = strategy.intake.results() if strategy.intake else []
+        self._note(strategy)
         accuracy = self._accuracy(strategy.solved(), strategy.client_metrics)
         number = len(self.rounds) + 1
-        self.rounds.append(RoundResult(number, strategy.num_accepted, accuracy, *self._bytes_so_far()))
+        self._end_round(RoundResult(number, strategy.num_accepted, accuracy, *self._bytes_so_far()))
         return _as_record(accuracy)
+
+    def _note(self, strategy: OneShotStrategy) -> None:
+        self.clients, self.rejected = strategy.num_accepted, strategy.rejected
+        self.shrinkage = shrinkage_used(strategy.aggregator)
+        self.backbone_scores = backbone_scores(strategy.aggregator)
+        self.nodes = strategy.intake.results() if strategy.intake else []
+
+    def _solve_anew(self) -> None:
+        """Have the classifier solved of the trained backbone's features; broken off, a run begins this again."""
+        assert self.network is not None
+        number = self.rounds[-1].round
+        rules = node_rules(self._federation, self.config, self.folder)
+        self.anew, result = solve_anew(
+            self._federation, self.config, self.network, number, rules, self._callbacks.on_reply
+        )
+        self.expected_uplink_bytes += self.anew.expected_uplink_bytes
+        self._note(self.anew)
+        self._end_round(result)
 
     def _accuracy(self, classifier: Classifier, client_metrics: MetricRecord | None) -> float | None:
         """Evaluate on the server's test split, or where it has none take what the clients found."""
@@ -277,7 +282,6 @@ class FederatedRun:
         continuation = self._continuation
         assert continuation is not None
         self.expected_uplink_bytes += continuation.accepted_bytes
-        best = self.best
         metrics = continuation.evaluate_metrics or MetricRecord()
         loss = (continuation.train_metrics or MetricRecord()).get("loss")
         result = RoundResult(
@@ -290,13 +294,14 @@ class FederatedRun:
             client_accuracy=_number(metrics.get(ACCURACY)),
             worst_tenth_accuracy=_number(metrics.get(WORST_TENTH)),
         )
+        self._end_round(result)
+
+    def _end_round(self, result: RoundResult) -> None:
         self.rounds.append(result)
-        if self.best is not best:
-            self.save_networks(self.folder / BEST_FOLDER_NAME)
-        self._save_checkpoint()
+        self._callbacks.on_round_end(result, self)
 
     def save_networks(self, folder: Path) -> None:
-        """Write the head as it is now, and the backbone if it was trained, as timm's state dict.
+        """Write the head as it is now, and the backbone if it was trained, as timm's state dict without adapters.
 
         Parameters
         ----------
@@ -304,13 +309,15 @@ class FederatedRun:
             Made if missing.
         """
         self._classifier().save(folder / HEAD_FILE_NAME)
-        if self.network is not None and self.config.training.fine_tunes:
-            state: dict[str, Tensor] = self.network.backbone.state_dict()
+        if self.network is not None and self.config.training.trains_backbone:
+            state: dict[str, Tensor] = self.network.plain_backbone().state_dict()
             with whole_file(folder / BACKBONE_FILE_NAME) as unfinished:
                 save_file({name: tensor.contiguous() for name, tensor in state.items()}, unfinished)
 
     def _classifier(self) -> Classifier:
         names = self._problem.class_names
+        if self.anew:
+            return self.anew.solved().named(names)
         if self.network is not None:
             return self.network.classifier(self._present, names)
         assert self.strategy is not None
@@ -319,7 +326,8 @@ class FederatedRun:
     def _bytes_so_far(self) -> tuple[int, int]:
         return self.ledger.uplink_bytes, self.ledger.downlink_bytes
 
-    def _save_checkpoint(self) -> None:
+    def checkpoint(self) -> Checkpoint:
+        """Give all that the next round depends on, once there was one of training."""
         assert self._continuation is not None
         assert self.network is not None
         course = {
@@ -334,7 +342,7 @@ class FederatedRun:
             "squared_length": self._squared_length,
             "seconds": self.seconds + time.perf_counter() - self._started,
         }
-        checkpoint = Checkpoint(
+        return Checkpoint(
             config=self.config.to_mapping(),
             rounds_done=sum(entry.phase == TRAIN for entry in self.rounds),
             network=self.network.to_arrays(),
@@ -342,7 +350,6 @@ class FederatedRun:
             strategy=strategy_state(self._continuation.strategy),
             course=course,
         )
-        save_checkpoint(self.folder, checkpoint)
 
     def _take_up(self, checkpoint: Checkpoint) -> None:
         assert self.network is not None
@@ -357,6 +364,7 @@ class FederatedRun:
         self.backbone_scores = BackboneScores(**course.get("backbone_scores", {}))
         self._squared_length = course.get("squared_length", 0.0)
         self.nodes = [NodeResult(**node) for node in course["nodes"]]
+        self._callbacks.on_resume(tuple(self.rounds))
         logger.info("Going on after round %d of training.", checkpoint.rounds_done)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby
 from typing import cast
 
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
@@ -33,6 +33,9 @@ from server.name_book import NameBook
 from server.reasons import bounded
 
 CLIENTS_PER_MESSAGE = 32
+# What training sends back is as large as what it was sent: so many bytes in one message, and in all under way.
+BYTES_PER_MESSAGE, BYTES_UNDER_WAY = 2**25, 2**28
+MESSAGES_UNDER_WAY = 64
 NO_ANSWER = 1001
 CLIENT_FAILED = 1002
 
@@ -162,7 +165,9 @@ class Federation(Grid):
                 batches[id(message)] = batch
                 yield message
 
-        for message, reply in exchange(self._grid, outgoing(), timeout, ordered=not self.names):
+        messages = list(messages)
+        window = _fitting(BYTES_UNDER_WAY, messages, MESSAGES_UNDER_WAY)
+        for message, reply in exchange(self._grid, outgoing(), timeout, window, ordered=not self.names):
             batch = batches.pop(id(message))
             for request, client_reply in zip(batch, _replies_of_clients(batch, reply, timeout), strict=True):
                 self._count(request, client_reply)
@@ -177,8 +182,9 @@ class Federation(Grid):
 
         for _, group in groupby(messages, destination):
             batch = list(group)
-            for start in range(0, len(batch), CLIENTS_PER_MESSAGE):
-                yield batch[start : start + CLIENTS_PER_MESSAGE]
+            size = _fitting(BYTES_PER_MESSAGE, batch, CLIENTS_PER_MESSAGE)
+            for start in range(0, len(batch), size):
+                yield batch[start : start + size]
 
     def _message_to_node(self, batch: list[Message]) -> Message:
         clients = [message.metadata.dst_node_id for message in batch]
@@ -258,6 +264,15 @@ def form_of(content: RecordDict) -> Form | None:
             number = number_of_data.setdefault(array.data, len(number_of_data))
             form.append((key, array.dtype, array.shape, array.stype, len(array.data), number))
     return tuple(form)
+
+
+def _fitting(most_bytes: int, messages: list[Message], most: int) -> int:
+    """Say how many replies fit into so many bytes, at least one, where each is as large as what is sent."""
+    if not messages or messages[0].metadata.message_type != MessageType.TRAIN:
+        return most
+    records = messages[0].content.array_records.values()
+    weight = sum(len(array.data) for record in records for array in record.values())
+    return max(1, min(most, most_bytes // max(weight, 1)))
 
 
 def _replies_of_clients(batch: list[Message], reply: Message | None, timeout: float) -> Iterator[Message]:

@@ -14,8 +14,34 @@ from fedcof.methods.influence import MOST_SAMPLES, influence
 from fedcof.run.config import RunConfig
 from fedcof.run.influence import ClientInfluence
 from server.evaluation import features_of
+from server.federation import Federation
+from server.one_shot import OneShotStrategy
 
 MOST_CLIENTS = 20
+
+
+def influence_of_run(
+    strategy: OneShotStrategy | None, federation: Federation, config: RunConfig
+) -> list[ClientInfluence]:
+    """Say what single clients have done to the classifier of a run's uploads, where that was asked for.
+
+    Parameters
+    ----------
+    strategy : OneShotStrategy or None
+        What took the uploads in; None where none were asked for, or in an earlier part of the run.
+    federation : Federation
+        Knows the names of nodes.
+    config : RunConfig
+        The run.
+
+    Returns
+    -------
+    list of ClientInfluence
+        See :func:`influence_of_clients`.
+    """
+    if strategy is None:
+        return []
+    return influence_of_clients(strategy.aggregator, config, federation.names if config.data.on_nodes else {})
 
 
 def influence_of_clients(

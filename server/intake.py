@@ -150,7 +150,7 @@ class Intake:
         found = str(said.get(FINGERPRINT, ""))
         if found != self.rules.fingerprint:
             raise UserError(self._of_another(found))
-        self.rules.store.keep(self.rules.names[client], sent, self.rules.data_states.get(client, ""))
+        self.rules.store.keep(self.rules.names[client], sent, self.rules.data_states.get(client, ""), upload)
         self._wait(client, upload, sent, ACCEPTED)
         samples, withheld = (_count(said.get(key, 0)) for key in (SAMPLES, WITHHELD))
         self.nodes[client] = replace(self.nodes[client], samples=samples, withheld=withheld)

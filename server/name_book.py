@@ -54,3 +54,14 @@ class NameBook:
             self._nodes[name] = node
             write_whole(self._path, json.dumps(self._nodes, indent=1, sort_keys=True))
         return self._nodes[name] == node
+
+    def forget(self, name: str) -> None:
+        """Let go of a name, so that whoever comes with it next has it.
+
+        Parameters
+        ----------
+        name : str
+            The name.
+        """
+        if self._nodes.pop(name, None) is not None:
+            write_whole(self._path, json.dumps(self._nodes, indent=1, sort_keys=True))

@@ -15,13 +15,13 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from torch import Tensor, nn
 
 from fedcof import UserError
+from fedcof.heads.adapter_options import AdapterOptions
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.linear import LinearClassifier
 from fedcof.heads.temperature import softmax_start
 from fedcof.heads.text_prior import TextPrior
 from fedcof.heads.trainable import Network
 from fedcof.methods.base import Aggregator, take_prior
-from fedcof.methods.chain import Chain, Encode, Measure, Withhold
 from fedcof.methods.method import FederatedMethod
 from fedcof.methods.projected import Projected
 from fedcof.methods.registry import METHODS
@@ -35,11 +35,13 @@ from fedcof.statistics.squared_length import SquaredLength
 from fedcof.statistics.validation import MOST_SAMPLES
 from fedcof.wire.arrays import num_bytes
 from fedcof.wire.codec import Sent
-from fedcof.wire.section import WireSection
 from server.continuation import joined
+from server.corrected import corrected_rows
 from server.intake import Intake, NodeRules
+from server.keeping import Keeper
 from server.metrics import ACCURACY, metrics_of
 from server.reasons import bounded
+from server.receiving import receiving_chain
 from server.records import classifier_to_arrays, network_to_arrays, sent_in
 from server.step_size import with_step_of_head
 
@@ -88,15 +90,17 @@ class OneShotStrategy(Strategy):
         fraction: float = 1.0,
         seed: int = 0,
         broadcast: bool = False,
-        on_reply: Callable[[], None] = lambda: None,
+        on_reply: Callable[[int], object] = lambda client: None,
         then: Strategy | None = None,
         init_rounds: int = 1,
         backbone: nn.Module | None = None,
+        adapters: AdapterOptions | None = None,
         privacy: Privacy | None = None,
         subtract_noise: bool = True,
         projection: Tensor | None = None,
         prior: TextPrior | None = None,
         rules: NodeRules | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         method = METHODS.get(section.name)
         if not isinstance(method, FederatedMethod):
@@ -105,8 +109,10 @@ class OneShotStrategy(Strategy):
             )
         self.quorum, self.fraction, self.seed = quorum, fraction, seed
         self.broadcast, self.on_reply = broadcast, on_reply
-        self.then, self.init_rounds, self.backbone = then, init_rounds, backbone
+        self.then, self.init_rounds = then, init_rounds
+        self.backbone, self.adapters = backbone, adapters
         self.intake = Intake(rules) if rules else None
+        self._keeper = keeper
         self.client_metrics: MetricRecord | None = None
         self.num_asked = 0
         self.num_accepted = 0
@@ -117,7 +123,7 @@ class OneShotStrategy(Strategy):
         aggregator = robust(method.aggregator(num_classes, dimension, section, privacy, subtract_noise), section)
         take_prior(aggregator, prior)
         self.aggregator: Aggregator = aggregator if projection is None else Projected(aggregator, projection)
-        self._chain = _receiving_chain(
+        self._chain = receiving_chain(
             method, num_classes, feature_dim, privacy, subtract_noise, rules.most_rows if rules else None
         )
         self._lengths = SquaredLength(num_classes)
@@ -132,6 +138,15 @@ class OneShotStrategy(Strategy):
         """Read one client's upload as what the aggregator adds; raises UserError if it cannot be used."""
         return self._chain.receive(sent.arrays, sent.tag)
 
+    def read_kept(self, sent: Sent) -> Statistics:
+        """Read a kept upload, which may have been corrected since it was sent; see :meth:`read_upload`."""
+        rows = corrected_rows(sent)
+        return self.read_upload(sent) if rows is None else self.take_decoded(rows)
+
+    def take_decoded(self, statistics: Statistics) -> Statistics:
+        """Check decoded statistics, and note their noise; raises UserError if they cannot be used."""
+        return self._chain.receive_decoded(statistics)
+
     def solve(self) -> Classifier:
         """Solve for the classifier of all uploads so far."""
         return self.aggregator.solve()
@@ -144,7 +159,7 @@ class OneShotStrategy(Strategy):
         kept: list[int] = []
         if self._to_ask is None:
             if self.intake:
-                kept = self.intake.take_kept(self.read_upload)
+                kept = self.intake.take_kept(self.read_kept)
                 clients = [client for client in clients if client not in kept]
             self._to_ask = random.Random(self.seed).sample(clients, len(clients)) if self.fraction < 1 else clients
         size = math.ceil(self.fraction * len(clients))
@@ -169,9 +184,11 @@ class OneShotStrategy(Strategy):
         """
         for reply in replies:
             self._fold_in(reply)
-            self.on_reply()
+            self.on_reply(reply.metadata.src_node_id)
         if self.intake:
             self._add_taken(self.intake)
+        if self._keeper:
+            self._keeper.finish()
         if not self._asked_now:
             return None, None
         self._believe()
@@ -262,7 +279,8 @@ class OneShotStrategy(Strategy):
         Returns
         -------
         Network
-            The classifier, scaled to a softmax (:mod:`fedcof.heads.temperature`), on the backbone if that trains.
+            The classifier, scaled to a softmax (:mod:`fedcof.heads.temperature`), on the backbone if that trains,
+            or its adapters do.
         """
         solved = self.solved()
         if not isinstance(solved, LinearClassifier):
@@ -271,7 +289,7 @@ class OneShotStrategy(Strategy):
                 "head to ridge or lda."
             )
         classifier = softmax_start(solved, self.aggregator.class_means())
-        network = Network(classifier.num_classes, classifier.feature_dim, self.backbone)
+        network = Network(classifier.num_classes, classifier.feature_dim, self.backbone, self.adapters)
         return network.set_head(classifier)
 
     def squared_length(self) -> float:
@@ -314,6 +332,8 @@ class OneShotStrategy(Strategy):
 
     def _add(self, client: int, upload: Statistics, sent: Sent) -> None:
         self.aggregator.add(upload, client)
+        if self._keeper:
+            self._keeper.take(client, sent, upload)
         if self._added is None:
             self._count(upload, sent)
         else:
@@ -321,7 +341,7 @@ class OneShotStrategy(Strategy):
 
     def _believe(self) -> None:
         """Count those whose uploads are believed, now that all can be compared; later ones may tell otherwise."""
-        if self._added is None or not self._added:
+        if not self._added:
             return
         against = left_out(self.aggregator)
         self.num_accepted = self.expected_uplink_bytes = 0
@@ -371,20 +391,3 @@ class OneShotStrategy(Strategy):
             f"Only {self.num_accepted} of {expected} clients sent an upload that can be used, fewer than the "
             f"quorum of {self.quorum:g}: mend the clients or lower the quorum ({example})."
         )
-
-
-def _receiving_chain(
-    method: FederatedMethod,
-    num_classes: int,
-    feature_dim: int,
-    privacy: Privacy | None,
-    subtract_noise: bool,
-    most_rows: int | None,
-) -> Chain:
-    return Chain(
-        (
-            Measure(method, num_classes, privacy, subtract_noise=subtract_noise),
-            Withhold(method, num_classes, feature_dim),
-            Encode(method, WireSection(), num_clients=1, num_classes=num_classes, most_rows=most_rows),
-        )
-    )

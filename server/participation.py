@@ -8,6 +8,7 @@ from typing import TypedDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
+from fedcof.heads.adapter_options import AdapterOptions
 from fedcof.heads.text_prior import TextPrior
 from fedcof.privacy.mechanism import Privacy
 from server.intake import NodeRules
@@ -27,12 +28,14 @@ class Participation(TypedDict, total=False):
     broadcast : bool
         Whether the last round sends the classifier to all clients, which evaluate it; False unless given.
     on_reply : callable
-        Called after every reply, for those who watch.
+        Called with the client after every reply, for those who watch.
     then : Strategy
         Flower's strategy, or one's own, that goes on for the rounds after the first ``init_rounds`` (1 unless
         given) and trains a :class:`fedcof.heads.trainable.Network`, starting from the classifier as a softmax.
     backbone : Module
         Trains with the head.
+    adapters : AdapterOptions
+        What of the backbone trains, if not all.
     privacy : Privacy
         The promise that clients were asked to send with: uploads that it cannot have made are refused.
     subtract_noise : bool
@@ -49,10 +52,11 @@ class Participation(TypedDict, total=False):
     fraction: float
     seed: int
     broadcast: bool
-    on_reply: Callable[[], None]
+    on_reply: Callable[[int], object]
     then: Strategy | None
     init_rounds: int
     backbone: nn.Module | None
+    adapters: AdapterOptions | None
     privacy: Privacy | None
     subtract_noise: bool
     projection: Tensor | None

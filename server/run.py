@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from logging import getLogger
 from pathlib import Path
@@ -25,19 +26,24 @@ from fedcof.run.config import RunConfig
 from fedcof.run.confusion import Confusion
 from fedcof.run.ledger import Ledger
 from fedcof.run.results import FEDERATION_FILE_NAME, HEAD_FILE_NAME, RunResult
+from server.callbacks import Callback, Callbacks
 from server.client_accuracy import accuracy_of_clients
 from server.energy import measured
 from server.evaluation import features_of, predictions_of, training_set
-from server.federated_run import FederatedRun, Watcher
+from server.federated_run import FederatedRun
 from server.federation import Federation
+from server.influence import influence_of_run
 from server.quality import Predictions
+from server.scheduled_run import ScheduledRun
 
 LEDGER_FILE_NAME = "ledger.csv"
 
 logger = getLogger("flwr")
 
 
-def execute(federation: Federation, config: RunConfig, output: Path, folder: str, on_reply: Watcher) -> RunResult:
+def execute(
+    federation: Federation, config: RunConfig, output: Path, folder: str, callbacks: Sequence[Callback] = ()
+) -> RunResult:
     """Execute one run and write its classifier, its ledger and, of a simulation, who held what.
 
     Parameters
@@ -50,8 +56,8 @@ def execute(federation: Federation, config: RunConfig, output: Path, folder: str
         Folder of the results.
     folder : str
         Folder of this run's files within it; a run whose checkpoint lies there goes on from it.
-    on_reply : callable
-        Called after every client's reply.
+    callbacks : sequence of Callback
+        Told how it goes.
 
     Returns
     -------
@@ -63,20 +69,35 @@ def execute(federation: Federation, config: RunConfig, output: Path, folder: str
     UserError
         If too few clients sent something that can be used, or energy is to be measured and cannot be.
     """
+    everybody = Callbacks(callbacks)
+    try:
+        everybody.on_run_start(config, output, folder)
+        result = _executed(federation, config, output, folder, callbacks)
+        everybody.on_run_end(result)
+    except Exception as error:
+        everybody.on_failure(error)
+        raise
+    return result
+
+
+def _executed(
+    federation: Federation, config: RunConfig, output: Path, folder: str, callbacks: Sequence[Callback]
+) -> RunResult:
     with measured(config) as energy_used:
         method = config.method.chosen
         if isinstance(method, PooledMethod):
             result = _pooled(method, config, output / folder)
         else:
-            result = _federated(federation, config, output / folder, on_reply)
+            result = _federated(federation, config, output / folder, callbacks)
         energy = energy_used()
     known = "unknown" if result.accuracy is None else f"{result.accuracy:.4f}"
     logger.info("%s: accuracy %s with %d bytes up", config.method.name, known, result.uplink_bytes)
     return replace(result, head=(Path(folder) / HEAD_FILE_NAME).as_posix(), energy=energy)
 
 
-def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply: Watcher) -> RunResult:
-    run = FederatedRun(federation, config, folder, on_reply)
+def _federated(federation: Federation, config: RunConfig, folder: Path, callbacks: Sequence[Callback]) -> RunResult:
+    kind = ScheduledRun if config.data.in_steps else FederatedRun
+    run = kind(federation, config, folder, callbacks)
     classifier = run.execute()
     run.save_networks(folder)
     _write_files(folder, run.ledger, config)
@@ -86,7 +107,8 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
     predictions = predictions_of(classifier, config, features, nats)
     write_confusion(folder, predictions)
     best = run.best
-    sent = run.strategy.class_samples if run.strategy else None
+    asked = run.anew or run.strategy
+    sent = asked.class_samples if asked else None
     result = result_of(config, predictions, class_samples(config, sent))
     return replace(
         result,
@@ -98,12 +120,13 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, on_reply
         seconds=round(run.seconds, 3),
         rejected={str(client): reason for client, reason in sorted(run.rejected.items())},
         rounds=run.rounds,
+        steps=run.steps,
         expected_uplink_bytes=run.expected_uplink_bytes,
         best_accuracy=best.accuracy if best else None,
         best_round=best.round if best else None,
         nodes=run.nodes,
         covariance=run.diagnosis(),
-        influence=run.influence(),
+        influence=influence_of_run(run.strategy, federation, config),
         shrinkage=run.shrinkage,
         **asdict(run.backbone_scores),
         client_accuracy=accuracy_of_clients(classifier, config, nats, features, run.network),
@@ -149,14 +172,15 @@ def class_samples(config: RunConfig, sent: Tensor | None = None) -> NDArray[np.i
     config : RunConfig
         The run.
     sent : Tensor of shape (C,), int64, optional
-        Samples behind the rows that were sent, which is what is known of nodes' own data.
+        Samples behind the rows that were sent, which is what is known of nodes' own data, and what is left where
+        clients come and go.
 
     Returns
     -------
     ndarray of shape (C,), int64, or None
         Of a simulation without those that clients keep for evaluation; None where nobody knows.
     """
-    if config.data.on_nodes:
+    if config.data.on_nodes or config.data.in_steps:
         return None if sent is None else sent.numpy()
     dealt = enumerate(client_indices(config))
     learnt = [held_out_part(samples, config, client, held_out=False) for client, samples in dealt]

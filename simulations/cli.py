@@ -12,6 +12,7 @@ import typer
 from fedcof.errors import UserError, refused_by_system
 from fedcof.printable import printable
 from simulations.environment import settle
+from simulations.federation_cli import federation, forget, solve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -200,17 +201,9 @@ def deploy_local(
         commands.deploy_local(scenario, settings or [], nodes, folder)
 
 
-@app.command()
-def solve(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run on nodes.")],
-    settings: Settings = None,
-) -> None:
-    """Solve again from the uploads that a run on nodes has kept; no node is asked."""
-    from simulations import commands
-    from simulations.results_folder import results_folder
-
-    with results_folder(folder) as claimed:
-        commands.solve(claimed, settings or [])
+app.command()(federation)
+app.command()(solve)
+app.command()(forget)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from fedcof.run.config import RunConfig
 from fedcof.run.execution import ExecutionSection
 from fedcof.run.failures import FILE_NAME as FAILURES_FILE_NAME
 from fedcof.run.failures import RunFailure, load_failures, note_failure
-from fedcof.run.results import FILE_NAME, RunResult, append_result, load_results
+from fedcof.run.results import FILE_NAME, RunResult, load_results
 from simulations.comparison import laid_out, unfinished, varying_keys
 from simulations.display import (
     alike_sentence,
@@ -28,12 +27,10 @@ from simulations.report.backbone_choice import backbone_sentences_of
 from simulations.runner import Flower, execute_runs
 from simulations.scenario import (
     DEFAULT_SCENARIO,
-    absolute_value,
     configure,
-    is_path,
-    parse_override,
     scenario_values,
 )
+from simulations.steps_table import steps_table
 from simulations.terminal import console, progress_bars, say
 
 if TYPE_CHECKING:
@@ -66,7 +63,7 @@ def simulate(scenario: str, settings: list[str], output: Path) -> None:
 
         keep_config(output, config)
         results = execute_runs({"": config}, output, flower=flower)
-    _show(results, output)
+    show_results(results, output)
 
 
 def resume(folder: Path, scenario: str | None, settings: list[str]) -> None:
@@ -90,7 +87,7 @@ def resume(folder: Path, scenario: str | None, settings: list[str]) -> None:
     config = kept_config(folder, asked)
     if load_results(folder):
         raise UserError(f"The run in {folder} has finished: see {folder / FILE_NAME}.")
-    _show(execute_runs({"": config}, folder), folder)
+    show_results(execute_runs({"": config}, folder), folder)
 
 
 def compare(scenario: str, settings: list[str], methods: list[str], seeds: list[str], output: Path) -> int:
@@ -130,7 +127,7 @@ def compare(scenario: str, settings: list[str], methods: list[str], seeds: list[
         if missing:
             execute_runs(missing, output, meanwhile=_import_report, flower=flower, goes_on=True)
     results, failures = load_results(output), load_failures(output)
-    _show(results, output, failures)
+    show_results(results, output, failures)
     if results:
         from simulations.report.writing import write_report
 
@@ -188,31 +185,7 @@ def deploy_local(scenario: str, settings: list[str], num_nodes: int, output: Pat
         follow = progress_of_replies(bars, config.num_replies)
         results = deployment.deploy_local(config, num_nodes, output, follow)
     console.print(nodes_table(results[-1].nodes))
-    _show(results, output)
-
-
-def solve(folder: Path, settings: list[str]) -> None:
-    """Solve again from the uploads that a run on nodes has kept, and show all that the folder holds.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's folder.
-    settings : list of str
-        What is to be different, as for :func:`simulations.scenario.parse_override`.
-
-    Raises
-    ------
-    UserError
-        If there are none, or a key is decided before the uploads.
-    """
-    from server.resolving import solve_again
-
-    changes = dict(map(parse_override, settings))
-    words = ["solved", *(f"{key}-{value}" for key, value in changes.items() if not is_path(key, value))]
-    target = "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in word) for word in words)
-    append_result(folder, solve_again(folder, dict(starmap(absolute_value, changes.items())), target))
-    _show(load_results(folder), folder)
+    show_results(results, output)
 
 
 def export_model(folder: Path, file_format: str, target: Path | None, known: Narrowing) -> None:
@@ -247,21 +220,28 @@ def _import_report() -> None:
     import simulations.report.writing  # noqa: F401
 
 
-def _show(results: list[RunResult], output: Path, failures: Sequence[RunFailure] = ()) -> None:
+def show_results(results: list[RunResult], output: Path, failures: Sequence[RunFailure] = ()) -> None:
+    """Print what runs came to.
+
+    Parameters
+    ----------
+    results : list of RunResult
+        All of a folder.
+    output : Path
+        The folder.
+    failures : sequence of RunFailure
+        Runs that could not be made.
+    """
     made: list[RunResult | RunFailure] = [*results, *failures]
     say(_headline(RunConfig.loosely(made[0].config)))
     keys = varying_keys(made)
     several = len({run.seed for run in made}) > 1
     table = comparison_table if several else results_table
     console.print(table(results, keys, failures))
-    if len(results) == 1 and results[0].client_accuracy:
-        say(clients_sentence(results[0].client_accuracy))
-    if len(results) == 1 and (apart := results[0].accuracy_by_samples) and apart.tells_apart:
-        say(samples_sentence(apart))
+    if len(results) == 1:
+        _show_more(results[0])
     for sentence in backbone_sentences_of(results):
         say(sentence)
-    if len(results) == 1 and results[0].energy:
-        say(energy_sentence(results[0].energy))
     if alike := alike_sentence(results):
         say(alike, "yellow")
     for result in results:
@@ -273,6 +253,18 @@ def _show(results: list[RunResult], output: Path, failures: Sequence[RunFailure]
         _show_failures(results, output, failures)
     if results:
         say(f"Written to {output / FILE_NAME}")
+
+
+def _show_more(result: RunResult) -> None:
+    """Show what there is room for where there is one run alone."""
+    if result.steps:
+        console.print(steps_table(result.steps))
+    if result.client_accuracy:
+        say(clients_sentence(result.client_accuracy))
+    if (apart := result.accuracy_by_samples) and apart.tells_apart:
+        say(samples_sentence(apart))
+    if result.energy:
+        say(energy_sentence(result.energy))
 
 
 def _show_failures(results: list[RunResult], output: Path, failures: Sequence[RunFailure]) -> None:

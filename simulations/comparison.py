@@ -170,7 +170,8 @@ def unfinished(runs: Runs, results: Iterable[RunResult], failures: Iterable[RunF
     dict of str to RunConfig
         The runs still to be made.
     """
-    finished = {RunConfig.from_mapping(result.config).digest for result in results}
+    # Without some of its clients it is another run.
+    finished = {RunConfig.from_mapping(result.config).digest for result in results if not result.without}
     failed = [failure.config for failure in failures]
     return {
         folder: config

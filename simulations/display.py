@@ -27,6 +27,11 @@ _COSTS, _KEPT = ["uplink MB", "downlink MB"], ["rows", "withheld"]
 _EXPENDABLE = [_ENERGY, "time s", "clients", "downlink MB", "seeds", _SEED, "uplink MB"]
 
 
+def _clients_of(run: RunResult) -> str:
+    lacking = run.clients_rejected + len(run.without)
+    return f"{run.clients} of {run.clients + lacking}" if lacking else str(run.clients)
+
+
 def results_table(results: list[RunResult], keys: list[str], failures: Sequence[RunFailure] = ()) -> Table:
     """Make the table of single runs.
 
@@ -58,7 +63,7 @@ def results_table(results: list[RunResult], keys: list[str], failures: Sequence[
             *(percent(paper_accuracy(run)) for _ in paper),
             f"{run.uplink_bytes / 1e6:.2f}",
             f"{run.downlink_bytes / 1e6:.2f}",
-            f"{run.clients} of {run.clients + run.clients_rejected}" if run.clients_rejected else run.clients,
+            _clients_of(run),
             f"{run.seconds:.1f}",
             *(_joules(run.energy) for _ in energy),
         )

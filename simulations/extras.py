@@ -7,10 +7,11 @@ from fedcof.embedding.section import BY_NAMES
 from fedcof.embedding.sentence_encoder import check_encoder
 from fedcof.run.config import RunConfig
 from server.energy import check_codecarbon
+from server.trackers.registry import check_trackers
 
 
 def check_extras(config: RunConfig) -> None:
-    """Check that the extras that a run needs are installed on this machine.
+    """Check that the extras that a run needs are installed on this machine, and that there are its trackers.
 
     Parameters
     ----------
@@ -20,7 +21,7 @@ def check_extras(config: RunConfig) -> None:
     Raises
     ------
     UserError
-        If one is not; it says how to install it.
+        If one is not, and how to install it; or if there is no tracker of a name.
     """
     embedding = config.embedding
     if embedding.text_prior == BY_NAMES:
@@ -29,3 +30,4 @@ def check_extras(config: RunConfig) -> None:
         check_open_clip(embedding.backbone)
     if config.execution.energy:
         check_codecarbon()
+    check_trackers(config)

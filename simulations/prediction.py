@@ -166,7 +166,7 @@ def backbone_of_run(folder: Path, run: RunResult) -> Backbone:
         If its features were computed elsewhere, or its weights cannot be read.
     """
     config = RunConfig.from_mapping(run.config)
-    if config.training.fine_tunes:
+    if config.training.trains_backbone:
         trained = (folder / run.head).with_name(BACKBONE_FILE_NAME)
         if not is_within(folder, trained):
             raise UserError(f"The backbone {trained} leads out of {folder}: copy the file itself there.")

@@ -16,7 +16,7 @@ FORBIDDEN = {
     "simulations": {"tests"},
 }
 # Each may import itself and those behind it; the files of fedcof itself are behind all of them.
-ROOMS = ["run", "data", "embedding", "methods", "heads", "privacy", "wire", "covariance", "statistics"]
+ROOMS = ["run", "data", "embedding", "methods", "heads", "merging", "privacy", "wire", "covariance", "statistics"]
 LONGEST_FILE = 400
 PLACE = re.compile(r"(fedcof(?:\.\w+)+):\w+")
 
@@ -74,6 +74,7 @@ def test_a_room_of_fedcof_imports_none_above_it():
         ("fedcof.keys", "from fedcof.statistics.base import Statistics"),
         ("fedcof.heads.registry", "PLACE = 'fedcof.methods.fedcof:METHOD'"),
         ("fedcof.heads.ridge", "from fedcof import ClassMeans"),
+        ("fedcof.merging.mean", "from fedcof.heads.trainable import Network"),
     ],
 )
 def test_an_arrow_that_points_up_is_found(module, source):

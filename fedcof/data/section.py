@@ -8,6 +8,7 @@ from typing import ClassVar
 from fedcof.data.class_list import is_file
 from fedcof.errors import UserError
 from fedcof.keys import ABOVE_0, AT_LEAST_0, AT_LEAST_1, PROBABILITY, Acts, Beside, Changes, Section, Shown, key
+from fedcof.statistics.kinds import CLASS_MEANS
 
 NODES = "nodes"
 FEATURES = "features:"
@@ -21,6 +22,7 @@ INNER_DIRICHLET, DIRICHLET, IID, PATHOLOGICAL, SHARD, NATURAL = PARTITIONS = [
     "shard",
     "natural",
 ]
+SEED_ORDER, LISTED_ORDER = CLASS_ORDERS = ["seed", "listed"]
 
 _BOTH = Acts.CLIENT | Acts.SERVER
 _ON_NODES = Beside("dataset is nodes", lambda run: run.data.on_nodes)
@@ -32,6 +34,11 @@ _DIRICHLET = Beside(
 )
 _CLASSES = Beside("partition is pathological", lambda run: _DEALT.holds(run) and run.data.partition == PATHOLOGICAL)
 _OWNERS = Beside("partition is natural", lambda run: _DEALT.holds(run) and run.data.partition == NATURAL)
+_IN_STEPS = Beside(
+    "dataset is not nodes and the method's clients send class means",
+    lambda run: _DEALT.holds(run) and run.method.kind == CLASS_MEANS,
+)
+_BY_CLASS = Beside("class-steps is set", lambda run: _IN_STEPS.holds(run) and run.data.class_steps > 0)
 
 
 def check_encoder(encoder: str) -> None:
@@ -174,6 +181,33 @@ class DataSection(Section):
     num_clients: int = key(
         20, "Clients in the federation.", _BOTH, Changes.RESULT, numbers=AT_LEAST_1, shown=Shown.ALWAYS
     )
+    class_steps: int = key(
+        0,
+        "Steps in which the classes arrive, as many in each as can be; 0 for all at once.",
+        _BOTH,
+        Changes.UPLOAD,
+        numbers=AT_LEAST_0,
+        beside=_IN_STEPS,
+        refused_without_effect=True,
+    )
+    class_order: str = key(
+        SEED_ORDER,
+        "Order in which they do: drawn by the seed, or as they are listed.",
+        _BOTH,
+        Changes.UPLOAD,
+        choices=lambda: CLASS_ORDERS,
+        beside=_BY_CLASS,
+        refused_without_effect=True,
+    )
+    schedule: str = key(
+        "",
+        "TOML file that says at which steps clients join and leave, classes arrive, and samples come.",
+        _BOTH,
+        Changes.UPLOAD,
+        beside=_IN_STEPS,
+        refused_without_effect=True,
+        place=lambda file: file,
+    )
     client_test_share: float = key(
         0.0,
         "Share of each client's samples that it keeps out of everything but evaluation.",
@@ -195,6 +229,11 @@ class DataSection(Section):
     def on_nodes(self) -> bool:
         """Whether each node has data of its own."""
         return self.dataset == NODES
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether the federation changes over steps, and is solved after each."""
+        return bool(self.class_steps or self.schedule)
 
     @property
     def is_precomputed(self) -> bool:

@@ -43,15 +43,33 @@ def client_samples(config: Sampled, client: int, held_out: bool = False) -> tupl
     tuple of Tensor
         Features (n, d) float32 and labels (n,) int64.
     """
-    indices = samples_of_client(config, client, held_out)
+    return features_of_samples(config, samples_of_client(config, client, held_out))
+
+
+def features_of_samples(config: Sampled, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Features and labels of training samples.
+
+    Parameters
+    ----------
+    config : Sampled
+        See :func:`client_samples`.
+    indices : ndarray of shape (n,), int64
+        Which samples.
+
+    Returns
+    -------
+    tuple of Tensor
+        Features (n, d) float32 and labels (n,) int64.
+    """
     if config.embedding.feature_cache or config.data.is_precomputed:
         table = split_features(config, "train")
         features = torch.from_numpy(table.features[indices])
         return transformed(features, config.embedding.feature_transform), torch.from_numpy(table.labels[indices])
     from fedcof.embedding.features import extract_features
 
-    images, labels = client_images(config, client, held_out)
-    features = extract_features(backbone_of(config), images, config.embedding.batch_size)
+    dataset = dataset_of(config)
+    labels = torch.from_numpy(dataset.labels("train")[indices])
+    features = extract_features(backbone_of(config), dataset.train.select(indices), config.embedding.batch_size)
     return transformed(features, config.embedding.feature_transform), labels
 
 

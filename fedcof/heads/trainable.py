@@ -13,11 +13,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedcof.errors import UserError
+from fedcof.heads.adapter_options import AdapterOptions
+from fedcof.heads.adapters import adapted, merged, travelling_name
 from fedcof.heads.linear import LinearClassifier
+
+BACKBONE_PREFIX = "backbone."
 
 
 class Network(nn.Module):
-    """A backbone with a linear head on top; all its parameters train.
+    """A backbone with a linear head on top; all its parameters train, or of the backbone its adapters alone.
 
     Parameters
     ----------
@@ -25,11 +29,25 @@ class Network(nn.Module):
         Size of the head.
     backbone : Module, optional
         Gives (n, d) features. It is copied. Without one the network takes features.
+    adapters : AdapterOptions, optional
+        What trains beside the frozen backbone; without them the backbone trains.
+
+    Raises
+    ------
+    UserError
+        If the backbone has no layer that could be adapted, or none of such a name.
     """
 
-    def __init__(self, num_classes: int, feature_dim: int, backbone: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        backbone: nn.Module | None = None,
+        adapters: AdapterOptions | None = None,
+    ) -> None:
         super().__init__()
-        self.backbone = nn.Identity() if backbone is None else copy.deepcopy(backbone).requires_grad_(True)
+        own = nn.Identity() if backbone is None else copy.deepcopy(backbone)
+        self.backbone = adapted(own, adapters) if adapters else own.requires_grad_(True)
         # Drawing weights here would move everybody's random numbers on.
         self.head = nn.utils.skip_init(nn.Linear, feature_dim, num_classes)  # type: ignore[no-untyped-call]
 
@@ -112,12 +130,13 @@ class Network(nn.Module):
         Returns
         -------
         dict of str to ndarray
-            ``head.weight`` (C, d) and ``head.bias`` (C,), and the backbone's parameters as ``backbone.NAME``;
-            float32. Batch norms' statistics are not among them, because they do not change.
+            ``head.weight`` (C, d) and ``head.bias`` (C,), and the backbone's parameters as ``backbone.NAME``, or
+            its adapters alone: ``backbone.LAYER.lora_a`` (r, n) and ``backbone.LAYER.lora_b`` (m, r); float32.
+            Batch norms' statistics are not among them, because they do not change.
         """
         # A tensor that is laid out channels last has to be laid out as arrays are.
         return {
-            name: np.ascontiguousarray(tensor.detach().cpu().numpy()) for name, tensor in self.named_parameters()
+            name: np.ascontiguousarray(tensor.detach().cpu().numpy()) for name, tensor in self._trained().items()
         }
 
     def load_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -138,13 +157,27 @@ class Network(nn.Module):
         UserError
             If a name or a shape is another than this network's.
         """
-        parameters = dict(self.named_parameters())
+        parameters = self._trained()
         shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
         check_shapes(arrays, shapes)
         with torch.no_grad():
             for name, tensor in parameters.items():
                 tensor.copy_(torch.from_numpy(np.asarray(arrays[name])))
         return self
+
+    def plain_backbone(self) -> nn.Module:
+        """Copy the backbone with what it has learnt in its own weights.
+
+        Returns
+        -------
+        Module
+            Of the class and the names of the one that the network was made of, without adapters.
+        """
+        return merged(self.backbone)
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        named = self.named_parameters()
+        return {travelling_name(name): parameter for name, parameter in named if parameter.requires_grad}
 
 
 def check_shapes(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -10,7 +10,7 @@ tell of that count, while one that is left out by its noisy count tells nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -283,9 +283,32 @@ class Chain:
         UserError
             If it cannot be used, whatever it is.
         """
-        upload = Incoming(arrays, tag)
+        return self._received(Incoming(arrays, tag), self.stages)
+
+    def receive_decoded(self, statistics: Statistics) -> Statistics:
+        """Read statistics that were decoded before.
+
+        Parameters
+        ----------
+        statistics : Statistics
+            As the codec gives them.
+
+        Returns
+        -------
+        Statistics
+            To be added.
+
+        Raises
+        ------
+        UserError
+            If they cannot be used.
+        """
+        decoded = [stage for stage in self.stages if not isinstance(stage, Encode)]
+        return self._received(Incoming({}, "", statistics), decoded)
+
+    def _received(self, upload: Incoming, stages: Sequence[Stage]) -> Statistics:
         try:
-            for stage in reversed(self.stages):
+            for stage in reversed(stages):
                 upload = stage.receive(upload)
         except (TypeError, ValueError, RuntimeError, OverflowError, KeyError) as error:
             raise UserError(f"its upload cannot be read ({error})") from error

@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from fedcof.data.section import DataSection
 from fedcof.embedding.section import NO_TRANSFORM, EmbeddingSection
 from fedcof.keys import Acts, Changes, Key, Scalar, Section, must_be, unknown_key
+from fedcof.merging.section import MergingSection
 from fedcof.methods.registry import METHODS
 from fedcof.methods.section import MethodSection
 from fedcof.privacy.section import PrivacySection
@@ -46,6 +47,7 @@ class RunConfig:
     privacy: PrivacySection
     participation: ParticipationSection
     training: TrainingSection
+    merging: MergingSection
     execution: ExecutionSection
 
     def __init__(self, **values: Scalar) -> None:
@@ -159,7 +161,7 @@ class RunConfig:
     def _fill(self, values: Mapping[str, Scalar]) -> None:
         for name, section in RunConfig.sections().items():
             object.__setattr__(self, name, section.of(values))
-        if self.training.fine_tunes:
+        if self.training.trains_backbone:
             # The square root has no slope at 0, where rectified features are.
             object.__setattr__(self, "embedding", replace(self.embedding, feature_transform=NO_TRANSFORM))
 
@@ -272,13 +274,19 @@ class RunConfig:
 
     @property
     def num_replies(self) -> int:
-        """How many replies the run takes from clients, as far as it is known before."""
+        """How many replies the run takes from clients, at most, as far as it is known before."""
         clients = self.data.num_clients
         asked = math.ceil(self.participation.fraction * clients) * self.participation.init_rounds
         collecting = min(clients, asked) if self.method.chosen.asks_clients else 0
         if not self.training.follows:
-            return collecting
-        return collecting + self.training.rounds * max(1, round(self.training.fraction * clients))
+            return collecting * max(1, self.data.class_steps)
+        training = self.training.rounds * self.clients_in_a_round
+        return collecting + training + (clients if self.training.solves_anew else 0)
+
+    @property
+    def clients_in_a_round(self) -> int:
+        """How many clients are asked to train in a round."""
+        return max(1, round(self.training.fraction * self.data.num_clients))
 
 
 def keys_without_effect(values: Mapping[str, object]) -> set[str]:

@@ -13,10 +13,19 @@ def _is_ray_address(address: str) -> bool:
     return not address or (bool(host and separator) and "/" not in host and port.isascii() and port.isdigit())
 
 
+def _names(text: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
 # Ray gives out shares of one GPU, or whole ones.
 _GPUS = Range(
     "-1, from 0 to 1, or a whole number",
     lambda number: number == -1 or 0 <= number <= 1 or (number > 1 and float(number).is_integer()),
+)
+_NOBODY = "none"
+_TRACKERS = Range(
+    "names separated by commas, or none alone",
+    lambda text: all(names := _names(text)) and (len(names) == 1 or _NOBODY not in names),
 )
 _ADDRESS = Range("HOST:PORT of a Ray cluster, or empty", _is_ray_address)
 
@@ -78,6 +87,23 @@ class ExecutionSection(Section):
         Changes.NOTHING,
         several="nothing",
     )
+    trackers: str = key(
+        "tensorboard",
+        "What draws curves of a run, by commas: tensorboard (event files in the run's folder, where there are "
+        "several rounds), wandb or mlflow (by extras of these names), what an installed package offers, or none.",
+        Acts.EXECUTION,
+        Changes.NOTHING,
+        numbers=_TRACKERS,
+        several="nothing",
+    )
+    keep_uploads: bool = key(
+        False,
+        "Whether a simulation keeps its clients' uploads beside the results, to be solved again, listed and "
+        "forgotten; those of nodes are always kept.",
+        Acts.EXECUTION,
+        Changes.NOTHING,
+        several="nothing",
+    )
     output: str = key(
         "",
         "Folder for the results.",
@@ -94,3 +120,8 @@ class ExecutionSection(Section):
         shown=Shown.NEVER,
         several="nothing",
     )
+
+    @property
+    def tracker_names(self) -> list[str]:
+        """Names of the trackers, each once."""
+        return [name for name in _names(self.trackers) if name != _NOBODY]

@@ -55,6 +55,7 @@ class ParticipationSection(Section):
         Changes.NOTHING,
         numbers=SHARE,
         beside=_ANY,
+        after_upload=True,
     )
 
     @property

@@ -20,6 +20,12 @@ PACKED_TYPE = "fedcof.packed"
 ARRAYS = "arrays"
 """Record with a model's arrays."""
 
+FISHER = "fisher"
+"""Record with how curved a client's loss is along each weight of a model's arrays, where a merge asks for it."""
+
+NETWORK = "network"
+"""Record with the arrays of a network that has been trained, whose backbone embeds what is asked about."""
+
 METRICS = "metrics"
 """Record with a client's metrics, over as many samples as the key below says."""
 

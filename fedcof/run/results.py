@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
@@ -17,6 +18,7 @@ from fedcof.run.config import RunConfig
 from fedcof.run.energy import EnergyUse
 from fedcof.run.influence import ClientInfluence
 from fedcof.run.sample_groups import AccuracyBySamples
+from fedcof.run.steps import StepResult
 
 FILE_NAME = "results.json"
 HEAD_FILE_NAME = "head.safetensors"
@@ -24,7 +26,7 @@ FEDERATION_FILE_NAME = "federation.npz"
 BACKBONE_FILE_NAME = "backbone.safetensors"
 FORMAT = 1
 
-START, TRAIN = "start", "train"
+START, TRAIN, ANEW = "start", "train", "anew"
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,14 @@ class RoundResult:
     round : int
         Number of the round, from 1.
     clients : int
-        Clients whose upload was used: so far at the start, in this round of training.
+        Clients whose upload was used: so far at the start, in this round afterwards.
     accuracy : float or None
         Accuracy on the test split, from 0 to 1; None where nobody may know it.
     uplink_bytes, downlink_bytes : int
         Bytes of all messages so far.
     phase : str
         ``start`` for the classifier of the uploads (or of round 0, one drawn at random), ``train`` after a round of
-        training.
+        training, ``anew`` for the classifier that was solved anew after all training.
     loss : float or None
         Mean cross-entropy of the clients that trained, in nats.
     client_accuracy, worst_tenth_accuracy : float or None
@@ -108,7 +110,7 @@ class RunResult:
     config : dict
         The whole run-config.
     rejected : dict
-        Why each client was left out, by client number.
+        Why each client was left out, by client number; by its name where its kept upload was solved again.
     head : str
         The classifier's file, relative to results.json.
     class_names : list of str
@@ -120,7 +122,7 @@ class RunResult:
     expected_uplink_bytes : int
         What a formula says the uploads weigh: the arrays' own bytes, without any overhead.
     best_accuracy : float or None
-        The highest known accuracy after any round of training; the network is kept beside the last.
+        The highest known accuracy after any round since training began; the network is kept beside the last.
     best_round : int or None
         Its round.
     nodes : list of NodeResult
@@ -151,6 +153,10 @@ class RunResult:
         What it took of energy; None where that was not measured.
     influence : list of ClientInfluence
         What single clients have done to the classifier of the uploads, the most first; empty where nobody asked.
+    without : dict of str to str
+        Why clients whose uploads are kept were left out of what was solved again, by their names.
+    steps : list of StepResult
+        How it went where clients or classes came in steps; empty where all were there at once.
     format : int
         Version of these fields.
     """
@@ -187,6 +193,8 @@ class RunResult:
     class_information: float | None = None
     energy: EnergyUse | None = None
     influence: list[ClientInfluence] = field(default_factory=list)
+    without: dict[str, str] = field(default_factory=dict)
+    steps: list[StepResult] = field(default_factory=list)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -280,6 +288,7 @@ def _run_result(run: dict[str, Any]) -> RunResult:
     read["accuracy_by_samples"] = by_samples
     read["influence"] = [ClientInfluence.of_json(entry) for entry in run.get("influence", [])]
     read["energy"] = EnergyUse.of_json(used) if (used := run.get("energy")) else None
+    read["steps"] = [StepResult(**entry) for entry in run.get("steps", [])]
     result = RunResult(**{**run, **read})
     _check_types(result)
     return replace(result, config=RunConfig.of_any_version(result.config))
@@ -331,7 +340,7 @@ def _diagnostic(values: dict[str, Any]) -> CovarianceDiagnostic:
 def append_result(folder: Path, result: RunResult) -> None:
     """Add one run to the results of a folder, so that a crash leaves either the old file or the new one.
 
-    A run of the same configuration takes the older one's place.
+    A run of the same configuration, on the same clients, takes the older one's place.
 
     Parameters
     ----------
@@ -340,8 +349,20 @@ def append_result(folder: Path, result: RunResult) -> None:
     result : RunResult
         The run to add.
     """
-    results = [run for run in load_results(folder) if run.config != result.config]
-    results.append(result)
+    same = result.config, result.without
+    write_results(folder, [*(run for run in load_results(folder) if (run.config, run.without) != same), result])
+
+
+def write_results(folder: Path, results: Sequence[RunResult]) -> None:
+    """Write all results of a folder, in one step.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the runs; made if missing.
+    results : sequence of RunResult
+        Whatever else it held is gone.
+    """
     content = _without_infinities([asdict(run) for run in results])
     write_whole(folder / FILE_NAME, json.dumps(content, indent=1, allow_nan=False))
 

@@ -9,8 +9,12 @@ from fedcof.embedding.clip_names import is_open_clip
 from fedcof.embedding.section import BY_CLIP, FULL, ISO, NO_TRANSFORM, EmbeddingSection
 from fedcof.errors import UserError
 from fedcof.keys import Key, must_be
+from fedcof.merging.section import MergingSection
 from fedcof.methods.section import MethodSection
-from fedcof.run.training import NO_TRAINING, TrainingSection
+from fedcof.privacy.section import PrivacySection
+from fedcof.run.execution import ExecutionSection
+from fedcof.run.participation import ParticipationSection
+from fedcof.run.training import BULYAN, KRUM, NO_TRAINING, TrainingSection
 from fedcof.statistics.kinds import CLASS_MEANS
 from fedcof.wire.registry import CODED, encodings_of
 from fedcof.wire.section import WireSection
@@ -37,6 +41,9 @@ def check_sections_together(config: RunConfig) -> None:
     _check_projection(config)
     _check_nodes(config)
     _check_training(config)
+    _check_strategy(config)
+    if config.data.in_steps:
+        _check_steps(config)
     if config.privacy.epsilon:
         _check_privacy(config)
 
@@ -104,14 +111,62 @@ def _check_nodes(config: RunConfig) -> None:
 def _check_training(config: RunConfig) -> None:
     if not config.method.kind and config.method.chosen.needs_training and not config.training.follows:
         raise UserError(
-            f"The method {config.method.name} is a head to start training from: set continue to linear-probe or "
-            "fine-tune."
+            f"The method {config.method.name} is a head to start training from: set continue to linear-probe, "
+            "adapters or fine-tune."
         )
-    if config.training.fine_tunes and config.data.is_precomputed:
+    if config.training.solves_anew and not (config.training.trains_backbone and config.method.kind):
+        solves_anew = TrainingSection.key_of("solves_anew")
+        raise must_be(
+            solves_anew.name, True, "false where no backbone trains, or without a method's statistics to solve of"
+        )
+    if config.training.trains_backbone and config.data.is_precomputed:
         raise UserError(
-            f"Fine-tuning needs images, but there are features of {config.data.encoder or config.data.dataset!r}: "
-            "set continue to linear-probe, or run on images."
+            f"Training with continue={config.training.kind} needs images, but there are features of "
+            f"{config.data.encoder or config.data.dataset!r}: set continue to linear-probe, or run on images."
         )
+
+
+def _check_strategy(config: RunConfig) -> None:
+    training, clients = config.training, config.clients_in_a_round
+    if not training.follows:
+        return
+    most = {KRUM: (clients - 3) // 2, BULYAN: (clients - 3) // 4}.get(training.strategy, training.malicious_clients)
+    if training.malicious_clients > most or most < 0:
+        raise UserError(
+            f"The strategy {training.strategy} withstands {max(most, 0)} malicious clients of {clients} in a "
+            f"round, but malicious-clients is {training.malicious_clients}: lower it, or ask more clients with "
+            "continue-fraction."
+        )
+    merge = MergingSection.key_of("rule")
+    if not training.averages and config.merging.rule != merge.default:
+        raise UserError(
+            f"The merge {config.merging.rule} takes the place of an average, but the strategy "
+            f"{training.strategy} takes none: set continue-strategy to fedavg or fedprox."
+        )
+
+
+def _check_steps(config: RunConfig) -> None:
+    """Refuse what is of one moment, or counts on every client being asked once."""
+    known = DataSection.key_of("schedule" if config.data.schedule else "class_steps")
+    if config.data.on_nodes:
+        raise UserError(
+            f"The key {known.name} is {config.value(known)!r}, but nodes with data of their own come, go and have "
+            "new classes when they do: set it for a simulation."
+        )
+    refused: list[tuple[Key, bool, str]] = [
+        (PrivacySection.key_of("epsilon"), bool(config.privacy.epsilon), "0"),
+        (TrainingSection.key_of("kind"), config.training.follows, NO_TRAINING),
+        (ParticipationSection.key_of("fraction"), config.participation.fraction < 1, "1"),
+        (ParticipationSection.key_of("init_rounds"), config.participation.init_rounds > 1, "1"),
+        (EmbeddingSection.key_of("text_prior"), config.embedding.has_prior, "none"),
+        (MethodSection.key_of("diagnose"), config.method.diagnose, "false"),
+        (ExecutionSection.key_of("keep_uploads"), config.execution.keep_uploads, "false"),
+    ]
+    for other, holds, expected in refused:
+        if holds:
+            raise must_be(
+                other.name, config.value(other), f"{expected} with {known.name}, over whose steps it has no meaning"
+            )
 
 
 def _check_privacy(config: RunConfig) -> None:

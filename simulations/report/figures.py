@@ -24,12 +24,14 @@ from simulations.report.plot_accuracy import accuracy_against_bytes, accuracy_ov
 from simulations.report.plot_classes import class_accuracy, named_classes
 from simulations.report.plot_confusion import confusion
 from simulations.report.plot_data import federation, spectra
+from simulations.report.plot_steps import accuracy_over_steps
 from simulations.report.seed_averages import (
     SeedAverage,
     most_accurate_of_each_method,
     told_apart,
     with_known_accuracy,
 )
+from simulations.report.step_averages import step_averages
 
 Captioned = tuple[Figure, str]
 
@@ -61,6 +63,7 @@ def figures_of(
     found = {
         "accuracy_vs_bytes": _accuracy_against_bytes(averages, styles),
         "rounds": _rounds(averages, styles),
+        "steps": _steps(averages, styles),
         "spectra": _spectra(averages),
         "class_accuracy": _classes(results, averages, styles),
         "confusion": _confusion(averages, folder),
@@ -102,11 +105,21 @@ def _accuracy_against_bytes(averages: Sequence[SeedAverage], styles: Styles) -> 
 
 
 def _rounds(averages: Sequence[SeedAverage], styles: Styles) -> Captioned | None:
+    # Steps have a picture of their own.
+    averages = [average for average in averages if not step_averages(average)]
     runs = [run for average in averages for run in average.runs]
     if not any(len(run.rounds) > 1 and any(e.accuracy is not None for e in run.rounds) for run in runs):
         return None
     caption = "Accuracy after every round, over rounds and over bytes; means over seeds."
     return accuracy_over_rounds(averages, styles), caption
+
+
+def _steps(averages: Sequence[SeedAverage], styles: Styles) -> Captioned | None:
+    over_steps = [average for average in averages if step_averages(average)]
+    if not over_steps:
+        return None
+    caption = "Accuracy on all classes so far, and by how much old classes are below their best, over steps; means "
+    return accuracy_over_steps(over_steps, styles), caption + "over seeds."
 
 
 def _spectra(averages: Sequence[SeedAverage]) -> Captioned | None:

@@ -27,6 +27,7 @@ from simulations.report.machine_paths import (
 from simulations.report.methods_and_keys import always_said, default_config, sends_nothing, unused_keys
 from simulations.report.seed_averages import SeedAverage
 from simulations.report.sentences import reading
+from simulations.report.step_averages import step_averages
 
 DASH = "\N{EN DASH}"
 MOST_NAMED_CLIENTS = 10
@@ -84,6 +85,7 @@ def page_of(
             pictures=pictures,
             reading=[*reading(averages), *backbone_sentences(averages)],
             starts=_starts(averages),
+            over_steps=[(a.label, step) for a in averages for step in step_averages(a)],
             diagnosed=[(a.values_label or a.method, a.diagnostic, a.accuracy) for a in averages if a.diagnostic],
             scored=[a for a in averages if a.average_if_known("label_correlation") is not None],
             powered=[(a.label, a.energy) for a in averages if a.energy],

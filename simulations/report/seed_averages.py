@@ -63,8 +63,14 @@ class SeedAverage:
         values = self.telling_values.items()
         return self._listed(" ", [v if isinstance(v, str) else f"{key} {v}" for key, v in values])
 
+    @property
+    def left_out(self) -> str:
+        """Whose kept uploads were left out, for people; empty for nobody's."""
+        names = list(self.runs[0].without)
+        return "" if not names else f"without {names[0] if len(names) == 1 else f'{len(names)} clients'}"
+
     def _listed(self, between: str, values: list[str]) -> str:
-        return between.join([self.form, *values] if self.form else values)
+        return between.join([part for part in (self.form, *values, self.left_out) if part])
 
     @property
     def label(self) -> str:
@@ -159,7 +165,8 @@ def averages_over_seeds(results: list[RunResult], keys: Sequence[str] | None = N
     groups: dict[tuple[str, ...], list[RunResult]] = {}
     for run in results:
         config = {**defaults, **run.config}
-        groups.setdefault((run.method, *(str(config.get(key)) for key in keys)), []).append(run)
+        told = (str(config.get(key)) for key in keys)
+        groups.setdefault((run.method, *told, *sorted(run.without)), []).append(run)
     averages = []
     for (method, *_), runs in groups.items():
         config, unused = {**defaults, **runs[0].config}, unused_keys(runs[0].config)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from clients.app import evaluation_of_client, statistics_of_client, training_of_client
 from fedcof import UserError
-from fedcof.data.problem import problem_of
+from fedcof.data.problem import backbone_of, problem_of
 from fedcof.data.virtual_clients import client_samples, samples_of_client
 from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
@@ -89,15 +89,33 @@ def vars_of(config, **changes):
 
 
 def test_fine_tuning_sends_the_whole_network(dataset):
-    from fedcof.data.problem import backbone_of
-
     config = config_of(dataset, continue_="fine-tune", backbone_learning_rate=0.1)
-    problem = problem_of(config)
-    network = Network(problem.num_classes, problem.feature_dim, backbone_of(config).module).draw_head(0)
+    network = network_of(config)
     before = network.to_arrays()
     arrays, _ = train(config, network=network)
     assert arrays.keys() == before.keys()
     assert sum(not np.array_equal(arrays[name], before[name]) for name in arrays) > len(arrays) / 2
+
+
+def network_of(config):
+    problem = problem_of(config)
+    backbone = backbone_of(config).module if config.training.trains_backbone else None
+    adapters = config.training.adapters(config.data.seed)
+    return Network(problem.num_classes, problem.feature_dim, backbone, adapters).draw_head(0)
+
+
+def test_a_client_changes_adapters_and_head_and_sends_nothing_else(dataset):
+    config = config_of(dataset, continue_="adapters", adapter_rank=3, adapter_learning_rate=0.1, local_epochs=2)
+    network = network_of(config)
+    before = network.to_arrays()
+    arrays, _ = train(config, network=network)
+    assert arrays.keys() == before.keys()
+    assert len(arrays) == 2 + 2 * 6
+    assert not any(np.array_equal(arrays[name], before[name]) for name in arrays)
+    frozen = backbone_of(config).module.state_dict()
+    trained = network.load_arrays(arrays).plain_backbone().state_dict()
+    changed = {name for name in trained if not torch.equal(trained[name], frozen[name])}
+    assert {name.split(".")[-2] for name in changed} == {"conv_pw", "conv_pwl"}
 
 
 def test_clients_drop_out_of_some_rounds_and_not_of_others(dataset):
@@ -126,19 +144,15 @@ def test_what_a_client_holds_out_it_does_not_learn_from(dataset):
     assert train(config_of(dataset, client_test_share=0.3, continue_="linear-probe"))[1]["num-examples"] == 7
 
 
-@pytest.mark.parametrize("continuation", ["linear-probe", "fine-tune"])
+@pytest.mark.parametrize("continuation", ["linear-probe", "adapters", "fine-tune"])
 def test_a_network_is_evaluated_on_what_is_held_out(dataset, continuation):
-    from fedcof.data.problem import backbone_of
-
     config = config_of(dataset, client_test_share=0.3, continue_=continuation)
-    problem = problem_of(config)
-    backbone = backbone_of(config).module if continuation == "fine-tune" else None
-    network = Network(problem.num_classes, problem.feature_dim, backbone).draw_head(0)
+    network = network_of(config)
     arrays = ArrayRecord({name: Array(array) for name, array in network.to_arrays().items()})
     content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": 1})})
     metrics = evaluation_of_client(1, content, context(config)).metric_records["metrics"]
     features, labels = client_samples(config, 1, held_out=True)
-    classifier = network.classifier(torch.ones(problem.num_classes, dtype=torch.bool))
+    classifier = network.classifier(torch.ones(problem_of(config).num_classes, dtype=torch.bool))
     expected = float((classifier.predict(features) == labels).double().mean())
     assert (metrics["accuracy"], metrics["num-examples"]) == (pytest.approx(expected), 3)
 

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from PIL import Image
 
@@ -17,7 +17,10 @@ from clients.app import statistics_of_client
 from clients.client_app import app
 from clients.first_look import first_look
 from clients.refusal import Refusal
+from fedcof import UserError
 from fedcof.embedding import backbones, features
+from fedcof.embedding.trained import trained_fingerprint
+from fedcof.heads.trainable import Network
 from fedcof.methods.registry import METHODS
 from fedcof.run.config import RunConfig
 from server.records import sent_in
@@ -197,7 +200,7 @@ def test_who_asks_meanwhile_does_not_wait_and_gets_the_first_answer(node, embedd
 
 IN_A_PROCESS = """
 import json, sys
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 for name in ("_run_id", "_task_id", "_node_id"):
     setattr(TaskIdentity, name, 1)
@@ -238,6 +241,65 @@ def test_nothing_heavy_is_imported_for_what_is_settled_at_once(node):
         "another answer",
     ]
     assert not HEAVY & set(modules)
+
+
+def request_with(config, arrays):
+    network = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+    return RecordDict({"config": ConfigRecord({**config.for_message(), "server-round": 9}), "network": network})
+
+
+@pytest.fixture
+def trained():
+    """A network that training has left as it was, and one that it has changed."""
+    backbone = backbones.shared_backbone("test_efficientnet", 32, "none").module
+    network = Network(2, 256, backbone).draw_head(0)
+    one = {name: array.copy() for name, array in network.to_arrays().items()}
+    name = next(name for name in one if name.endswith("conv_stem.weight"))
+    return one, {**one, name: one[name] * 1.5}
+
+
+def test_what_is_asked_of_a_trained_network_is_an_answer_of_its_own(node, trained, embedded):
+    """Counted, kept and repeated by the network that it is asked with."""
+    config = CONFIG.replaced(continue_="fine-tune")
+    one, other = trained
+    here = {"allow_training": True, "answers_in_total": 3}
+    first = statistics_of_client(0, RecordDict(), node(config, **here))
+    answers = [
+        statistics_of_client(0, request_with(config, arrays), node(config, **here)) for arrays in (one, other)
+    ]
+    fingerprints = [answer.config_records["node"]["backbone"] for answer in (first, *answers)]
+    assert fingerprints[1:] == [trained_fingerprint(fingerprints[0], arrays) for arrays in (one, other)]
+    assert len(set(fingerprints)) == 3
+    sent = [sent_in(answer).arrays for answer in (first, *answers)]
+    # The first is the frozen backbone's weights by another way.
+    assert all(np.array_equal(array, sent[1][name]) for name, array in sent[0].items())
+    assert not all(np.array_equal(array, sent[2][name]) for name, array in sent[0].items())
+    done = len(embedded)
+    again = first_look(Act.STATISTICS, request_with(config, one), node(config, **here))
+    assert all(np.array_equal(array, sent[1][name]) for name, array in sent_in(again).arrays.items())
+    assert len(embedded) == done
+    third = {name: array + 1 for name, array in one.items()}
+    with pytest.raises(Refusal, match="another answer"):
+        statistics_of_client(0, request_with(config, third), node(config, **here))
+
+
+def test_only_who_trains_embeds_with_what_the_server_sends(node, trained):
+    config = CONFIG.replaced(continue_="fine-tune")
+    for ask in (lambda *given: first_look(Act.STATISTICS, *given), lambda *given: statistics_of_client(0, *given)):
+        with pytest.raises(Refusal, match="does not allow training"):
+            ask(request_with(config, trained[0]), node(config))
+    with pytest.raises(Refusal, match="gram statistics"):
+        method = CONFIG.replaced(continue_="fine-tune", method="fed3r")
+        first_look(Act.STATISTICS, request_with(method, trained[0]), node(method, allow_training=True))
+
+
+def test_a_network_of_other_shapes_or_beside_no_fine_tuning_is_refused(node, trained):
+    config = CONFIG.replaced(continue_="fine-tune")
+    short = {name: array for name, array in trained[0].items() if not name.endswith("conv_stem.weight")}
+    with pytest.raises(UserError, match="conv_stem.weight is missing"):
+        statistics_of_client(0, request_with(config, short), node(config, allow_training=True))
+    with pytest.raises(UserError, match="no backbone trains"):
+        statistics_of_client(0, request_with(CONFIG, trained[0]), node(CONFIG, allow_training=True))
 
 
 def test_a_kind_that_is_known_early_is_the_methods_own():

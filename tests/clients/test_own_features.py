@@ -106,7 +106,8 @@ def test_a_sample_that_is_taken_away_is_in_no_difference(node, tmp_path):
         ),
         ({}, None, f"features of the encoder '{ENCODER}' were asked for, but its node-config declares no encoder"),
         ({"encoder": "", "feature-dim": 0}, ENCODER, f"has features, of the encoder '{ENCODER}', but images were"),
-        ({"continue": "fine-tune"}, ENCODER, "fine-tuning needs images, but it has features"),
+        ({"continue": "fine-tune"}, ENCODER, "continue=fine-tune needs images, but it has features"),
+        ({"continue": "adapters"}, ENCODER, "continue=adapters needs images, but it has features"),
     ],
 )
 @pytest.mark.parametrize("act", [statistics_of_client, evaluation_of_client, training_of_client])
@@ -144,8 +145,9 @@ def test_the_rule_of_the_run_is_one_sentence():
         RunConfig(dataset="digits", encoder="e", feature_dim=3)
     with pytest.raises(UserError, match="feature-dim is 3, but it must be 0"):
         RunConfig(dataset="nodes", classes="a,b", feature_dim=3)
-    with pytest.raises(UserError, match="Fine-tuning needs images, but there are features of"):
-        RunConfig(dataset="nodes", classes="a,b", encoder="e", feature_dim=3, continue_="fine-tune")
+    for training in ("adapters", "fine-tune"):
+        with pytest.raises(UserError, match=f"continue={training} needs images, but there are features of"):
+            RunConfig(dataset="nodes", classes="a,b", encoder="e", feature_dim=3, continue_=training)
 
 
 def network_record():

@@ -18,14 +18,14 @@ from server.checkpoint import (
     save_checkpoint,
     strategy_state,
 )
-from server.continuation import training_strategy
 from server.reporting import CHECKPOINT_FILE_NAME
+from server.training_strategy import training_strategy
 from tests.server.test_continuation import start
 
 
 def config(strategy="fedavg", **values):
-    mu = 0.1 if strategy == "fedprox" else 0.0
-    return RunConfig(num_clients=10, continue_="linear-probe", continue_strategy=strategy, proximal_mu=mu, **values)
+    own = {"fedprox": {"proximal_mu": 0.1}, "q-fedavg": {"learning_rate": 0.1}}.get(strategy, {})
+    return RunConfig(num_clients=10, continue_="linear-probe", continue_strategy=strategy, **{**own, **values})
 
 
 def checkpoint_of(run, state=None):

@@ -128,7 +128,7 @@ def test_a_run_without_clients_knows_what_they_would_get(tmp_path, monkeypatch, 
         client_test_share=share,
         feature_transform="none",
     )
-    result = execute(None, config, tmp_path, "run", lambda: None)
+    result = execute(None, config, tmp_path, "run")
     found = result.client_accuracy
     assert result.nats_per_score > 0
     assert found.clients == 7

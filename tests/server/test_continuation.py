@@ -13,9 +13,10 @@ from fedcof.heads.temperature import softmax_start
 from fedcof.run.config import RunConfig
 from fedcof.run.protocol import NO_SAMPLE
 from fedcof.run.training import STRATEGIES
-from server.continuation import Continuation, client_accuracies, training_strategy
+from server.continuation import Continuation
 from server.federation import Federation
 from server.strategy import FedCOF
+from server.training_strategy import client_accuracies, training_strategy
 from tests.server.in_memory_grid import InMemoryGrid
 from tests.server.test_strategy import CLASSES, DIM
 
@@ -63,10 +64,8 @@ def federation(app, nodes=CLIENTS, seed=0):
 
 
 def config(strategy="fedavg", **values):
-    mu = 0.1 if strategy == "fedprox" else 0.0
-    return RunConfig(
-        num_clients=CLIENTS, continue_="linear-probe", continue_strategy=strategy, proximal_mu=mu, **values
-    )
+    own = {"fedprox": {"proximal_mu": 0.1}, "q-fedavg": {"learning_rate": 0.1}}.get(strategy, {})
+    return RunConfig(num_clients=CLIENTS, continue_="linear-probe", continue_strategy=strategy, **{**own, **values})
 
 
 def start(strategy, app=None, rounds=3, nodes=CLIENTS, seed=0, **settings):
@@ -106,6 +105,35 @@ def test_what_is_sent_stays_in_float32(name):
     assert {dtype for _, _, dtype in asked} == {np.dtype(np.float32)}
     assert result.arrays["head.weight"].numpy().dtype == np.float32
     assert np.abs(result.arrays["head.weight"].numpy()).max() > 0
+
+
+def test_flowers_own_robust_rules_are_asked_for_by_their_keys():
+    """Client i moves the weight to i + 1, and has i + 1 samples; client 9 lies."""
+
+    def spoil(client, new, examples):
+        return (new + 1000, examples) if client == 9 else (new, examples)
+
+    def weight(name, **values):
+        _, result = start(training_strategy(config(name, **values)), training_app(spoil), rounds=1)
+        return result.arrays["head.weight"].numpy()[0, 0]
+
+    assert weight("median") == 5.5
+    assert weight("trimmed-mean", trimmed_share=0.1) == pytest.approx(np.mean(range(2, 10)))
+    assert weight("trimmed-mean", trimmed_share=0.0) > 100
+    # Krum's is the one whose nearest n - f - 2 are nearest, and it is no liar.
+    assert weight("krum", malicious_clients=1) in range(3, 8)
+    assert 3 <= weight("bulyan", malicious_clients=1) <= 8
+    # q-FedAvg with q = 0 is the mean of the clients, each counting the same.
+    assert weight("q-fedavg", fairness=0.0) == pytest.approx(np.mean([*range(1, 10), 1010]))
+
+
+def test_a_strategy_that_makes_no_network_of_so_few_says_so():
+    def spoil(client, new, examples):
+        return (np.full_like(new, np.nan) if client < 4 else new), examples
+
+    strategy = training_strategy(config("bulyan", malicious_clients=1))
+    with pytest.raises(UserError, match="makes no network of what 6 clients trained in round 1"):
+        start(strategy, training_app(spoil), rounds=1, quorum=0.5)
 
 
 def test_adam_is_the_papers():

@@ -62,7 +62,7 @@ def config(tmp_path, monkeypatch):
 
 def result_of(config, folder):
     grid = InMemoryGrid(client_app, config.data.num_clients, run_config=config.to_mapping())
-    return execute(Federation(grid, config.data.num_clients), config, folder, "", lambda: None)
+    return execute(Federation(grid, config.data.num_clients), config, folder, "")
 
 
 @pytest.mark.parametrize("method", ["fedncm", "oracle"])

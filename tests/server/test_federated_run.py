@@ -11,13 +11,16 @@ from fedcof import LinearClassifier, UserError
 from fedcof.data.problem import split_features
 from fedcof.data.virtual_clients import client_indices
 from fedcof.embedding.transform import transformed
+from fedcof.merging.registry import MERGES
 from fedcof.run.config import RunConfig
 from fedcof.run.results import START, TRAIN, append_result, load_results
 from fedcof.run.training import STRATEGIES
-from server.federated_run import BEST_FOLDER_NAME, FederatedRun
+from server.federated_run import FederatedRun
 from server.federation import Federation
 from server.quality import Predictions
 from server.run import execute
+from server.run_files import BEST_FOLDER_NAME
+from tests.server.breaking_off import BreakOff, BrokenOffError
 from tests.server.in_memory_grid import InMemoryGrid
 
 CLIENTS, CLASSES, DIM = 6, 4, 8
@@ -41,25 +44,20 @@ def dataset(tmp_path, monkeypatch):
 
 def config_of(dataset, strategy="fedavg", **values):
     settings = {"continue_": "linear-probe", "continue_rounds": 4, "continue_fraction": 0.5, "batch_size": 8}
-    settings |= {"num_clients": CLIENTS, "partition": "iid", "proximal_mu": 0.1 if strategy == "fedprox" else 0.0}
+    settings |= {"num_clients": CLIENTS, "partition": "iid"}
+    # Bulyan makes nothing of two.
+    own = {
+        "fedprox": {"proximal_mu": 0.1},
+        "q-fedavg": {"learning_rate": 0.1},
+        "bulyan": {"continue_fraction": 1.0},
+    }
+    settings |= own.get(strategy, {})
     return RunConfig(dataset=dataset, continue_strategy=strategy, **{**settings, **values})
 
 
-class BrokenOffError(Exception):
-    """Stands for a process that is killed."""
-
-
-def run(config, folder, break_at=None, seed=0, nodes=CLIENTS):
-    replies = 0
-
-    def on_reply():
-        nonlocal replies
-        replies += 1
-        if replies == break_at:
-            raise BrokenOffError
-
+def run(config, folder, break_at=None, seed=0, nodes=CLIENTS, callbacks=()):
     grid = InMemoryGrid(client_app, nodes, run_config=config.to_mapping(), seed=seed)
-    federated = FederatedRun(Federation(grid, CLIENTS), config, folder, on_reply)
+    federated = FederatedRun(Federation(grid, CLIENTS), config, folder, [BreakOff(break_at), *callbacks])
     return federated, federated.execute()
 
 
@@ -104,7 +102,7 @@ def test_a_round_of_probing_costs_the_head_both_ways(dataset, tmp_path):
 def test_the_last_and_the_best_are_kept(dataset, tmp_path):
     config = config_of(dataset, learning_rate=2.0, gradient_clip=0.0, continue_rounds=6)
     grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
-    result = execute(Federation(grid, CLIENTS), config, tmp_path, "run", lambda: None)
+    result = execute(Federation(grid, CLIENTS), config, tmp_path, "run")
     accuracies = [entry.accuracy for entry in result.rounds[1:]]
     assert result.accuracy == accuracies[-1]
     assert result.best_accuracy == max(accuracies)
@@ -135,10 +133,14 @@ def test_a_client_without_samples_keeps_no_round_from_its_quorum(dataset, tmp_pa
     assert [entry.clients for entry in probe.rounds[1:]] == [CLIENTS - sizes.count(0)] * 4
 
 
+MERGED = [("fedavg", merge) for merge in MERGES.names() if merge not in ("mean", "core-space")]
+
+
 @pytest.mark.parametrize("method", ["fedcof", "random"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_broken_off_and_gone_on_with_it_ends_the_same(dataset, tmp_path, strategy, method):
+@pytest.mark.parametrize(("strategy", "merge"), [*((name, "mean") for name in STRATEGIES), *MERGED])
+def test_broken_off_and_gone_on_with_it_ends_the_same(dataset, tmp_path, strategy, merge, method):
     config = config_of(dataset, strategy, method=method, client_test_share=0.2, dropout=0.1, quorum=0.1)
+    config = config.replaced(continue_merge=merge)
     whole, expected = run(config, tmp_path / "whole")
     collecting = 0 if method == "random" else CLIENTS
     # In the middle of the third round, then in the first round after that.
@@ -167,7 +169,7 @@ def test_the_result_says_what_the_statistics_say_of_the_features(dataset, tmp_pa
     transform = {"feature_transform": "none", "encoding": "float32", "upload": "given"}
     config = config_of(dataset, continue_="none", method=method, **transform)
     grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
-    append_result(tmp_path, execute(Federation(grid, CLIENTS), config, tmp_path, "run", lambda: None))
+    append_result(tmp_path, execute(Federation(grid, CLIENTS), config, tmp_path, "run"))
     (result,) = load_results(tmp_path)
     features, labels = (np.load(f"{dataset.partition(':')[2]}/train_{name}.npy") for name in ("features", "labels"))
     kernel = features.astype(float) @ features.T.astype(float)
@@ -201,9 +203,9 @@ def test_a_checkpoint_of_another_configuration_is_refused(dataset, tmp_path):
 def test_a_run_puts_its_covariance_beside_the_oracles(dataset, tmp_path, values):
     config = config_of(dataset, continue_="none", continue_rounds=20, diagnose=True, **values)
     grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
-    result = execute(Federation(grid, CLIENTS), config, tmp_path, "run", lambda: None)
+    result = execute(Federation(grid, CLIENTS), config, tmp_path, "run")
     oracle = RunConfig(dataset=dataset, method="oracle")
-    ceiling = execute(Federation(grid, CLIENTS), oracle, tmp_path, "oracle", lambda: None)
+    ceiling = execute(Federation(grid, CLIENTS), oracle, tmp_path, "oracle")
     assert result.covariance.oracle_accuracy == ceiling.accuracy
     rows = result.covariance.rows_per_class
     # The best upload has as many rows as its bytes hold.
@@ -216,7 +218,7 @@ def test_a_run_puts_its_covariance_beside_the_oracles(dataset, tmp_path, values)
 def test_a_run_that_was_not_asked_has_no_diagnostic(dataset, tmp_path):
     config = config_of(dataset, continue_="none", continue_rounds=20)
     grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
-    assert execute(Federation(grid, CLIENTS), config, tmp_path, "run", lambda: None).covariance is None
+    assert execute(Federation(grid, CLIENTS), config, tmp_path, "run").covariance is None
 
 
 @pytest.mark.parametrize("continuation", ["none", "linear-probe"])
@@ -230,7 +232,7 @@ def test_an_accuracy_that_nobody_knows_is_null_and_no_round_the_best(dataset, tm
     monkeypatch.setattr("server.run._write_files", lambda *_: None)
     config = config_of(dataset, continue_=continuation)
     grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
-    result = execute(Federation(grid, CLIENTS), config, tmp_path, "run", lambda: None)
+    result = execute(Federation(grid, CLIENTS), config, tmp_path, "run")
     assert result.accuracy is result.best_accuracy is result.best_round is None
     assert {entry.accuracy for entry in result.rounds} == {None}
     assert not (tmp_path / "run" / BEST_FOLDER_NAME).exists()

@@ -38,7 +38,7 @@ def run(dataset, tmp_path, **values):
     config = RunConfig(**{"dataset": dataset, "num_clients": 6, "feature_transform": "none", **values})
     clients = config.data.num_clients
     grid = InMemoryGrid(client_app, clients, run_config=config.to_mapping())
-    return config, execute(Federation(grid, clients), config, tmp_path, "run", lambda: None)
+    return config, execute(Federation(grid, clients), config, tmp_path, "run")
 
 
 @pytest.mark.parametrize("method", ["fedncm", "fedcof", "fed3r", "oracle"])

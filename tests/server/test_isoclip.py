@@ -35,7 +35,7 @@ def test_clients_send_what_is_before_the_projector_and_the_server_maps_it(clip, 
     config = RunConfig(**clip, **CUT, clip_projection="iso", method=method)
     assert problem_of(config).feature_dim == BEFORE
     grid = InMemoryGrid(client_app, 4, run_config=config.to_mapping())
-    result = execute(Federation(grid, 4), config, tmp_path, "run", lambda: None)
+    result = execute(Federation(grid, 4), config, tmp_path, "run")
     assert result.clients == (0 if method == "oracle" else 4)
     assert result.accuracy > 0.2
     classifier = load_classifier(tmp_path / result.head)

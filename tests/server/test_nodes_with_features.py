@@ -76,7 +76,7 @@ def accuracy_of(classifier, number):
 
 def test_the_classifier_is_that_of_all_features_and_tested_on_the_servers_own(sites, tmp_path):
     config = config_of(sites, test_data=str(sites / f"site-{NODES}"), **PLAIN)
-    result = execute(federation_of(sites, config), config, tmp_path, "run", lambda: None)
+    result = execute(federation_of(sites, config), config, tmp_path, "run")
     assert [node.outcome for node in result.nodes] == ["accepted"] * NODES
     assert result.accuracy == accuracy_of(classifier_of(range(NODES)), NODES)
     assert result.accuracy > 0.8
@@ -96,14 +96,14 @@ def test_what_nodes_send_says_of_which_classes_there_are_few_samples(sites, tmp_
     config = config_of(sites, num_clients=1, test_data=str(sites / f"site-{NODES}"), **PLAIN)
     absent = {number: {"data": str(sites / "nowhere")} for number in range(1, NODES)}
     federation = federation_of(sites, config, {0: {"data": str(few)}, **absent})
-    found = execute(federation, config.replaced(quorum=0.1), tmp_path, "run", lambda: None).accuracy_by_samples
+    found = execute(federation, config.replaced(quorum=0.1), tmp_path, "run").accuracy_by_samples
     assert (found.none.classes, found.few.classes, found.many.classes) == (1, 2, 0)
     assert found.none.accuracy == 0
 
 
 def test_without_features_of_the_server_the_nodes_evaluate(sites, tmp_path):
     config = config_of(sites, **PLAIN)
-    result = execute(federation_of(sites, config), config, tmp_path, "run", lambda: None)
+    result = execute(federation_of(sites, config), config, tmp_path, "run")
     expected = np.mean([accuracy_of(classifier_of(range(NODES)), number) for number in range(NODES)])
     assert result.accuracy == pytest.approx(expected)
 
@@ -111,7 +111,7 @@ def test_without_features_of_the_server_the_nodes_evaluate(sites, tmp_path):
 def test_nodes_probe_on_their_features(sites, tmp_path):
     config = config_of(sites, continue_="linear-probe", continue_rounds=2)
     federation = federation_of(sites, config, {number: {"allow-training": True} for number in range(NODES)})
-    result = execute(federation, config, tmp_path, "run", lambda: None)
+    result = execute(federation, config, tmp_path, "run")
     assert [one.phase for one in result.rounds][-2:] == ["train", "train"]
     assert result.accuracy > 0.8
 
@@ -120,7 +120,7 @@ def test_whoever_has_other_features_is_left_out_by_name(sites, tmp_path):
     (sites / "images" / "class 0").mkdir(parents=True)
     changes = {1: {"encoder": "acme-tables 1.3"}, 2: {"encoder": "", "data": str(sites / "images")}}
     config = config_of(sites, **PLAIN)
-    run = FederatedRun(federation_of(sites, config, changes), config, tmp_path / "run", lambda: None)
+    run = FederatedRun(federation_of(sites, config, changes), config, tmp_path / "run")
     weight = run.execute().weight
     outcomes = {node.name: node.outcome for node in run.nodes}
     assert (outcomes["site-0"], outcomes["site-3"]) == ("accepted", "accepted")
@@ -157,7 +157,7 @@ def test_an_upload_that_says_another_encoder_does_not_count(sites, tmp_path, sai
     config = config_of(sites)
     federation = federation_of(sites, config)
     federation._grid.client_app = saying(said)
-    run = FederatedRun(federation, config, tmp_path / "run", lambda: None)
+    run = FederatedRun(federation, config, tmp_path / "run")
     run.execute()
     outcome = run.nodes[1].outcome
     assert reason in outcome
@@ -169,15 +169,15 @@ def test_an_upload_that_says_another_encoder_does_not_count(sites, tmp_path, sai
 def test_wrong_test_features_are_one_sentence_before_a_node_is_asked(sites, tmp_path):
     config = config_of(sites, test_data=str(sites / f"site-{NODES}"), feature_dim=DIM + 1)
     with pytest.raises(UserError, match=f"have {DIM} dimensions, but the run's have {DIM + 1}"):
-        FederatedRun(federation_of(sites, config), config, tmp_path, lambda: None)
+        FederatedRun(federation_of(sites, config), config, tmp_path)
 
 
 def test_a_wrong_answer_of_a_kept_upload_is_not_taken_for_other_features(sites, tmp_path):
     """Uploads of another encoder are asked for anew, in a folder of their own."""
     first = config_of(sites)
-    FederatedRun(federation_of(sites, first), first, tmp_path / "run", lambda: None).execute()
+    FederatedRun(federation_of(sites, first), first, tmp_path / "run").execute()
     other = config_of(sites, encoder="acme-tables 2")
     changes = {number: {"encoder": "acme-tables 2"} for number in range(NODES)}
-    run = FederatedRun(federation_of(sites, other, changes), other, tmp_path / "run", lambda: None)
+    run = FederatedRun(federation_of(sites, other, changes), other, tmp_path / "run")
     run.execute()
     assert [node.outcome for node in run.nodes] == ["accepted"] * NODES

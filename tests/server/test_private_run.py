@@ -44,7 +44,7 @@ def config_of(dataset, **values):
 
 def run(config, folder):
     grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping())
-    federated = FederatedRun(Federation(grid, CLIENTS), config, folder, lambda: None)
+    federated = FederatedRun(Federation(grid, CLIENTS), config, folder)
     return federated, federated.execute()
 
 

@@ -49,7 +49,7 @@ def config_of(dataset, method, **values):
 
 def run(config, folder, app=client_app):
     grid = InMemoryGrid(app, CLIENTS, run_config=config.to_mapping())
-    probe = FederatedRun(Federation(grid, CLIENTS), config, folder, lambda: None)
+    probe = FederatedRun(Federation(grid, CLIENTS), config, folder)
     probe.execute()
     return probe
 

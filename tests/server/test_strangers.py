@@ -9,13 +9,14 @@ from fedcof import UserError
 from fedcof.wire.codec import Sent
 from fedcof.wire.packing import pack_arrays
 from server import exchange, strategy
-from server.continuation import Continuation, training_strategy
+from server.continuation import Continuation
 from server.federation import Federation
 from server.intake import NodeRules
 from server.joining import await_nodes
 from server.metrics import metrics_of
 from server.name_book import NameBook
 from server.reasons import LONGEST_REASON, bounded
+from server.training_strategy import training_strategy
 from server.upload_store import UploadStore
 from tests.server.in_memory_grid import InMemoryGrid
 from tests.server.test_joining import TimedGrid
@@ -291,7 +292,7 @@ def test_a_training_that_says_what_cannot_be_is_left_out(loss, examples):
     config = CONFIG.replaced(dataset="digits", classes="", continue_="linear-probe")
     continuation = Continuation(training_strategy(config), quorum=0.5)
     continuation._sent = {"head.weight": np.zeros((2, 2), np.float32)}
-    continuation._num_asked = 2
+    continuation._asked = [0, 1]
     replies = []
     network = ArrayRecord({"head.weight": Array(np.ones((2, 2), np.float32))})
     for client, said in enumerate([(1.0, 5), (loss, examples)]):

@@ -54,7 +54,7 @@ def run(dataset, folder, **values):
     settings = {"dataset": dataset, "num_clients": 6, "feature_transform": "none", "unheld_risk": 0.05, **values}
     config = RunConfig(**settings)
     grid = InMemoryGrid(client_app, 6, run_config=config.to_mapping())
-    return execute(Federation(grid, 6), config, folder, "run", lambda: None)
+    return execute(Federation(grid, 6), config, folder, "run")
 
 
 @pytest.mark.parametrize("head", ["quadratic", "ridge", "lda"])

@@ -42,7 +42,7 @@ def in_memory(monkeypatch, tmp_path):
     def run(config, output):
         nodes = config.data.num_clients
         grid = InMemoryGrid(app, nodes, run_config=config.to_mapping())
-        return execute(Federation(grid, nodes), config, output, "", lambda: None)
+        return execute(Federation(grid, nodes), config, output, "")
 
     return run
 

@@ -1,4 +1,4 @@
-"""A method, two codecs and a head of somebody else's: this module is their package, known by entry points."""
+"""A method, two codecs, a head and a tracker of somebody else's: this module is their package, by entry points."""
 
 import csv
 import json
@@ -29,6 +29,8 @@ from fedcof.statistics.validation import check_classes, check_vectors
 from fedcof.wire.codec import Codec
 from fedcof.wire.registry import CODECS
 from fedcof.wire.section import WireSection
+from server.trackers.registry import TRACKERS
+from server.trackers.tracker import Tracker
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +169,37 @@ class SpreadsMethod(FederatedMethod):
         return SpreadsAggregator(num_classes, feature_dim)
 
 
+class Diary(Tracker):
+    """A line for whatever it is told, in the run's folder."""
+
+    name = "diary"
+
+    def on_run_start(self, config, output, folder):
+        self.path = output / folder / "diary.txt"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.write(f"start {config.method.name}")
+
+    def on_reply(self, client):
+        self.write(f"reply {client}")
+
+    def on_round_end(self, result, run):
+        self.write(f"round {result.round} {result.accuracy}")
+
+    def on_run_end(self, result):
+        self.write(f"end {result.accuracy}")
+
+    def write(self, line):
+        with self.path.open("a") as diary:
+            diary.write(line + "\n")
+
+
 CODEC, NEGATED, HEAD, METHOD = SpreadsCodec(), NegatedMeansCodec(), DiagonalHead(), SpreadsMethod()
 OFFERED = [
     (CODECS, "spreads.float64", CODEC),
     (CODECS, "class-means.negated", NEGATED),
     (HEADS, "diagonal", HEAD),
     (METHODS, "spreads", METHOD),
+    (TRACKERS, "diary", Diary),
 ]
 
 
@@ -197,6 +224,8 @@ diagonal = {module}:HEAD
 [fedcof.codecs]
 spreads.float64 = {module}:CODEC
 class-means.negated = {module}:NEGATED
+[fedcof.trackers]
+diary = {module}:Diary
 """
 
 TINY = ["-c", "backbone=test_efficientnet", "-c", "weights=none", "-c", "image-size=32", "-c", "num-clients=3"]
@@ -216,10 +245,21 @@ def installed(tmp_path, monkeypatch):
 
 
 @pytest.mark.flower
-def test_a_method_a_codec_and_a_head_run_on_flower_and_ray(fedcof, installed, image_folder, tmp_path, capsys):
+def test_a_method_a_codec_a_head_and_a_tracker_run_on_flower_and_ray(
+    fedcof, installed, image_folder, tmp_path, capsys
+):
     out = tmp_path / "out"
     dataset = f"dataset=folder:{image_folder}"
-    settings = ["-c", "head=[ridge,diagonal]", "-c", "encoding=negated", "-c", "shrinkage=0.1"]
+    settings = [
+        "-c",
+        "head=[ridge,diagonal]",
+        "-c",
+        "encoding=negated",
+        "-c",
+        "shrinkage=0.1",
+        "-c",
+        "trackers=diary",
+    ]
     methods = ["--methods", "fedncm,spreads,fedcof"]
     assert fedcof("compare", "-c", dataset, *TINY, *settings, *methods, "-o", out) == (0, "")
     runs = {(run.method, run.config["head"]): run for run in load_results(out)}
@@ -240,6 +280,11 @@ def test_a_method_a_codec_and_a_head_run_on_flower_and_ray(fedcof, installed, im
     asked = [row for row in ledger if row["message"] == "query.statistics"]
     assert sum(int(row["uplink_bytes"]) for row in asked) > spreads.expected_uplink_bytes
     assert diagonal.config["encoding"] == "negated"
+    for run in runs.values():
+        diary = (out / Path(run.head).parent / "diary.txt").read_text().splitlines()
+        assert diary[0] == f"start {run.method}"
+        assert sorted(diary[1:4]) == ["reply 0", "reply 1", "reply 2"]
+        assert diary[4:] == [f"round 1 {run.rounds[0].accuracy}", f"end {run.accuracy}"]
     page = (out / "report.html").read_text()
     assert "spreads" in page
     assert "diagonal" in page
@@ -302,6 +347,12 @@ def test_what_is_not_whole_cannot_be_registered():
         CODECS.register("spreads.other", CODEC)
     with pytest.raises(UserError, match="says of itself that it is diagonal"):
         HEADS.register("other", HEAD)
+    with pytest.raises(UserError, match="says of itself that it is diary"):
+        TRACKERS.register("other", Diary)
+    with pytest.raises(UserError, match="give a class that inherits from .*Tracker"):
+        TRACKERS.register("another", Diary())
+    with pytest.raises(UserError, match="There is a tracker wandb already"):
+        TRACKERS.register("wandb", Diary)
 
 
 def test_keys_are_refused_where_they_mean_nothing_to_it():

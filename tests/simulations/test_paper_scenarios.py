@@ -147,7 +147,7 @@ def test_a_scenario_runs_on_files_in_the_hubs_layout(tmp_path, monkeypatch):
     shared_backbone.cache_clear()
     config = configure("paper-cifar100-squeezenet", ["image-size=48", "num-clients=2", "alpha=10"])
     config = config.replaced(method="oracle", estimator="per-class", upload="best")
-    result = execute(None, config, tmp_path, "run", lambda: None)
+    result = execute(None, config, tmp_path, "run")
     shared_backbone.cache_clear()
     data_sets.shared_dataset.cache_clear()
     assert result.class_names == ["ant", "bee", "cat"]

@@ -54,7 +54,7 @@ def test_all_keys_are_listed_with_default_and_meaning(columns):
         ("seed", ["by --seeds", "always", "RunConfig(seed=...)"]),
         (
             "continue",
-            ["one of none, linear-probe, fine-tune", "refused elsewhere", "RunConfig(continue_=...)"],
+            ["one of none, linear-probe, adapters, fine-tune", "refused elsewhere", "RunConfig(continue_=...)"],
         ),
         ("shrinkage", ["a number or a text", "may be changed"]),
         ("plan", ["the command", "no result"]),

@@ -130,11 +130,14 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_is_changed(fedcof, features
     [
         (["--resume", "nowhere"], "holds no run to go on with"),
         (["--resume", "nowhere", "-o", "elsewhere"], "give --resume or --output"),
-        (["-c", "method=random"], "set continue to linear-probe or fine-tune"),
-        (["-c", "continue=probe"], "Unknown continue 'probe': choose one of none, linear-probe, fine-tune"),
+        (["-c", "method=random"], "set continue to linear-probe, adapters or fine-tune"),
+        (["-c", "continue=probe"], "Unknown continue 'probe': choose one of none, linear-probe, adapters"),
         (["-c", "continue=linear-probe", "-c", "continue-strategy=fedprox"], "proximal-mu"),
         (["-c", "continue=linear-probe", "-c", "learning-rate=-1"], "learning-rate is -1"),
-        (["-c", "continue=fine-tune", "-c", "dataset=features:nowhere"], "Fine-tuning needs images"),
+        (["-c", "continue=fine-tune", "-c", "dataset=features:nowhere"], "continue=fine-tune needs images"),
+        (["-c", "continue=adapters", "-c", "dataset=features:nowhere"], "continue=adapters needs images"),
+        (["-c", "continue=adapters", "-c", "adapter-layers=("], "adapter-layers is '(', which is no regular"),
+        (["-c", "continue=adapters", "-c", "adapter-rank=0"], "adapter-rank is 0, but it must be at least 1"),
         (["-c", "method=oracle", "-c", "continue=linear-probe"], "continue is linear-probe, but it must be none"),
     ],
 )

@@ -41,7 +41,8 @@ def test_another_transform_is_another_fingerprint():
 
 
 def test_fine_tuning_takes_the_features_as_they_are():
-    assert RunConfig(feature_transform="power", continue_="fine-tune").embedding.feature_transform == "none"
+    for training in ("adapters", "fine-tune"):
+        assert RunConfig(feature_transform="power", continue_=training).embedding.feature_transform == "none"
     assert RunConfig(feature_transform="power", continue_="linear-probe").embedding.feature_transform == "power"
 
 

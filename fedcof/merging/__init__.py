@@ -1,0 +1,1 @@
+"""Rules by which a server merges the networks that clients have trained."""

@@ -1,0 +1,40 @@
+"""A run over several steps: clients join and leave, classes arrive, and each step is solved and evaluated."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flwr.app import MetricRecord
+
+from fedcof.data.problem import labels_of
+from fedcof.data.schedule import clients_with_something_new, schedule_of
+from fedcof.run.steps import StepCourse, Turnover
+from server.evaluation import rightly_classified
+from server.federated_run import FederatedRun
+from server.run_strategy import strategy_of
+from server.scheduled_strategy import ScheduledStrategy
+
+
+class ScheduledRun(FederatedRun):
+    """One run of a simulation whose federation changes; see :class:`server.federated_run.FederatedRun`."""
+
+    def _collect_and_train(self) -> None:
+        schedule, to_ask = schedule_of(self.config), clients_with_something_new(self.config)
+        make = partial(ScheduledStrategy, schedule=schedule, to_ask=to_ask)
+        self.strategy = strategy_of(self.config, self._callbacks.on_reply, make=make)
+        self._schedule = schedule
+        self._course = StepCourse(labels_of(self.config, "test"), self._problem.num_classes)
+        self.strategy.start(self._federation, num_rounds=schedule.steps, **self._common_arguments())
+
+    def _after_collecting(self) -> MetricRecord:
+        record = super()._after_collecting()
+        strategy = self.strategy
+        assert isinstance(strategy, ScheduledStrategy)
+        classifier = strategy.solved()
+        step = len(self.rounds)
+        turnover = Turnover(
+            strategy.num_accepted, strategy.num_taken, len(self._schedule.leaving(step)), *self._bytes_so_far()
+        )
+        right = rightly_classified(classifier, self.config).numpy()
+        self.steps.append(self._course.add(right, classifier.present.numpy(), turnover))
+        return record

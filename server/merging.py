@@ -17,8 +17,8 @@ from fedcof.merging.section import MergingSection
 from fedcof.run.protocol import ARRAYS, CONFIG, FISHER, METRICS, NUM_EXAMPLES
 from server.metrics import ACCURACY, metrics_of
 
-# Lengths that are tried for a merged update, in units of how long the clients' own are on average.
-FACTORS = (1.0, 0.5, 0.25, 2.0)
+# Lengths that are tried for a merged update, in units of how long the clients' mean update is.
+FACTORS = (1.0, 0.5, 2.0, 4.0)
 
 logger = getLogger("flwr")
 

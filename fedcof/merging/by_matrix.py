@@ -79,8 +79,7 @@ class MatrixMerge(Merge):
     def _update(self, unit: Unit) -> Tensor:
         """Give a matrix's merged update, as long as it is to be, and remember it."""
         if unit.name not in self._updates:
-            length = self._lengths[unit.name] / self.samples
-            self._updates[unit.name] = self.scaled(self._direction(unit), length)
+            self._updates[unit.name] = self.scaled(self._direction(unit), self._length(unit))
         return self._updates[unit.name]
 
     def scaled(self, direction: Tensor, length: float) -> Tensor:
@@ -91,12 +90,12 @@ class MatrixMerge(Merge):
         direction : Tensor of shape (m, n), float64
             What the rule has made.
         length : float
-            Mean length sum_t p_t |Delta_t|_F of the clients' updates.
+            How long the mean update is, |sum_t p_t Delta_t|_F.
 
         Returns
         -------
         Tensor of shape (m, n), float64
-            The same for a rule that takes no scale; else times the scale, or of the mean length where that is 0.
+            The same for a rule that takes no scale; else times the scale, or of that length where that is 0.
             Updates that cancel leave nothing that could be lengthened: then it is zero.
         """
         if not self.TAKES_SCALE:
@@ -109,6 +108,10 @@ class MatrixMerge(Merge):
     def notes(self) -> list[str]:
         """Say what became of the rule in what was merged last."""
         return []
+
+    def _length(self, unit: Unit) -> float:
+        """Give the length of a matrix's mean update, where the rule takes a scale."""
+        return 0.0
 
     @abstractmethod
     def _keep(self, unit: Unit, update: Update, delta: Tensor) -> None:
@@ -186,6 +189,9 @@ class SummedMerge(JointMerge):
         of_all = Sum(self._sums[unit.name] * times, self._lengths[unit.name] * times, self.clients)
         return self.of_sum(unit.name, of_all, unit.rank)
 
+    def _length(self, unit: Unit) -> float:
+        return float(torch.linalg.vector_norm(self._sums[unit.name])) / self.samples
+
     def merge_all(self, name: str, deltas: Deltas, rank: int | None) -> Tensor:
         """Sum and merge; see :meth:`JointMerge.merge_all`."""
         return self.of_sum(name, summed(deltas), rank)
@@ -227,9 +233,14 @@ class HeldMerge(JointMerge):
         self._held[unit.name].append((update.samples, self._of(unit, update.arrays)[1]))
 
     def _direction(self, unit: Unit) -> Tensor:
+        return self.merge_all(unit.name, self._deltas(unit), unit.rank)
+
+    def _length(self, unit: Unit) -> float:
+        return float(torch.linalg.vector_norm(summed(self._deltas(unit)).total)) / self.clients
+
+    def _deltas(self, unit: Unit) -> _HeldDeltas:
         start = self._of(unit, self.start)[0]
-        deltas = _HeldDeltas(unit, start, self._held[unit.name], self.options.adapter_scaling)
-        return self.merge_all(unit.name, deltas, unit.rank)
+        return _HeldDeltas(unit, start, self._held[unit.name], self.options.adapter_scaling)
 
 
 @dataclass(frozen=True)

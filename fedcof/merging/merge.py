@@ -45,8 +45,8 @@ class MergeOptions:
     Parameters
     ----------
     scale : float
-        What a merged update is multiplied by; 0 gives each matrix's the mean length of the clients' updates of it,
-        sum_t p_t |Delta_t|_F. For merges that take a scale.
+        What a merged update is multiplied by; 0 makes each matrix's as long as the mean of the clients' updates,
+        |sum_t p_t Delta_t|_F. For merges that take a scale.
     density : float
         Share of an update's entries that ``ties`` keeps, above 0 and at most 1.
     core : str

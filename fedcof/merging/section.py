@@ -46,7 +46,7 @@ class MergingSection(Section):
     )
     scale: float = key(
         0.0,
-        "Factor of the merged update; 0 for the one that makes it as long as the clients' updates are on average, "
+        "Factor of the merged update; 0 for the one that makes it as long as the mean of the clients' updates, "
         "times what is best on the samples that clients hold out, if they do.",
         Acts.SERVER,
         Changes.RESULT,

@@ -12,9 +12,8 @@ from fedcof.merging.by_matrix import Sum, SummedMerge
 class TaskArithmetic(SummedMerge):
     """Task arithmetic (Ilharco et al., ICLR 2023): scale T sum_t p_t Delta_t.
 
-    At a scale of 1 / T it is the mean; the paper's sum of T tasks is at equal shares. At the scale 0 it is the mean
-    of updates, lengthened to what the clients' updates have on average: the less they agree, the more. Of adapters
-    the products are summed, not the factors.
+    At a scale of 1 / T it is the mean; the paper's sum of T tasks is at equal shares. So it is at the
+    scale 0. Of adapters the products are summed, not the factors.
     """
 
     NAME: ClassVar[str] = "task-arithmetic"

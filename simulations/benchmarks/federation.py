@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from rich.table import Table
 
-from fedcof.keys import Scalar
 from fedcof.run.config import RunConfig
 from fedcof.statistics.class_means import ClassMeans
 from fedcof.wire.codec import Sent
@@ -154,7 +154,6 @@ def measure(size: Size) -> dict[str, Any]:
 
 def _config(size: Size, folder: Path) -> RunConfig:
     names = ",".join(f"class {number}" for number in range(size.num_classes))
-    values: dict[str, Scalar] = {"upload": "given", "encoding": size.encoding, "feature_transform": "none"}
     return RunConfig(
         dataset="nodes",
         classes=names,
@@ -163,7 +162,9 @@ def _config(size: Size, folder: Path) -> RunConfig:
         num_clients=size.num_uploads,
         head=size.head,
         estimator=size.estimator,
-        **values,
+        upload="given",
+        encoding=size.encoding,
+        feature_transform="none",
     )
 
 
@@ -188,7 +189,8 @@ def _upload(size: Size, centres: np.ndarray[Any, Any], number: int) -> Sent:
     noise = generator.standard_normal((len(class_ids), size.feature_dim), dtype=np.float32)
     means = centres[class_ids] + noise / np.sqrt(counts, dtype=np.float32)[:, None]
     step = 0.3 if size.encoding == "coded" else None
-    arrays = encode_class_means(ClassMeans(class_ids, counts, means), size.encoding, number, step)
+    parts = (torch.from_numpy(part) for part in (class_ids, counts, means.astype(np.float32)))
+    arrays = encode_class_means(ClassMeans(*parts), size.encoding, number, step)
     return Sent(arrays, f"class-means.{size.encoding}")
 
 

@@ -9,7 +9,6 @@ from itertools import count
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.typing import UserConfig
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -79,7 +78,7 @@ class InProcessGrid(Grid):
         return self.pull_messages(self.push_messages(messages))
 
     def _answer(self, message: Message) -> Message:
-        place: UserConfig = {PARTITION_ID: 0, NUM_PARTITIONS: 1}
+        place: dict[str, bool | float | int | str] = {PARTITION_ID: 0, NUM_PARTITIONS: 1}
         context = Context(run_id=1, node_id=NODE, node_config=place, state=RecordDict(), run_config={})
         digest = self._digest(message)
         if digest in self._trained:

@@ -1,6 +1,9 @@
 """One process where Flower has several: the identity that stamps messages, and a clock for those who wait."""
 
+from types import SimpleNamespace
+
 import pytest
+from flwr.app.message import arrayrecord
 from flwr.supercore.task_identity import TaskIdentity
 
 from server import exchange, joining
@@ -32,3 +35,9 @@ def clock(monkeypatch):
     monkeypatch.setattr(joining, "time", clock)
     monkeypatch.setattr(exchange, "time", clock)
     return clock
+
+
+@pytest.fixture(autouse=True)
+def no_collections(monkeypatch):
+    """Flower's q-FedAvg and Bulyan collect garbage for every reply, over all that pytest holds."""
+    monkeypatch.setattr(arrayrecord, "gc", SimpleNamespace(collect=lambda: 0))

@@ -44,7 +44,7 @@ def close(found, expected, tolerance=1e-5):
 def scaled(update, scale, deltas, shares):
     if scale:
         return scale * update
-    length = sum(share * np.linalg.norm(delta) for share, delta in zip(shares, deltas, strict=True))
+    length = np.linalg.norm(sum(share * delta for share, delta in zip(shares, deltas, strict=True)))
     return update * (length / np.linalg.norm(update))
 
 

@@ -113,7 +113,7 @@ def _far_from_most(means: ClientMeans) -> Tensor:
     """Mark the clients (K,) whose median class mean is far from the median partner's, and never more than half."""
     ratios = _ratios_to_partners(means)
     medians = torch.full((means.num_clients,), torch.nan, dtype=torch.float64)
-    for client in means.clients[ratios.isfinite()].unique().tolist():
+    for client in torch.unique(means.clients[ratios.isfinite()]).tolist():
         medians[client] = ratios[means.clients == client].nanmedian()
     logs = medians.log()
     middle = logs.nanmedian()
@@ -126,7 +126,8 @@ def _ratios_to_partners(means: ClientMeans) -> Tensor:
     ratios = torch.full((len(means.class_ids),), torch.nan, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     by_class = torch.argsort(means.class_ids, stable=True)
-    for rows in by_class.split(torch.bincount(means.class_ids, minlength=means.num_classes).tolist()):
+    sizes = torch.bincount(means.class_ids, minlength=means.num_classes).tolist()
+    for rows in torch.split(by_class, sizes):
         if len(rows) <= FEWEST_OTHERS:
             continue
         partners = rows[torch.randperm(len(rows), generator=generator)[:MOST_PARTNERS]]
@@ -244,7 +245,7 @@ def _usual_of_classes(means: ClientMeans, ratios: Tensor, usual: Tensor) -> Tens
     """Say what is usual in each class (C,), whose samples may scatter more: between its median and that of all."""
     middle = ratios[usual].median().clamp(min=torch.finfo(torch.float64).tiny).log()
     typical = torch.zeros(means.num_classes, dtype=torch.float64)
-    for class_id in means.class_ids[usual].unique().tolist():
+    for class_id in torch.unique(means.class_ids[usual]).tolist():
         own = ratios[usual & (means.class_ids == class_id)].clamp(min=torch.finfo(torch.float64).tiny).log()
         typical[class_id] = (own.median() - middle) * len(own) / (len(own) + ROWS_THAT_OUTWEIGH_ALL)
     return (middle + typical).exp()

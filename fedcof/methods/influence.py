@@ -158,7 +158,8 @@ def _parts(uploads: list[ClassMeanRows], whole: _Whole) -> Iterator[_Part]:
         ids = torch.cat([one.class_ids for one in together])
         means = torch.cat([one.rows(slice(0, one.num_rows)).double() for one in together])
         rotated = (means - whole.totals.means[ids]) @ whole.vectors
-        for one, residuals in zip(together, rotated.split([one.num_rows for one in together]), strict=True):
+        parts = torch.split(rotated, [one.num_rows for one in together])
+        for one, residuals in zip(together, parts, strict=True):
             yield _Part.of(one, residuals, whole)
         together = []
 
@@ -263,7 +264,8 @@ def _solved(
     scaled = factor * inverse[:, None]
     inner = scaled @ factor.mT + torch.diag_embed(signs)
     plain = right * inverse[:, None]
-    return plain - torch.linalg.solve(inner, scaled @ right.mT).mT @ scaled
+    solved: Tensor = plain - torch.linalg.solve(inner, scaled @ right.mT).mT @ scaled
+    return solved
 
 
 @dataclass(frozen=True, eq=False)

@@ -108,10 +108,11 @@ def _seconds(work: Callable[[], object]) -> float:
 def results_table(results: Sequence[dict[str, Any]]) -> Table:
     """Make the table, in seconds."""
     table = Table()
-    for heading in ("clients", "estimator", "shrinkage", "solve s", "influence s", "ratio"):
+    for heading in ("clients", "scatter", "shrunk by", "solve s", "influence s", "ratio"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
-        told = (str(result[field]) for field in ("num_clients", "estimator", "shrinkage"))
+        size = Size(**{name: result[name] for name in Size.__dataclass_fields__})
+        told = str(size.num_clients), size.estimator, str(size.shrinkage)
         table.add_row(*told, *(f"{result[field]:.2f}" for field in ("t_solve", "t_influence", "ratio")))
     return table
 

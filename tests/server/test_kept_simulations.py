@@ -61,7 +61,7 @@ def config_of(dataset, **values):
 def run(config, folder, failing=()):
     """Execute a run; clients that fail are as if there never had been any."""
     grid = InMemoryGrid(client_app, CLIENTS, run_config=config.to_mapping(), failing=failing)
-    result = execute(Federation(grid, CLIENTS), config, folder, "", lambda: None)
+    result = execute(Federation(grid, CLIENTS), config, folder, "")
     append_result(folder, result)
     return result
 

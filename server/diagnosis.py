@@ -5,8 +5,7 @@ from __future__ import annotations
 from fedcof import FedCOF, Oracle
 from fedcof.covariance.diagnosis import compare_covariances
 from fedcof.covariance.diagnostic import CovarianceDiagnostic
-from fedcof.methods.base import Aggregator
-from fedcof.methods.noise_corrected import NoiseCorrected
+from fedcof.methods.base import Aggregator, own_aggregator
 from fedcof.run.config import RunConfig
 from server.evaluation import rightly_classified, share, training_set
 
@@ -17,7 +16,7 @@ def diagnose(aggregator: Aggregator, config: RunConfig) -> CovarianceDiagnostic:
     Parameters
     ----------
     aggregator : FedCOF
-        Holds all uploads of the run; or corrects one that does for privacy's noise.
+        Holds all uploads of the run; or another is around it that corrects for noise, or for wrong uploads.
     config : RunConfig
         The run, of a simulation.
 
@@ -26,8 +25,7 @@ def diagnose(aggregator: Aggregator, config: RunConfig) -> CovarianceDiagnostic:
     CovarianceDiagnostic
         With as many leading directions as there are classes.
     """
-    if isinstance(aggregator, NoiseCorrected):
-        aggregator = aggregator.of_method
+    aggregator = own_aggregator(aggregator)
     assert isinstance(aggregator, FedCOF)
     oracle = Oracle(
         aggregator.num_classes, aggregator.feature_dim, config.method.shrinkage, config.method.chosen_head

@@ -193,6 +193,16 @@ class Intake:
         """
         self.nodes[client] = replace(self.nodes[client], outcome=f"left out: {reason}")
 
+    def take_back(self, client: int) -> None:
+        """Note that a client's upload counts after all.
+
+        Parameters
+        ----------
+        client : int
+            The client.
+        """
+        self.nodes[client] = replace(self.nodes[client], outcome=ACCEPTED)
+
     def results(self) -> list[NodeResult]:
         """List what became of every node."""
         others = [NodeResult(name, f"left out: {reason}") for name, reason in self.rules.left_out.items()]

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -108,7 +109,7 @@ def noted_of(name: str, file: str, sent: Sent, statistics: Statistics | None = N
     if statistics is not None:
         counted[ROWS] = statistics.num_rows
         counted[NUM_SAMPLES] = int(statistics.counts.sum())
-        counted[HELD] = len(statistics.class_ids.unique())
+        counted[HELD] = len(torch.unique(statistics.class_ids))
     num_bytes = sum(array.nbytes for array in sent.arrays.values())
     arrived = noted.pop(ARRIVED, "") or now()
     return KeptUpload(name, file, arrived, sent.tag, num_bytes=num_bytes, **noted, **counted)  # type: ignore[arg-type]

@@ -22,10 +22,11 @@ from fedcof.heads.temperature import softmax_start
 from fedcof.heads.text_prior import TextPrior
 from fedcof.heads.trainable import Network
 from fedcof.methods.base import Aggregator, take_prior
-from fedcof.methods.chain import Chain, Encode, Measure, Withhold
 from fedcof.methods.method import FederatedMethod
 from fedcof.methods.projected import Projected
 from fedcof.methods.registry import METHODS
+from fedcof.methods.robust import left_out, robust
+from fedcof.methods.robust_rules import SCREEN
 from fedcof.methods.section import MethodSection
 from fedcof.privacy.mechanism import Privacy
 from fedcof.run.protocol import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, SERVER_ROUND, STATISTICS
@@ -34,13 +35,13 @@ from fedcof.statistics.squared_length import SquaredLength
 from fedcof.statistics.validation import MOST_SAMPLES
 from fedcof.wire.arrays import num_bytes
 from fedcof.wire.codec import Sent
-from fedcof.wire.section import WireSection
 from server.continuation import joined
 from server.corrected import corrected_rows
 from server.intake import Intake, NodeRules
 from server.keeping import Keeper
 from server.metrics import ACCURACY, metrics_of
 from server.reasons import bounded
+from server.receiving import receiving_chain
 from server.records import classifier_to_arrays, network_to_arrays, sent_in
 from server.step_size import with_step_of_head
 
@@ -119,13 +120,15 @@ class OneShotStrategy(Strategy):
         self.expected_uplink_bytes = 0
         self.class_samples = torch.zeros(num_classes, dtype=torch.int64)
         dimension = feature_dim if projection is None else projection.shape[1]
-        aggregator = method.aggregator(num_classes, dimension, section, privacy, subtract_noise)
+        aggregator = robust(method.aggregator(num_classes, dimension, section, privacy, subtract_noise), section)
         take_prior(aggregator, prior)
         self.aggregator: Aggregator = aggregator if projection is None else Projected(aggregator, projection)
-        self._chain = _receiving_chain(
+        self._chain = receiving_chain(
             method, num_classes, feature_dim, privacy, subtract_noise, rules.most_rows if rules else None
         )
         self._lengths = SquaredLength(num_classes)
+        # Who is not believed is taken out of what was counted, so that what was added has to be known.
+        self._added: dict[int, tuple[Statistics, Sent]] | None = {} if section.robust == SCREEN else None
         self._to_ask: list[int] | None = None
         self._asked_now = self._rounds_asked = 0
         self._last_round = 1
@@ -188,6 +191,7 @@ class OneShotStrategy(Strategy):
             self._keeper.finish()
         if not self._asked_now:
             return None, None
+        self._believe()
         if self.num_accepted < max(self.quorum * (expected := self._expected()), 1):
             raise UserError(self._quorum_missed(expected))
         self._classifier = self.solve()
@@ -330,6 +334,28 @@ class OneShotStrategy(Strategy):
         self.aggregator.add(upload, client)
         if self._keeper:
             self._keeper.take(client, sent, upload)
+        if self._added is None:
+            self._count(upload, sent)
+        else:
+            self._added[client] = upload, sent
+
+    def _believe(self) -> None:
+        """Count those whose uploads are believed, now that all can be compared; later ones may tell otherwise."""
+        if not self._added:
+            return
+        against = left_out(self.aggregator)
+        self.num_accepted = self.expected_uplink_bytes = 0
+        self.class_samples.zero_()
+        self._lengths = SquaredLength(len(self.class_samples))
+        for client, (upload, sent) in self._added.items():
+            if client in against:
+                self._reject(client, against[client])
+                continue
+            if self.rejected.pop(client, None) and self.intake:
+                self.intake.take_back(client)
+            self._count(upload, sent)
+
+    def _count(self, upload: Statistics, sent: Sent) -> None:
         if self.then is not None:
             self._lengths.add(upload)
         self.num_accepted += 1
@@ -365,20 +391,3 @@ class OneShotStrategy(Strategy):
             f"Only {self.num_accepted} of {expected} clients sent an upload that can be used, fewer than the "
             f"quorum of {self.quorum:g}: mend the clients or lower the quorum ({example})."
         )
-
-
-def _receiving_chain(
-    method: FederatedMethod,
-    num_classes: int,
-    feature_dim: int,
-    privacy: Privacy | None,
-    subtract_noise: bool,
-    most_rows: int | None,
-) -> Chain:
-    return Chain(
-        (
-            Measure(method, num_classes, privacy, subtract_noise=subtract_noise),
-            Withhold(method, num_classes, feature_dim),
-            Encode(method, WireSection(), num_clients=1, num_classes=num_classes, most_rows=most_rows),
-        )
-    )

@@ -16,11 +16,13 @@ from fedcof.heads.temperature import softmax_scale
 from fedcof.keys import unknown_key
 from fedcof.methods.base import backbone_scores, shrinkage_used
 from fedcof.methods.projected import Projected
+from fedcof.methods.robust import left_out
 from fedcof.run.config import RunConfig
 from fedcof.run.results import HEAD_FILE_NAME, NodeResult, RunResult
 from fedcof.run.training import NO_TRAINING
 from fedcof.statistics.base import Statistics
 from server.evaluation import features_of, predictions_of
+from server.influence import influence_of_clients
 from server.intake import KEPT
 from server.keeping import store_of
 from server.kept_files import KeptUpload
@@ -46,6 +48,8 @@ class Solved:
         Those that it was solved from, in their order.
     left_out : dict of str to str
         Why others were not.
+    rejected : dict of str to str
+        Why some of those uploads were not believed.
     seconds : float
         Time that it took.
     """
@@ -54,6 +58,7 @@ class Solved:
     strategy: OneShotStrategy
     uploads: dict[str, Statistics]
     left_out: dict[str, str]
+    rejected: dict[str, str]
     seconds: float
 
 
@@ -128,21 +133,24 @@ def solved_from(
     strategy = strategy_of(store.config)
     cache = RowCache(store.folder) if cached else None
     uploads = store.uploads(cache.read_noted) if cache else store.uploads()
-    left_out = selection.left_out(uploads, store.folder)
+    not_chosen = selection.left_out(uploads, store.folder)
     if selection.as_of:
-        _check_quorum(store.config, len(uploads) - len(left_out), selection.as_of)
-    chosen = [upload for name, upload in uploads.items() if name not in left_out]
+        _check_quorum(store.config, len(uploads) - len(not_chosen), selection.as_of)
+    chosen = [upload for name, upload in uploads.items() if name not in not_chosen]
     read = read_uploads(strategy, store, chosen, cache)
     read = [(instead or {}).get(upload.name, one) for upload, one in zip(chosen, read, strict=True)]
     for number, statistics in enumerate(read):
         strategy.aggregator.add(statistics, number)
-    class_ids, counts = (torch.cat([getattr(one, name) for one in read]) for name in ("class_ids", "counts"))
+    against = left_out(strategy.aggregator)
+    believed = [one for number, one in enumerate(read) if number not in against]
+    class_ids, counts = (torch.cat([getattr(one, name) for one in believed]) for name in ("class_ids", "counts"))
     strategy.class_samples.index_add_(0, class_ids, counts)
     solved = strategy.solve()
     seconds = round(time.perf_counter() - started, 3)
     names = problem_of(store.config).class_names
     held = dict(zip((upload.name for upload in chosen), read, strict=True))
-    return Solved(solved.named(names), strategy, held, left_out, seconds)
+    rejected = {chosen[number].name: reason for number, reason in against.items()}
+    return Solved(solved.named(names), strategy, held, not_chosen, rejected, seconds)
 
 
 def read_uploads(
@@ -209,23 +217,29 @@ def written(folder: Path, target: str, config: RunConfig, solved: Solved) -> Run
     predictions = predictions_of(classifier, config, features_of(config), nats)
     write_confusion(folder / target, predictions)
     # Of all clients of a simulation it is known without their uploads, which may have left out some.
-    samples = strategy.class_samples.numpy() if solved.left_out else class_samples(config, strategy.class_samples)
+    some = solved.left_out or solved.rejected
+    samples = strategy.class_samples.numpy() if some else class_samples(config, strategy.class_samples)
     return replace(
         result_of(config, predictions, samples),
-        clients=len(solved.uploads),
+        clients=len(solved.uploads) - len(solved.rejected),
+        clients_rejected=len(solved.rejected),
+        rejected=solved.rejected,
         seconds=solved.seconds,
         shrinkage=shrinkage_used(strategy.aggregator),
         **asdict(backbone_scores(strategy.aggregator)),
         nats_per_score=nats,
         nodes=_nodes(solved) if config.data.on_nodes else [],
+        influence=influence_of_clients(strategy.aggregator, config, dict(enumerate(solved.uploads))),
         without=solved.left_out,
         head=(Path(target) / HEAD_FILE_NAME).as_posix(),
     )
 
 
 def _nodes(solved: Solved) -> list[NodeResult]:
+    outcomes = {name: f"left out: {reason}" for name, reason in solved.rejected.items()}
     taken = [
-        NodeResult(name, KEPT, int(one.counts.sum()), one.counts.numel()) for name, one in solved.uploads.items()
+        NodeResult(name, outcomes.get(name, KEPT), int(one.counts.sum()), one.counts.numel())
+        for name, one in solved.uploads.items()
     ]
     return [*taken, *(NodeResult(name, f"left out: {reason}") for name, reason in solved.left_out.items())]
 

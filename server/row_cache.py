@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from itertools import repeat
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fedcof.files import private_folder, whole_file, write_whole
+from fedcof.files import private_folder, whole_file
 from fedcof.statistics.base import Statistics
 from fedcof.statistics.class_means import ClassMeanRows
 from server.kept_files import DAMAGED, KeptUpload, read_noted
 
 FOLDER_NAME = "rows"
-INDEX_FILE_NAME = "index.json"
 SEGMENT_PREFIX, SUFFIX = "segment-", ".safetensors"
 VERSION = 1
 
@@ -36,19 +36,40 @@ FEWEST_UPLOADS = 256
 # More segments than this are put together into one.
 MOST_SEGMENTS = 16
 
+NOTED = "noted"
 CLASS_IDS, COUNTS, MEANS, NOISE, SIZES, NOISY = "class-ids", "counts", "means", "noise", "sizes", "noisy"
 
 logger = getLogger("flwr")
+
+Stamp = tuple[int, int, int]
+Key = tuple[str, str]
+_ATTRIBUTES = [attribute.name for attribute in fields(KeptUpload)]
 
 Decode = Callable[[Sequence[KeptUpload]], list[Statistics]]
 
 
 @dataclass(frozen=True, eq=False)
 class MappedRows(ClassMeanRows):
-    """Rows of an upload that were checked when they were decoded, in memory that is mapped from disk."""
+    """Rows of an upload that were checked when they were decoded, in memory that is mapped from disk.
+
+    How many they are, and that no class in the segment is beyond some number, is known without a look at them: of
+    many small uploads, looking is what takes the time.
+    """
 
     means: Tensor
-    noise: Tensor | None = None
+    noise: Tensor | None
+    size: int
+    classes_below: int
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows R."""
+        return self.size
+
+    def check_fits(self, num_classes: int, feature_dim: int) -> None:
+        """Check the rows against the problem; see :meth:`Statistics.check_fits`."""
+        if self.classes_below > num_classes or self.means.shape[1] != feature_dim:
+            super().check_fits(num_classes, feature_dim)
 
     @property
     def feature_dim(self) -> int:
@@ -76,15 +97,17 @@ class RowCache:
 
     def __init__(self, folder: Path) -> None:
         self._store, self.folder = folder, folder / FOLDER_NAME
-        self._noted: dict[str, tuple[list[int], list[KeptUpload]]] = {}
-        # Of each upload the segment, and its place there.
-        self._places: dict[str, tuple[str, int]] = {}
-        self._current: dict[str, list[int]] = {}
-        self._open()
+        # Of each file of the store how it was when it was read, and what was noted in it.
+        self._noted: dict[str, tuple[Stamp, list[KeptUpload]]] = {}
+        # Of each upload, by the file that it was read from, its segment and its place there.
+        self._places: dict[Key, tuple[str, int]] = {}
+        self._segments = sorted(path.name for path in self.folder.glob(f"{SEGMENT_PREFIX}*{SUFFIX}"))
+        for segment in self._segments:
+            self._open(segment)
 
     def read_noted(self, path: Path) -> list[KeptUpload]:
         """Read what is noted in a file of the store, or remember it; see :func:`server.kept_files.read_noted`."""
-        stamp = self._current[path.name] = _stamp(path)
+        stamp = _stamp(path)
         known = self._noted.get(path.name)
         if known is None or known[0] != stamp:
             for upload in known[1] if known else ():
@@ -110,68 +133,64 @@ class RowCache:
         keys = list(map(_key, uploads))
         missing = [upload for upload, key in zip(uploads, keys, strict=True) if key not in self._places]
         decoded = dict(zip(map(_key, missing), decode(missing), strict=True)) if missing else {}
-        found = self._mapped({self._places[key][0] for key in keys if key in self._places})
-        given = [decoded[key] if key in decoded else found[self._places[key]] for key in keys]
-        if decoded and all(isinstance(rows, ClassMeanRows) and rows.dtype == torch.float32 for rows in given):
+        segments = {self._places[key][0] for key in keys if key in self._places}
+        found = {segment: _rows_in(self.folder / segment) for segment in segments}
+
+        def rows_of(key: Key) -> Statistics:
+            if key in decoded:
+                return decoded[key]
+            segment, place = self._places[key]
+            return found[segment][place]
+
+        given = list(map(rows_of, keys))
+        if decoded and all(
+            isinstance(rows, ClassMeanRows) and rows.dtype == torch.float32 for rows in decoded.values()
+        ):
+            # Whoever cannot write decodes again the next time.
             with suppress(OSError):
-                self._write(uploads, decoded, given)
+                everything = len(self._segments) >= MOST_SEGMENTS
+                self._write(dict(zip(keys, given, strict=True)) if everything else decoded, everything)
         return given
 
-    def clear(self) -> None:
-        """Forget all rows."""
-        clear_rows(self._store)
-        self._noted, self._places = {}, {}
-
-    def _open(self) -> None:
+    def _open(self, segment: str) -> None:
         try:
-            index = json.loads((self.folder / INDEX_FILE_NAME).read_text(encoding="utf-8"))
-            if index["version"] != VERSION:
+            with safe_open(self.folder / segment, framework="pt") as file:
+                noted = json.loads(file.metadata()[NOTED])
+            if noted["version"] != VERSION:
                 return
-            self._noted = {
-                file: (stamp, [KeptUpload(**noted) for noted in uploads])
-                for file, (stamp, uploads) in index["files"].items()
-            }
-            self._places = {key: (segment, place) for key, (segment, place) in index["places"].items()}
-        except FileNotFoundError:
-            return
+            stamps = dict(zip(noted["files"], zip(*noted["stamps"], strict=True), strict=True))
+            places = noted["places"]
+            columns = [value if isinstance(value, list) else repeat(value, len(places)) for value in noted["noted"]]
+            by_file: dict[str, list[KeptUpload]] = {file: [] for file in stamps}
+            for place, *values in zip(places, *columns, strict=True):
+                upload = KeptUpload(*values)
+                by_file[upload.file].append(upload)
+                if place >= 0:
+                    self._places[_key(upload)] = segment, place
+            self._noted |= {file: (stamps[file], uploads) for file, uploads in by_file.items()}
         except DAMAGED as error:
-            logger.warning("The rows in %s are damaged (%s): they are decoded again.", self.folder, error)
-            self._noted, self._places = {}, {}
+            logger.warning("The rows in %s are damaged (%s): they are decoded again.", self.folder / segment, error)
 
-    def _mapped(self, segments: set[str]) -> dict[tuple[str, int], Statistics]:
-        found: dict[tuple[str, int], Statistics] = {}
-        for segment in segments:
-            found |= {(segment, place): rows for place, rows in enumerate(_rows_in(self.folder / segment))}
-        return found
-
-    def _write(
-        self, uploads: Sequence[KeptUpload], decoded: dict[str, Statistics], given: Sequence[Statistics]
-    ) -> None:
-        """Write what was decoded as a segment, or where there are many of them all anew."""
-        segments = sorted({segment for segment, _ in self._places.values()})
-        written = dict(decoded)
-        if len(segments) >= MOST_SEGMENTS:
-            written = {_key(upload): rows for upload, rows in zip(uploads, given, strict=True)}
-            self._places = {}
-        number = int(segments[-1][len(SEGMENT_PREFIX) : -len(SUFFIX)]) + 1 if segments else 0
-        segment = f"{SEGMENT_PREFIX}{number:06d}{SUFFIX}"
+    def _write(self, decoded: dict[Key, Statistics], everything: bool) -> None:
+        """Write what was decoded as a segment of its own, in the place of all others where it is everything."""
+        last = int(self._segments[-1][len(SEGMENT_PREFIX) : -len(SUFFIX)]) if self._segments else -1
+        segment = f"{SEGMENT_PREFIX}{last + 1:06d}{SUFFIX}"
+        places = {key: place for place, key in enumerate(decoded)}
+        files = sorted({file for file, _ in decoded})
+        uploads = [upload for file in files for upload in self._noted[file][1]]
+        noted = {
+            "version": VERSION,
+            "files": files,
+            "stamps": list(zip(*(self._noted[file][0] for file in files), strict=True)),
+            "noted": [_shortened([getattr(upload, name) for upload in uploads]) for name in _ATTRIBUTES],
+            "places": [places.get(_key(upload), -1) for upload in uploads],
+        }
         private_folder(self.folder)
         with whole_file(self.folder / segment) as unfinished:
-            save_file(_as_arrays(list(written.values())), unfinished)
-        self._places |= {key: (segment, place) for place, key in enumerate(written)}
-        files = {
-            file: [stamp, [_without_defaults(upload) for upload in noted]]
-            for file, (stamp, noted) in self._noted.items()
-            if self._current.get(file) == stamp
-        }
-        held = {_key(upload) for file in files for upload in self._noted[file][1]}
-        places = {key: place for key, place in self._places.items() if key in held}
-        index = {"version": VERSION, "files": files, "places": places}
-        write_whole(self.folder / INDEX_FILE_NAME, json.dumps(index, separators=(",", ":")))
-        used = {segment for segment, _ in places.values()}
-        for path in self.folder.glob(f"{SEGMENT_PREFIX}*{SUFFIX}"):
-            if path.name not in used:
-                path.unlink()
+            said = {NOTED: json.dumps(noted, separators=(",", ":"))}
+            save_file(_as_arrays(list(decoded.values())), unfinished, said)
+        for old in self._segments if everything else ():
+            (self.folder / old).unlink(missing_ok=True)
 
 
 def clear_rows(folder: Path) -> list[Path]:
@@ -188,7 +207,7 @@ def clear_rows(folder: Path) -> list[Path]:
         What was removed.
     """
     here = folder / FOLDER_NAME
-    removed = [path for path in (here / INDEX_FILE_NAME, *sorted(here.glob(f"*{SUFFIX}"))) if path.exists()]
+    removed = sorted(here.glob(f"*{SUFFIX}"))
     for path in removed:
         path.unlink()
     with suppress(OSError):
@@ -196,17 +215,18 @@ def clear_rows(folder: Path) -> list[Path]:
     return removed
 
 
-def _key(upload: KeptUpload) -> str:
-    return f"{upload.file}:{upload.name}"
+def _key(upload: KeptUpload) -> Key:
+    return upload.file, upload.name
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: Path) -> Stamp:
     known = path.stat()
-    return [known.st_ino, known.st_size, known.st_mtime_ns]
+    return known.st_ino, known.st_size, known.st_mtime_ns
 
 
-def _without_defaults(upload: KeptUpload) -> dict[str, Any]:
-    return {name: value for name, value in asdict(upload).items() if value not in ("", -1)}
+def _shortened(values: list[Any]) -> Any:  # noqa: ANN401
+    """Write one value for a whole column of it."""
+    return values[0] if len(set(values)) == 1 and len(values) > 1 else values
 
 
 def _as_arrays(statistics: Sequence[Statistics]) -> dict[str, Tensor]:
@@ -228,8 +248,13 @@ def _rows_in(path: Path) -> list[MappedRows]:
     with safe_open(path, framework="pt") as file:
         arrays = {key: file.get_tensor(key) for key in (CLASS_IDS, COUNTS, MEANS, NOISE, SIZES, NOISY)}
     sizes = arrays[SIZES].tolist()
-    parts = [torch.split(arrays[key], sizes) for key in (CLASS_IDS, COUNTS, MEANS, NOISE)]
+    below = int(arrays[CLASS_IDS].max()) + 1 if len(arrays[CLASS_IDS]) else 0
+    ids, counts, means = (torch.split(arrays[key], sizes) for key in (CLASS_IDS, COUNTS, MEANS))
+    noisy = arrays[NOISY]
+    noise = torch.split(arrays[NOISE], sizes) if bool(noisy.any()) else repeat(None, len(sizes))
     return [
-        MappedRows(ids, counts, means, noise if noisy else None)
-        for ids, counts, means, noise, noisy in zip(*parts, arrays[NOISY].tolist(), strict=True)
+        MappedRows(of_class, count, mean, variance if has_noise else None, size, below)
+        for of_class, count, mean, variance, has_noise, size in zip(
+            ids, counts, means, noise, noisy.tolist(), sizes, strict=True
+        )
     ]

@@ -32,6 +32,7 @@ from server.energy import measured
 from server.evaluation import features_of, predictions_of, training_set
 from server.federated_run import FederatedRun
 from server.federation import Federation
+from server.influence import influence_of_run
 from server.quality import Predictions
 from server.scheduled_run import ScheduledRun
 
@@ -125,6 +126,7 @@ def _federated(federation: Federation, config: RunConfig, folder: Path, callback
         best_round=best.round if best else None,
         nodes=run.nodes,
         covariance=run.diagnosis(),
+        influence=influence_of_run(run.strategy, federation, config),
         shrinkage=run.shrinkage,
         **asdict(run.backbone_scores),
         client_accuracy=accuracy_of_clients(classifier, config, nats, features, run.network),

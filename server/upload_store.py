@@ -287,8 +287,11 @@ class UploadStore:
 
     def _files(self) -> list[Path]:
         """List packs in their order, then nodes' files, which are taken before a pack that has the name too."""
-        packs, own = (self.folder.glob(f"{prefix}*{SUFFIX}") for prefix in (PACK_PREFIX, PREFIX))
-        return [*sorted(packs), *sorted(own)]
+        if not self.folder.exists():
+            return []
+        by_name = {path.name: path for path in self.folder.iterdir() if path.suffix == SUFFIX}
+        names = sorted(by_name, key=lambda name: (name.startswith(PREFIX), name))
+        return [by_name[name] for name in names if name.startswith((PACK_PREFIX, PREFIX))]
 
     def _in_order(self, names: Iterable[str]) -> list[str]:
         def place(name: str) -> tuple[int, str]:

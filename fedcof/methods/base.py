@@ -33,6 +33,13 @@ class Aggregator(Protocol):
         """Mean feature vector of each class: shape (C, d), float64."""
 
 
+def own_aggregator(aggregator: Aggregator) -> Aggregator:
+    """Give the method's own aggregator, where others may be around it."""
+    while hasattr(aggregator, "of_method"):
+        aggregator = aggregator.of_method
+    return aggregator
+
+
 def shrinkage_used(aggregator: Aggregator) -> float | None:
     """Tell how much the covariance was shrunk in the last solve; None for a method that shrinks none."""
     amount: float | None = getattr(aggregator, "shrinkage_", None)
@@ -61,7 +68,7 @@ def take_prior(aggregator: Aggregator, prior: TextPrior | None) -> None:
         If the prior is of other sizes.
     """
     if prior:
-        own: Any = getattr(aggregator, "of_method", aggregator)
+        own: Any = own_aggregator(aggregator)
         own.take_prior(prior)
 
 

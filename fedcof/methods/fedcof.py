@@ -18,7 +18,7 @@ from fedcof.covariance.shrinkage import is_at_edge, warn_at_edge
 from fedcof.covariance.shrunk import ShrunkScatter, shrunk_scatter
 from fedcof.covariance.totals import ClassTotals, class_totals
 from fedcof.covariance.unseen import is_unseen, warn_unseen
-from fedcof.errors import unknown_name
+from fedcof.errors import UserError, unknown_name
 from fedcof.heads.classifier import Classifier
 from fedcof.heads.head import Head
 from fedcof.heads.registry import HEADS
@@ -68,6 +68,8 @@ class FedCOF(ClassMeansAggregator):
         taken to be alike.
     linear_below : float
         Rows of a class, on average, below which a linear head is solved in place of one that is not.
+    keeps_uploads : bool
+        Whether ``pooled`` keeps the uploads too, so that somebody can ask what each of them has done.
 
     Attributes
     ----------
@@ -94,6 +96,7 @@ class FedCOF(ClassMeansAggregator):
         shrinkage: float | str = LEAVE_ONE_OUT,
         head: str | Head = "ridge",
         linear_below: float = 0.0,
+        keeps_uploads: bool = False,
     ) -> None:
         super().__init__(num_classes, feature_dim)
         if estimator not in ESTIMATORS:
@@ -104,6 +107,7 @@ class FedCOF(ClassMeansAggregator):
         self.shrinkage = shrinkage
         self.head = self._solver.name
         self.linear_below = linear_below
+        self._keeps_uploads = keeps_uploads
         self.prior: TextPrior | None = None
         self._expected: Expected | None = None
         self._seen: ShrunkScatter | Callable[[], float | None] | BackboneScores = BackboneScores()
@@ -114,7 +118,8 @@ class FedCOF(ClassMeansAggregator):
         """Take one client's upload in; see :meth:`ClassMeansAggregator.add`."""
         super().add(upload, source)
         self._rows_kept += upload.num_rows
-        lets_go = self.estimator == POOLED and self.shrinkage != LEDOIT_WOLF and not self._solver.needs_rows
+        sums_up = self.estimator == POOLED and self.shrinkage != LEDOIT_WOLF
+        lets_go = sums_up and not self._solver.needs_rows and not self._keeps_uploads
         if lets_go and self._rows_kept >= ROWS_PER_BLOCK:
             if self._streamed is None:
                 self._streamed = self._sum(self._kept())
@@ -204,6 +209,45 @@ class FedCOF(ClassMeansAggregator):
         totals = self._summed().totals()
         return float(totals.rows.sum() / totals.present.sum())
 
+    @property
+    def linear_head(self) -> str:
+        """Name of the head, or of the linear one that training starts from in its place."""
+        return self._solver.linear or self._solver.name
+
+    def uploads(self) -> dict[int, ClassMeanRows]:
+        """Give the uploads by client, those without a row left out.
+
+        Returns
+        -------
+        dict of int to ClassMeanRows
+            In the order of their sources.
+
+        Raises
+        ------
+        UserError
+            If there is none with a row, or they were summed up and let go.
+        """
+        if self._streamed is not None:
+            raise UserError("The uploads were summed up and let go: set keeps_uploads to keep them.")
+        self._rows()
+        return {source: upload for source, upload in sorted(self._uploads.items()) if upload.num_rows}
+
+    def plain_and_shrunk(self) -> tuple[Tensor, ShrunkScatter, ClassTotals]:
+        """Give the scatter as it was summed up, as it is solved with, and what the rows add up to.
+
+        Returns
+        -------
+        tuple of (Tensor, ShrunkScatter, ClassTotals)
+            The first of shape (d, d), float64: of rows weighted by class, but for ``pooled``.
+
+        Raises
+        ------
+        UserError
+            If there is no upload.
+        """
+        finished, totals = self._finished(self.shrinkage)
+        return self._summed().scatter(), finished, totals
+
     def _scatter(self) -> tuple[Tensor | FactoredScatter, ClassTotals]:
         few = self._streamed is None and self._rows_kept < self.feature_dim and self.prior is None
         if few and self._solver.takes_factored and not isinstance(self.shrinkage, str):
@@ -265,7 +309,8 @@ class FedCOFMethod(ClassMeansMethod):
         """Make the server's end; see :meth:`FederatedMethod.aggregator`."""
         # Noise on every row is most of what a class has of its own: measured, 2.3 points below ridge.
         head = (section.for_linear() if privacy else section).chosen_head
-        aggregator = FedCOF(num_classes, feature_dim, section.estimator, section.shrinkage, head, FEWEST_ROWS)
+        estimator, shrinkage, keeps = section.estimator, section.shrinkage, section.influence
+        aggregator = FedCOF(num_classes, feature_dim, estimator, shrinkage, head, FEWEST_ROWS, keeps)
         return noise_corrected(aggregator, privacy, subtract_noise and head.unit_length)
 
 

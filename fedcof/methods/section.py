@@ -9,6 +9,8 @@ from fedcof.covariance.choices import ESTIMATORS, check_shrinkage
 from fedcof.heads.registry import HEADS
 from fedcof.keys import AT_LEAST_0, BETWEEN_0_AND_1, SHARE, Acts, Beside, Changes, Section, Shown, key
 from fedcof.methods.registry import METHODS, kind_of
+from fedcof.methods.robust_rules import NO_RULE, ROBUST_RULES
+from fedcof.statistics.kinds import CLASS_MEANS
 
 if TYPE_CHECKING:
     from fedcof.heads.head import Head
@@ -25,6 +27,7 @@ _QUADRATIC = Beside(
 _WITH_PRIOR = Beside(
     "text-prior is not none", lambda run: run.method.chosen.takes_prior and run.embedding.has_prior
 )
+_CLASS_MEANS = Beside("the method sends rows of class means", lambda run: run.method.kind == CLASS_MEANS)
 _PENALISED = Beside("the method takes a penalty", lambda run: run.method.chosen.takes_penalty)
 
 
@@ -133,6 +136,29 @@ class MethodSection(Section):
         beside=_WITH_PRIOR,
         after_upload=True,
     )
+    robust: str = key(
+        NO_RULE,
+        "What is done about uploads that may be wrong: screen leaves out clients whose class means are far off the "
+        "others', huber lets such means count for fewer samples, median-of-means takes medians over groups of "
+        "clients. Not with an epsilon.",
+        Acts.SERVER,
+        Changes.RESULT,
+        choices=lambda: ROBUST_RULES,
+        beside=_CLASS_MEANS,
+        refused_without_effect=True,
+        after_upload=True,
+    )
+    most_samples_per_client: int = key(
+        0,
+        "Most samples that a client counts for, 0 for any number: counts of one that says more are scaled down. "
+        "Not with an epsilon.",
+        Acts.SERVER,
+        Changes.RESULT,
+        numbers=AT_LEAST_0,
+        beside=_CLASS_MEANS,
+        refused_without_effect=True,
+        after_upload=True,
+    )
     diagnose: bool = key(
         False,
         "Whether a simulated run puts its covariance beside the oracle's.",
@@ -140,6 +166,16 @@ class MethodSection(Section):
         Changes.RESULT,
         beside=_ESTIMATES,
         refused_without_effect=True,
+    )
+
+    influence: bool = key(
+        False,
+        "Whether the result says for each client what the classifier would be without it.",
+        Acts.SERVER,
+        Changes.RESULT,
+        beside=_ESTIMATES,
+        refused_without_effect=True,
+        after_upload=True,
     )
 
     @property

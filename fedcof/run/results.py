@@ -16,6 +16,7 @@ from fedcof.files import write_whole
 from fedcof.run.client_accuracy import ClientAccuracy
 from fedcof.run.config import RunConfig
 from fedcof.run.energy import EnergyUse
+from fedcof.run.influence import ClientInfluence
 from fedcof.run.sample_groups import AccuracyBySamples
 from fedcof.run.steps import StepResult
 
@@ -109,7 +110,7 @@ class RunResult:
     config : dict
         The whole run-config.
     rejected : dict
-        Why each client was left out, by client number.
+        Why each client was left out, by client number; by its name where its kept upload was solved again.
     head : str
         The classifier's file, relative to results.json.
     class_names : list of str
@@ -150,6 +151,8 @@ class RunResult:
         :class:`fedcof.covariance.backbone_scores.BackboneScores`; None too for runs of earlier versions.
     energy : EnergyUse or None
         What it took of energy; None where that was not measured.
+    influence : list of ClientInfluence
+        What single clients have done to the classifier of the uploads, the most first; empty where nobody asked.
     without : dict of str to str
         Why clients whose uploads are kept were left out of what was solved again, by their names.
     steps : list of StepResult
@@ -189,6 +192,7 @@ class RunResult:
     leave_one_out_likelihood: float | None = None
     class_information: float | None = None
     energy: EnergyUse | None = None
+    influence: list[ClientInfluence] = field(default_factory=list)
     without: dict[str, str] = field(default_factory=dict)
     steps: list[StepResult] = field(default_factory=list)
     format: int = FORMAT
@@ -282,6 +286,7 @@ def _run_result(run: dict[str, Any]) -> RunResult:
     by_samples = AccuracyBySamples.of_json(apart) if (apart := run.get("accuracy_by_samples")) else None
     read = {"rounds": rounds, "nodes": nodes, "covariance": covariance, "client_accuracy": clients}
     read["accuracy_by_samples"] = by_samples
+    read["influence"] = [ClientInfluence.of_json(entry) for entry in run.get("influence", [])]
     read["energy"] = EnergyUse.of_json(used) if (used := run.get("energy")) else None
     read["steps"] = [StepResult(**entry) for entry in run.get("steps", [])]
     result = RunResult(**{**run, **read})

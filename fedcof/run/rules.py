@@ -175,6 +175,11 @@ def _check_privacy(config: RunConfig) -> None:
         raise _refused_with_an_epsilon(config, TrainingSection.key_of("kind"), NO_TRAINING)
     if config.data.client_test_share:
         raise _refused_with_an_epsilon(config, DataSection.key_of("client_test_share"), "0")
+    for attribute in ("robust", "most_samples_per_client"):
+        known = MethodSection.key_of(attribute)
+        # Noise is most of what a private mean is off by.
+        if config.value(known) != known.default:
+            raise _refused_with_an_epsilon(config, known, str(known.default))
     if not config.wire.groups:
         raise _refused_with_an_epsilon(config, WireSection.key_of("groups"), "at least 1")
     if config.wire.is_given_bytes or config.wire.encoding == CODED:

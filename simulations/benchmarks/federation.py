@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from rich.table import Table
 
 from fedcof.run.config import RunConfig
@@ -188,7 +189,8 @@ def _upload(size: Size, centres: np.ndarray[Any, Any], number: int) -> Sent:
     noise = generator.standard_normal((len(class_ids), size.feature_dim), dtype=np.float32)
     means = centres[class_ids] + noise / np.sqrt(counts, dtype=np.float32)[:, None]
     step = 0.3 if size.encoding == "coded" else None
-    arrays = encode_class_means(ClassMeans(class_ids, counts, means), size.encoding, number, step)
+    parts = (torch.from_numpy(part) for part in (class_ids, counts, means.astype(np.float32)))
+    arrays = encode_class_means(ClassMeans(*parts), size.encoding, number, step)
     return Sent(arrays, f"class-means.{size.encoding}")
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from fedcof.embedding.section import EmbeddingSection
 from fedcof.printable import printable
+from fedcof.run.influence import ClientInfluence
 from fedcof.run.results import NodeResult, RunResult
 from fedcof.run.sample_groups import MOST_OF_FEW
 from simulations.report.backbone_choice import backbone_sentences
@@ -97,6 +98,7 @@ def page_of(
             clients_get=[(a.label, a.client_accuracy) for a in averages if a.client_accuracy],
             rejected=_rejections(averages),
             nodes=_nodes(averages),
+            influences=_influences(averages),
             num_runs=len(results),
             together=together and relative_command(together, results),
             commands=[_command(average, results) for average in averages],
@@ -180,6 +182,16 @@ def _nodes(averages: Sequence[SeedAverage]) -> list[tuple[str, int, NodeResult, 
         for average in averages
         for run in average.runs
         for node in run.nodes
+    ]
+
+
+def _influences(averages: Sequence[SeedAverage]) -> list[tuple[str, int, ClientInfluence]]:
+    """List setting, seed, and the clients that have done most to the classifier."""
+    return [
+        (average.label, run.seed, client)
+        for average in averages
+        for run in average.runs
+        for client in run.influence[:MOST_NAMED_CLIENTS]
     ]
 
 

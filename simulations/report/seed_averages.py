@@ -165,8 +165,8 @@ def averages_over_seeds(results: list[RunResult], keys: Sequence[str] | None = N
     groups: dict[tuple[str, ...], list[RunResult]] = {}
     for run in results:
         config = {**defaults, **run.config}
-        values = (str(config.get(key)) for key in keys)
-        groups.setdefault((run.method, *values, *sorted(run.without)), []).append(run)
+        told = (str(config.get(key)) for key in keys)
+        groups.setdefault((run.method, *told, *sorted(run.without)), []).append(run)
     averages = []
     for (method, *_), runs in groups.items():
         config, unused = {**defaults, **runs[0].config}, unused_keys(runs[0].config)

@@ -72,7 +72,7 @@ def run(sites, names, out, waits=False, **values):
     store = UploadStore(sites / out, config, fingerprint_of(config))
     known = [] if waits else [name for name in store.names() if store.read(name)]
     federation = Federation(grid, max(len(names), len(known)), 1.0, known)
-    append_result(sites / out, result := execute(federation, config, sites / out, "", lambda: None))
+    append_result(sites / out, result := execute(federation, config, sites / out, ""))
     return result
 
 

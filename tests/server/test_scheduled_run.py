@@ -77,14 +77,14 @@ def grid_of(config, nodes=3):
 
 
 def run(config, folder):
-    watched = WatchedRun(Federation(grid_of(config), CLIENTS), config, folder, lambda: None)
+    watched = WatchedRun(Federation(grid_of(config), CLIENTS), config, folder)
     watched.execute()
     return watched
 
 
 def solved(config, folder, nodes=3):
     """A run's result and the classifier that it has saved."""
-    result = execute(Federation(grid_of(config, nodes), CLIENTS), config, folder, "run", lambda: None)
+    result = execute(Federation(grid_of(config, nodes), CLIENTS), config, folder, "run")
     return result, load_classifier(folder / result.head)
 
 
@@ -186,9 +186,7 @@ def test_only_what_is_new_is_asked_for(dataset, schedule, tmp_path):
         assert occasion.message == "query.statistics"
         asked.setdefault(occasion.round, {})[occasion.client] = traffic.uplink
     assert {step: sorted(clients) for step, clients in asked.items()} == {1: [0, 1, 2, 3, 4, 6], 2: [5], 4: [7]}
-    together = FederatedRun(
-        Federation(grid_of(config_of(dataset)), CLIENTS), config_of(dataset), tmp_path, lambda: None
-    )
+    together = FederatedRun(Federation(grid_of(config_of(dataset)), CLIENTS), config_of(dataset), tmp_path)
     together.execute()
     # A client's one upload costs what it costs where all are asked together, whenever it joins.
     alone = {occasion.client: traffic.uplink for occasion, traffic in together.ledger.entries()}

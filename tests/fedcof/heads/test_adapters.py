@@ -8,8 +8,9 @@ from torch import nn
 
 from fedcof import UserError
 from fedcof.heads.adapter_options import AdapterOptions, check_layers
-from fedcof.heads.adapters import ADAPTER_A, ADAPTER_B, adapted_layers, layers_of
+from fedcof.heads.adapters import adapted_layers, layers_of
 from fedcof.heads.trainable import BACKBONE_PREFIX, Network
+from fedcof.merging.matrices import ADAPTER_A, ADAPTER_B
 from fedcof.run.config import RunConfig
 
 DIM = 6

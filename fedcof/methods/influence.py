@@ -1,0 +1,310 @@
+r"""What each client has done to a classifier: the same one without it, by downdating and not by solving again.
+
+With P the scatter of all rows, weighted by class, the system of the linear heads is
+:math:`A = \alpha P + \beta I`, and :math:`+ N \mu \mu^T` for ridge. Without client k, with rows r of class c and
+:math:`e_r = m_r - \mu_c`, their mean :math:`\bar e_c` of :math:`n_c` samples, and the class's other N' samples,
+
+.. math:: P_k = P - \sum_r w_c n_r e_r e_r^T - \sum_c w_c \frac{n_c^2}{N'_c} \bar e_c \bar e_c^T
+
+which is of low rank, and class means and counts are updated exactly. In the eigenvectors of P, found once, every
+:math:`\alpha_k P + \beta_k I` is diagonal, so that each client costs products of its few rows alone (Woodbury).
+
+Held as they are for the whole federation: the weights :math:`w_c` of ``per-class`` and ``paper``, and the amount of
+shrinkage. For ``pooled`` with a number gamma it is therefore the classifier of the other clients, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from fedcof.covariance.blocks import ROWS_PER_BLOCK
+from fedcof.covariance.choices import POOLED
+from fedcof.covariance.estimators import class_weights_of
+from fedcof.covariance.totals import ClassTotals
+from fedcof.covariance.unseen import is_unseen
+from fedcof.errors import UserError
+from fedcof.heads.lda import LDA
+from fedcof.heads.linear import unit_length
+from fedcof.methods.fedcof import FedCOF
+from fedcof.statistics.class_means import ClassMeanRows
+
+# Of the rows of all clients, and of test samples, as many are classified without each client.
+MOST_SAMPLES = 1000
+# Numbers of the classifiers that are together in memory: 32 MB in float64.
+NUMBERS_OF_BATCH = 2**22
+
+
+@dataclass(frozen=True, eq=False)
+class Influence:
+    """What each of K clients has done.
+
+    Attributes
+    ----------
+    sources : list of int
+        Numbers of the clients, the one with the largest distance first.
+    distances : Tensor of shape (K,), float64
+        Frobenius norm of what the weights change by without it, over that of the weights.
+    accuracy_of_means : Tensor of shape (K,), float64
+        What the accuracy on the other clients' class means gains without it, each weighted by its samples: up to
+        1,000 of them, drawn at random. NaN where nobody else has any of those.
+    accuracy : Tensor of shape (K,), float64, or None
+        What the accuracy on test samples gains without it.
+    """
+
+    sources: list[int]
+    distances: Tensor
+    accuracy_of_means: Tensor
+    accuracy: Tensor | None = None
+
+
+def influence(aggregator: FedCOF, features: Tensor | None = None, labels: Tensor | None = None) -> Influence:
+    """Find out what each client has done to a classifier; of the quadratic head, to its linear counterpart.
+
+    Parameters
+    ----------
+    aggregator : FedCOF
+        With all uploads. What class names know has no part in it.
+    features : Tensor of shape (n, d), floating point, optional
+        Test samples; the first 1,000 are looked at.
+    labels : Tensor of shape (n,), int64, optional
+        Their classes.
+
+    Returns
+    -------
+    Influence
+        Of at least two clients.
+
+    Raises
+    ------
+    UserError
+        If there is one client alone, or the uploads were let go.
+    """
+    uploads = aggregator.uploads()
+    if len(uploads) < 2:
+        raise UserError("Influence is what changes without a client, but there is one alone: ask more clients.")
+    whole = _Whole.of(aggregator)
+    parts = list(_parts(list(uploads.values()), whole))
+    others = _rows_to_classify(list(uploads.values()), whole)
+    tested = None
+    if features is not None and labels is not None:
+        tested = _Samples.of(features[:MOST_SAMPLES], labels[:MOST_SAMPLES], whole)
+    distances, means, tests = [], [], []
+    reference = whole.without([])
+    for first, batch in _batches(parts, whole):
+        found = whole.without(batch)
+        changed = (found.weight - reference.weight).flatten(1).norm(dim=1) / reference.weight.norm()
+        clients = torch.arange(first, first + len(batch))
+        distances.append(changed)
+        means.append(others.gain(found, reference, clients))
+        tests.append(tested.gain(found, reference, clients) if tested else changed)
+    of_all = torch.cat(distances)
+    order = of_all.argsort(descending=True, stable=True)
+    numbers = list(uploads)
+    return Influence(
+        [numbers[place] for place in order.tolist()],
+        of_all[order],
+        torch.cat(means)[order],
+        torch.cat(tests)[order] if tested else None,
+    )
+
+
+def _batches(parts: list[_Part], whole: _Whole) -> Iterator[tuple[int, list[_Part]]]:
+    size = max(NUMBERS_OF_BATCH // whole.totals.means.numel(), 1)
+    for first in range(0, len(parts), size):
+        yield first, parts[first : first + size]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What one client has sent: its sums, and its rows' residuals in the eigenvectors of the scatter."""
+
+    class_ids: Tensor
+    counts: Tensor
+    rows: Tensor
+    means: Tensor
+    factor: Tensor
+
+    @staticmethod
+    def of(upload: ClassMeanRows, residuals: Tensor, whole: _Whole) -> _Part:
+        """Look at an upload with these residuals (R, d)."""
+        ids, row_of = torch.unique(upload.class_ids, return_inverse=True)
+        samples, weights = upload.counts.double(), whole.class_weights
+        rows = torch.bincount(row_of).double()
+        counts = torch.zeros(len(ids), dtype=torch.float64).index_add_(0, row_of, samples)
+        means = torch.zeros(len(ids), residuals.shape[1], dtype=torch.float64)
+        means.index_add_(0, row_of, samples[:, None] * residuals).div_(counts[:, None])
+        # Where nobody else has the class, its mean is the client's own.
+        shared = whole.totals.rows[ids] - rows > 0.5
+        left = torch.where(shared, whole.totals.counts[ids] - counts, torch.inf)
+        pull = weights[ids] * counts.square() / left
+        if len(ids) == len(samples):
+            return _Part(ids, counts, rows, means, (weights[ids] * counts + pull).sqrt()[:, None] * means)
+        of_rows = (weights[upload.class_ids] * samples).sqrt()[:, None] * residuals
+        return _Part(ids, counts, rows, means, torch.cat([of_rows, pull.sqrt()[:, None] * means]))
+
+
+def _parts(uploads: list[ClassMeanRows], whole: _Whole) -> Iterator[_Part]:
+    """Look at uploads, many of which are rotated at once."""
+    together: list[ClassMeanRows] = []
+    for place, upload in enumerate(uploads):
+        together.append(upload)
+        if sum(one.num_rows for one in together) < ROWS_PER_BLOCK and place < len(uploads) - 1:
+            continue
+        ids = torch.cat([one.class_ids for one in together])
+        means = torch.cat([one.rows(slice(0, one.num_rows)).double() for one in together])
+        rotated = (means - whole.totals.means[ids]) @ whole.vectors
+        parts = torch.split(rotated, [one.num_rows for one in together])
+        for one, residuals in zip(together, parts, strict=True):
+            yield _Part.of(one, residuals, whole)
+        together = []
+
+
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    """Linear classifiers, a batch of b: weight (b, C, d) in the eigenvectors, bias (b, C), present (b, C)."""
+
+    weight: Tensor
+    bias: Tensor
+    present: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """The system of all clients, in the eigenvectors of its scatter."""
+
+    totals: ClassTotals
+    values: Tensor
+    vectors: Tensor
+    means: Tensor
+    class_weights: Tensor
+    alpha: float
+    beta: float
+    is_pooled: bool
+    is_estimated: bool
+    is_ridge: bool
+
+    @staticmethod
+    def of(aggregator: FedCOF) -> _Whole:
+        """Take the system of an aggregator apart."""
+        plain, shrunk, totals = aggregator.plain_and_shrunk()
+        is_pooled, is_estimated = aggregator.estimator == POOLED, isinstance(aggregator.shrinkage, str)
+        weights = class_weights_of(totals, aggregator.estimator)
+        alpha = (float(weights[0]) if is_pooled else 1.0) * (1 - shrunk.amount if is_estimated else 1)
+        if is_unseen(totals, aggregator.shrinkage):
+            alpha = 0.0
+        beta = float((shrunk.scatter.trace() - alpha * plain.trace()) / len(plain))
+        values, vectors = torch.linalg.eigh(plain)
+        return _Whole(
+            totals,
+            values.clamp(min=0),
+            vectors,
+            totals.means @ vectors,
+            torch.ones_like(weights) if is_pooled else weights,
+            alpha,
+            beta,
+            is_pooled,
+            is_estimated,
+            aggregator.linear_head != LDA.name,
+        )
+
+    def without(self, parts: list[_Part]) -> _Linear:
+        """Solve without each of some clients; of none, with all of them."""
+        size = max(len(parts), 1)
+        counts, rows, sums = (
+            values.expand(size, *values.shape).clone()
+            for values in (self.totals.counts, self.totals.rows, self.totals.counts[:, None] * self.means)
+        )
+        for place, part in enumerate(parts):
+            counts[place, part.class_ids] -= part.counts
+            rows[place, part.class_ids] -= part.rows
+            sums[place, part.class_ids] -= part.counts[:, None] * (part.means + self.means[part.class_ids])
+        gone = rows < 0.5
+        counts[gone], sums[gone] = 0.0, 0.0
+        none = torch.zeros(0, len(self.values), dtype=torch.float64)
+        factor = pad_sequence([part.factor for part in parts] or [none], batch_first=True)
+        samples = (counts - 1).clamp(min=0).sum(dim=1)
+        alpha, beta = self._shrunk(rows, samples, factor)
+        total = counts.sum(dim=1)
+        means = sums / counts.clamp(min=torch.finfo(torch.float64).tiny)[:, :, None]
+        if self.is_ridge:
+            mean = sums.sum(dim=1) / total.sqrt()[:, None]
+            weight = _solved(self.values, alpha, beta, factor, mean, sums)
+            weight = unit_length(weight.flatten(0, 1)).view_as(weight)
+            return _Linear(weight, torch.zeros_like(counts), ~gone)
+        weight = _solved(self.values, alpha, beta, factor, None, means) * samples.clamp(min=1)[:, None, None]
+        return _Linear(weight, -(weight * means).sum(dim=2) / 2, ~gone)
+
+    def _shrunk(self, rows: Tensor, samples: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+        """Give alpha and beta (b,) without each client, with the amount of shrinkage held."""
+        everyone = self.totals.sample_degrees_of_freedom.sum()
+        grows = torch.ones_like(samples)
+        if self.is_pooled:
+            degrees = self.totals.row_degrees_of_freedom.sum().clamp(min=1)
+            grows = samples / (rows - 1).clamp(min=0).sum(dim=1).clamp(min=1) / (everyone / degrees)
+        if not self.is_estimated or not self.alpha:
+            return self.alpha * grows, self.beta * samples / everyone
+        trace = self.values.sum()
+        return self.alpha * grows, self.beta * grows * (trace - factor.square().sum(dim=(1, 2))) / trace
+
+
+def _solved(
+    values: Tensor, alpha: Tensor, beta: Tensor, factor: Tensor, mean: Tensor | None, right: Tensor
+) -> Tensor:
+    """Solve (alpha (diag(values) - Z^T Z) + beta I + mean mean^T) x = right, a batch: shape (b, C, d)."""
+    inverse = 1 / (alpha[:, None] * values + beta[:, None])
+    signs = -1 / alpha.clamp(min=torch.finfo(torch.float64).tiny)[:, None].expand(factor.shape[:2])
+    if mean is not None:
+        factor = torch.cat([factor, mean[:, None]], dim=1)
+        signs = torch.cat([signs, signs.new_ones(len(signs), 1)], dim=1)
+    scaled = factor * inverse[:, None]
+    inner = scaled @ factor.mT + torch.diag_embed(signs)
+    plain = right * inverse[:, None]
+    solved: Tensor = plain - torch.linalg.solve(inner, scaled @ right.mT).mT @ scaled
+    return solved
+
+
+@dataclass(frozen=True, eq=False)
+class _Samples:
+    """Samples to classify, in the eigenvectors: features (n, d) float32, labels, weights and owners (n,)."""
+
+    features: Tensor
+    labels: Tensor
+    weights: Tensor
+    owners: Tensor
+
+    @staticmethod
+    def of(features: Tensor, labels: Tensor, whole: _Whole) -> _Samples:
+        """Take samples of nobody, of one weight."""
+        ones = torch.ones(len(labels), dtype=torch.float64)
+        return _Samples((features.double() @ whole.vectors).float(), labels, ones, torch.full_like(labels, -1))
+
+    def gain(self, found: _Linear, reference: _Linear, clients: Tensor) -> Tensor:
+        """Compute what the accuracy gains on all samples but each client's own: shape (b,), float64."""
+        weights = self.weights * (self.owners != clients[:, None])
+        gained = self._right(found).double() - self._right(reference).double()
+        return (gained * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def _right(self, classifiers: _Linear) -> Tensor:
+        scores = self.features @ classifiers.weight.float().mT + classifiers.bias.float()[:, None]
+        scores.masked_fill_(~classifiers.present[:, None], -torch.inf)
+        return scores.argmax(dim=2) == self.labels
+
+
+def _rows_to_classify(uploads: list[ClassMeanRows], whole: _Whole) -> _Samples:
+    """Draw rows of all clients."""
+    owners = torch.arange(len(uploads)).repeat_interleave(torch.tensor([upload.num_rows for upload in uploads]))
+    drawn = torch.randperm(len(owners), generator=torch.Generator().manual_seed(0))[:MOST_SAMPLES].sort().values
+    starts = torch.searchsorted(owners, owners)
+    rows = [uploads[owner].rows(slice(row, row + 1)) for owner, row in _places(owners, starts, drawn)]
+    labels = torch.cat([upload.class_ids for upload in uploads])[drawn]
+    counts = torch.cat([upload.counts.double() for upload in uploads])[drawn]
+    return _Samples((torch.cat(rows).double() @ whole.vectors).float(), labels, counts, owners[drawn])
+
+
+def _places(owners: Tensor, starts: Tensor, drawn: Tensor) -> Iterator[tuple[int, int]]:
+    return zip(owners[drawn].tolist(), (drawn - starts[drawn]).tolist(), strict=True)

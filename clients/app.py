@@ -308,6 +308,10 @@ def _features_of_network(
     return extract_features(backbone, images, config.embedding.batch_size), labels
 
 
+def _round_of(content: RecordDict) -> int:
+    return int(str(content.config_records[CONFIG][SERVER_ROUND]))
+
+
 def _drop_out(config: RunConfig, seed: int) -> None:
     if config.participation.dropout and random.Random(seed).random() < config.participation.dropout:
         raise UserError(f"it dropped out, as every client does with probability {config.participation.dropout:g}")

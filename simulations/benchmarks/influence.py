@@ -121,10 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print a table, or with ``--json`` the figures."""
     parser = argparse.ArgumentParser(prog="python -m simulations.benchmarks.influence", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    results = []
     options = parser.parse_args(arguments)
-    for size in SIZES:
-        results.append(measure(size))
+    results = [measure(size) for size in SIZES]
     if options.json:
         print(json.dumps(results, indent=2))
     else:

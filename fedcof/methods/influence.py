@@ -96,11 +96,11 @@ def influence(aggregator: FedCOF, features: Tensor | None = None, labels: Tensor
         tested = _Samples.of(features[:MOST_SAMPLES], labels[:MOST_SAMPLES], whole)
     reference = whole.without([])
     size = max(NUMBERS_OF_BATCH // whole.means.numel(), 1)
-    batches = torch.arange(len(parts)).split(size)
+    batches = torch.split(torch.arange(len(parts)), size)
     found = [reference.distances(whole.without([parts[place] for place in batch.tolist()])) for batch in batches]
     distances, order = torch.cat(found).sort(descending=True, stable=True)
     means, tests = (torch.full_like(distances, torch.nan) for _ in range(2))
-    for start, batch in enumerate(order[:MOST_CLASSIFIED].split(size)):
+    for start, batch in enumerate(torch.split(order[:MOST_CLASSIFIED], size)):
         classifiers = whole.without([parts[place] for place in batch.tolist()])
         here = slice(start * size, start * size + len(batch))
         means[here] = others.gain(classifiers, reference, batch)
@@ -169,7 +169,8 @@ class _Linear:
     def distances(self, others: _Linear) -> Tensor:
         """Compare one classifier with others: shape (b,), float64."""
         norms = torch.linalg.vector_norm(others.weight - self.weight, dim=2).double()
-        return norms.square().sum(dim=1).sqrt() / torch.linalg.vector_norm(self.weight).double()
+        changed: Tensor = norms.square().sum(dim=1).sqrt() / torch.linalg.vector_norm(self.weight).double()
+        return changed
 
 
 @dataclass(frozen=True, eq=False)

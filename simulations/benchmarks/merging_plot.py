@@ -58,7 +58,10 @@ def main() -> None:
     parser.add_argument("lines", nargs="+", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("merging.png"))
     asked = parser.parse_args()
-    plot([json.loads(line) for file in asked.lines for line in file.read_text(encoding="utf-8").splitlines()], asked.output)
+    plot(
+        [json.loads(line) for file in asked.lines for line in file.read_text(encoding="utf-8").splitlines()],
+        asked.output,
+    )
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def test_a_bar_counts_many_images_where_somebody_watches(run_folder, pictures, m
 def test_a_closed_pipe_ends_it_quietly(fedcof, run_folder, pictures, monkeypatch):
     read, write = os.pipe()
     os.close(read)
-    # Rich says nothing more once a pipe was closed, which is right for a command and wrong for the tests after this.
+    # Rich says nothing more once a pipe was closed: right for a command, wrong for the tests after this one.
     monkeypatch.setattr(terminal.console, "quiet", False)
     with os.fdopen(write, "w") as closed:
         monkeypatch.setattr(sys, "stdout", closed)

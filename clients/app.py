@@ -317,10 +317,6 @@ def _drop_out(config: RunConfig, seed: int) -> None:
         raise UserError(f"it dropped out, as every client does with probability {config.participation.dropout:g}")
 
 
-def _round_of(content: RecordDict) -> int:
-    return int(str(content.config_records[CONFIG][SERVER_ROUND]))
-
-
 def _client_seed(seed: int, client: int) -> int:
     """Make a seed of 32 bits that no two clients of a run share."""
     return (seed * 1_000_003 + client) % 2**32

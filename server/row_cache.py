@@ -253,6 +253,8 @@ def _rows_in(path: Path) -> list[MappedRows]:
     noisy = arrays[NOISY]
     noise = torch.split(arrays[NOISE], sizes) if bool(noisy.any()) else repeat(None, len(sizes))
     return [
-        MappedRows(*parts, variance if has_noise else None, size, below)
-        for *parts, variance, has_noise, size in zip(ids, counts, means, noise, noisy.tolist(), sizes, strict=True)
+        MappedRows(of_class, count, mean, variance if has_noise else None, size, below)
+        for of_class, count, mean, variance, has_noise, size in zip(
+            ids, counts, means, noise, noisy.tolist(), sizes, strict=True
+        )
     ]

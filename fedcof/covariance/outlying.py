@@ -36,9 +36,11 @@ NEAR_WORST = 0.7
 
 # Probability of leaving any client out, were all as the model says.
 LEVEL = 0.01
-# Clients of real data are not: less far off, in squared distance, nobody is left out for any level. All classes of
-# a client together, and one class alone; honest clients were measured below 1.6 and, of ten samples and more, 3.
-LEAST_RATIO_OF_CLIENT, LEAST_RATIO_OF_MEAN = 1.75, 4.0
+# Clients of real data are not: less far off, in squared distance, nobody is left out for any level. All J classes
+# of a client together, by 1.25 times exp(0.75 / sqrt J), since what is odd about single ones averages out, or one
+# class alone.
+LEAST_RATIO_AT_START = 1.5
+LEAST_RATIO_OF_CLIENT, LEAST_SPREAD, LEAST_RATIO_OF_MEAN = 1.25, 0.75, 4.0
 # One sample may be so many times as far off as is usual, and a mean of n by this over n: odd images are no attack.
 RATIO_OF_ODD_SAMPLE = 10.0
 MAD_TO_DEVIATION = 1.4826
@@ -113,11 +115,11 @@ def _far_from_most(means: ClientMeans) -> Tensor:
     """Mark the clients (K,) whose median class mean is far from the median partner's, and never more than half."""
     ratios = _ratios_to_partners(means)
     medians = torch.full((means.num_clients,), torch.nan, dtype=torch.float64)
-    for client in means.clients[ratios.isfinite()].unique().tolist():
+    for client in torch.unique(means.clients[ratios.isfinite()]).tolist():
         medians[client] = ratios[means.clients == client].nanmedian()
     logs = medians.log()
     middle = logs.nanmedian()
-    limit = middle + max(3 * spread_of(logs[logs.isfinite()]), math.log(LEAST_RATIO_OF_CLIENT))
+    limit = middle + max(3 * spread_of(logs[logs.isfinite()]), math.log(LEAST_RATIO_AT_START))
     return logs > limit
 
 
@@ -126,7 +128,8 @@ def _ratios_to_partners(means: ClientMeans) -> Tensor:
     ratios = torch.full((len(means.class_ids),), torch.nan, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     by_class = torch.argsort(means.class_ids, stable=True)
-    for rows in by_class.split(torch.bincount(means.class_ids, minlength=means.num_classes).tolist()):
+    sizes = torch.bincount(means.class_ids, minlength=means.num_classes).tolist()
+    for rows in torch.split(by_class, sizes):
         if len(rows) <= FEWEST_OTHERS:
             continue
         partners = rows[torch.randperm(len(rows), generator=generator)[:MOST_PARTNERS]]
@@ -148,17 +151,28 @@ def _weighted_median(values: Tensor, weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Whitened:
-    """Means in coordinates in which samples of a class have variance 1, and what known noise has there."""
+    """Means in coordinates in which samples of a class have variance 1.
+
+    Attributes
+    ----------
+    means : ClientMeans
+        In these coordinates.
+    noise : Tensor of shape (R,), float64
+        Variance of known noise there.
+    shortened : Tensor of shape (R,), float64
+        What the squared distance of each is multiplied by because it is in the covariance; 1 where it is not.
+    """
 
     means: ClientMeans
     noise: Tensor
+    shortened: Tensor
 
 
 def _whitened(means: ClientMeans, taken: Tensor) -> _Whitened:
     """Whiten by the covariance of those that are taken, none of whom has more than the usual length in it.
 
-    It is shrunk by as much as there are dimensions beside rows, because a mean is in the covariance too that it is
-    measured by, and would seem near however far it is.
+    It is shrunk by as much as there are dimensions beside rows. A mean that is in the covariance which it is
+    measured by seems nearer than one that is not, and by how much follows from its own part (Sherman and Morrison).
     """
     dtype, dim = means.means.dtype, means.feature_dim
     taken = taken & (means.sum_by_class(taken)[means.class_ids] > 1)
@@ -170,11 +184,15 @@ def _whitened(means: ClientMeans, taken: Tensor) -> _Whitened:
     covariance = (residuals.T @ residuals).double() / max(len(residuals), 1)
     sphere = float(covariance.trace()) / dim or 1.0
     delta = dim / (dim + len(residuals))
+    part = (1 - delta) / max(len(residuals), 1)
     covariance.mul_(1 - delta).diagonal().add_(delta * sphere)
     factor = torch.linalg.cholesky(covariance)
     white = torch.linalg.solve_triangular(factor.T.to(dtype), means.means, upper=True, left=False)
+    shortened = torch.ones(len(taken), dtype=torch.float64)
+    own = torch.linalg.solve_triangular(factor.T.to(dtype), residuals, upper=True, left=False)
+    shortened[taken] -= part * own.square().sum(dim=1).double()
     noise_scale = float(torch.linalg.solve_triangular(factor, torch.eye(dim).double(), upper=False).square().sum())
-    return _Whitened(means.with_means(white), means.noise * noise_scale / dim)
+    return _Whitened(means.with_means(white), means.noise * noise_scale / dim, shortened)
 
 
 def _leave_out_worst(whitened: _Whitened, out: Tensor) -> tuple[Outlying, Tensor]:
@@ -203,7 +221,8 @@ def _compared(whitened: _Whitened, out: Tensor) -> Outlying:
     threshold = _normal_quantile(LEVEL / means.num_clients)
     odd = RATIO_OF_ODD_SAMPLE / means.sum_by_client(means.counts * tested).clamp(min=1)
     limits = threshold * spread_of_clients / number.clamp(min=1).sqrt()
-    limits = torch.maximum(limits, (LEAST_RATIO_OF_CLIENT + odd).log())
+    least_of_clients = (LEAST_RATIO_OF_CLIENT + odd).log() + LEAST_SPREAD / number.clamp(min=1).sqrt()
+    limits = torch.maximum(limits, least_of_clients)
     least = (LEAST_RATIO_OF_MEAN + RATIO_OF_ODD_SAMPLE / means.counts).log()
     limits_of_means = least.clamp(min=_normal_quantile(LEVEL / len(usual)) * spread)
     worst = torch.zeros_like(average).scatter_reduce_(0, means.clients, logs / limits_of_means, "amax")
@@ -228,7 +247,7 @@ def _ratios_to_others(whitened: _Whitened, taken: Tensor) -> tuple[Tensor, Tenso
 
     distances = torch.linalg.vector_norm(means.means - means.class_means(taken)[means.class_ids], dim=1).double()
     # m - mu^(-k) is longer than m - mu by the share that m has in mu.
-    squares = (distances * total / others).square() / means.feature_dim
+    squares = (distances * total / others).square() / means.feature_dim / whitened.shortened
     expected = variance + of_others(variance)
     shifts = 1 + of_others(torch.ones_like(own))
     shifts = shifts / expected
@@ -244,7 +263,7 @@ def _usual_of_classes(means: ClientMeans, ratios: Tensor, usual: Tensor) -> Tens
     """Say what is usual in each class (C,), whose samples may scatter more: between its median and that of all."""
     middle = ratios[usual].median().clamp(min=torch.finfo(torch.float64).tiny).log()
     typical = torch.zeros(means.num_classes, dtype=torch.float64)
-    for class_id in means.class_ids[usual].unique().tolist():
+    for class_id in torch.unique(means.class_ids[usual]).tolist():
         own = ratios[usual & (means.class_ids == class_id)].clamp(min=torch.finfo(torch.float64).tiny).log()
         typical[class_id] = (own.median() - middle) * len(own) / (len(own) + ROWS_THAT_OUTWEIGH_ALL)
     return (middle + typical).exp()

@@ -134,7 +134,8 @@ def new_samples(config: Sampled, client: int, step: int) -> IntArray:
     """
     samples = samples_of_client(config, client, held_out=False)
     labels = labels_of(config, "train")[samples]
-    return samples[schedule_of(config).step_of_samples(client, labels) == step]
+    new: IntArray = samples[schedule_of(config).step_of_samples(client, labels) == step]
+    return new
 
 
 def clients_with_something_new(config: Sampled) -> dict[int, list[int]]:
@@ -158,8 +159,8 @@ def _schedule(data: DataSection, class_names: tuple[str, ...]) -> Schedule:
         )
     joins, leaves = np.ones(data.num_clients, np.int64), np.zeros(data.num_clients, np.int64)
     arrives = _in_steps(data, len(class_names)) if data.class_steps else np.ones(len(class_names), np.int64)
-    for changed, steps in ((joins, told.joins), (leaves, told.leaves), (arrives, told.arrivals)):
-        changed[list(steps)] = list(steps.values())
+    for changed, said in ((joins, told.joins), (leaves, told.leaves), (arrives, told.arrivals)):
+        changed[list(said)] = list(said.values())
     last_part = int(max(joins.max(), arrives.max())) + told.parts - 1
     steps = told.steps or max(last_part, int(leaves.max()))
     if max(last_part, int(leaves.max())) > steps:

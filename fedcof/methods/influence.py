@@ -33,10 +33,10 @@ from fedcof.heads.linear import unit_length
 from fedcof.methods.fedcof import FedCOF
 from fedcof.statistics.class_means import ClassMeanRows
 
-# Of the rows of all clients, and of test samples, as many are classified without each client.
-MOST_SAMPLES = 1000
-# Numbers of the classifiers that are together in memory: 32 MB in float64.
-NUMBERS_OF_BATCH = 2**22
+# Of the rows of all clients, and of test samples, as many are classified without each of so many clients.
+MOST_SAMPLES, MOST_CLASSIFIED = 1000, 100
+# Numbers of the classifiers that are solved together: so few that they stay in the cache of a core.
+NUMBERS_OF_BATCH = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +51,10 @@ class Influence:
         Frobenius norm of what the weights change by without it, over that of the weights.
     accuracy_of_means : Tensor of shape (K,), float64
         What the accuracy on the other clients' class means gains without it, each weighted by its samples: up to
-        1,000 of them, drawn at random. NaN where nobody else has any of those.
+        1,000 of them, drawn at random. NaN beyond the first 100 clients, which would cost far more than all the
+        rest, and where nobody else has any of those.
     accuracy : Tensor of shape (K,), float64, or None
-        What the accuracy on test samples gains without it.
+        What the accuracy on test samples gains without it; NaN beyond the first 100 clients.
     """
 
     sources: list[int]
@@ -93,30 +94,20 @@ def influence(aggregator: FedCOF, features: Tensor | None = None, labels: Tensor
     tested = None
     if features is not None and labels is not None:
         tested = _Samples.of(features[:MOST_SAMPLES], labels[:MOST_SAMPLES], whole)
-    distances, means, tests = [], [], []
     reference = whole.without([])
-    for first, batch in _batches(parts, whole):
-        found = whole.without(batch)
-        changed = (found.weight - reference.weight).flatten(1).norm(dim=1) / reference.weight.norm()
-        clients = torch.arange(first, first + len(batch))
-        distances.append(changed)
-        means.append(others.gain(found, reference, clients))
-        tests.append(tested.gain(found, reference, clients) if tested else changed)
-    of_all = torch.cat(distances)
-    order = of_all.argsort(descending=True, stable=True)
+    size = max(NUMBERS_OF_BATCH // whole.means.numel(), 1)
+    batches = torch.split(torch.arange(len(parts)), size)
+    found = [reference.distances(whole.without([parts[place] for place in batch.tolist()])) for batch in batches]
+    distances, order = torch.cat(found).sort(descending=True, stable=True)
+    means, tests = (torch.full_like(distances, torch.nan) for _ in range(2))
+    for start, batch in enumerate(torch.split(order[:MOST_CLASSIFIED], size)):
+        classifiers = whole.without([parts[place] for place in batch.tolist()])
+        here = slice(start * size, start * size + len(batch))
+        means[here] = others.gain(classifiers, reference, batch)
+        if tested:
+            tests[here] = tested.gain(classifiers, reference, batch)
     numbers = list(uploads)
-    return Influence(
-        [numbers[place] for place in order.tolist()],
-        of_all[order],
-        torch.cat(means)[order],
-        torch.cat(tests)[order] if tested else None,
-    )
-
-
-def _batches(parts: list[_Part], whole: _Whole) -> Iterator[tuple[int, list[_Part]]]:
-    size = max(NUMBERS_OF_BATCH // whole.totals.means.numel(), 1)
-    for first in range(0, len(parts), size):
-        yield first, parts[first : first + size]
+    return Influence([numbers[place] for place in order.tolist()], distances, means, tests if tested else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +126,7 @@ class _Part:
         ids, row_of = torch.unique(upload.class_ids, return_inverse=True)
         samples, weights = upload.counts.double(), whole.class_weights
         rows = torch.bincount(row_of).double()
+        residuals = residuals.double()
         counts = torch.zeros(len(ids), dtype=torch.float64).index_add_(0, row_of, samples)
         means = torch.zeros(len(ids), residuals.shape[1], dtype=torch.float64)
         means.index_add_(0, row_of, samples[:, None] * residuals).div_(counts[:, None])
@@ -143,9 +135,11 @@ class _Part:
         left = torch.where(shared, whole.totals.counts[ids] - counts, torch.inf)
         pull = weights[ids] * counts.square() / left
         if len(ids) == len(samples):
-            return _Part(ids, counts, rows, means, (weights[ids] * counts + pull).sqrt()[:, None] * means)
+            factor = (weights[ids] * counts + pull).sqrt()[:, None] * means
+            return _Part(ids, counts, rows, means.to(whole.dtype), factor.to(whole.dtype))
         of_rows = (weights[upload.class_ids] * samples).sqrt()[:, None] * residuals
-        return _Part(ids, counts, rows, means, torch.cat([of_rows, pull.sqrt()[:, None] * means]))
+        factor = torch.cat([of_rows, pull.sqrt()[:, None] * means])
+        return _Part(ids, counts, rows, means.to(whole.dtype), factor.to(whole.dtype))
 
 
 def _parts(uploads: list[ClassMeanRows], whole: _Whole) -> Iterator[_Part]:
@@ -157,8 +151,9 @@ def _parts(uploads: list[ClassMeanRows], whole: _Whole) -> Iterator[_Part]:
             continue
         ids = torch.cat([one.class_ids for one in together])
         means = torch.cat([one.rows(slice(0, one.num_rows)).double() for one in together])
-        rotated = (means - whole.totals.means[ids]) @ whole.vectors
-        for one, residuals in zip(together, rotated.split([one.num_rows for one in together]), strict=True):
+        rotated = (means - whole.totals.means[ids]).to(whole.dtype) @ whole.vectors.to(whole.dtype)
+        parts = torch.split(rotated, [one.num_rows for one in together])
+        for one, residuals in zip(together, parts, strict=True):
             yield _Part.of(one, residuals, whole)
         together = []
 
@@ -170,6 +165,12 @@ class _Linear:
     weight: Tensor
     bias: Tensor
     present: Tensor
+
+    def distances(self, others: _Linear) -> Tensor:
+        """Compare one classifier with others: shape (b,), float64."""
+        norms = torch.linalg.vector_norm(others.weight - self.weight, dim=2).double()
+        changed: Tensor = norms.square().sum(dim=1).sqrt() / torch.linalg.vector_norm(self.weight).double()
+        return changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +187,7 @@ class _Whole:
     is_pooled: bool
     is_estimated: bool
     is_ridge: bool
+    dtype: torch.dtype
 
     @staticmethod
     def of(aggregator: FedCOF) -> _Whole:
@@ -198,17 +200,20 @@ class _Whole:
             alpha = 0.0
         beta = float((shrunk.scatter.trace() - alpha * plain.trace()) / len(plain))
         values, vectors = torch.linalg.eigh(plain)
+        exact = any(upload.dtype == torch.float64 for upload in aggregator.uploads().values())
+        dtype = torch.float64 if exact else torch.float32
         return _Whole(
             totals,
             values.clamp(min=0),
             vectors,
-            totals.means @ vectors,
+            (totals.means @ vectors).to(dtype),
             torch.ones_like(weights) if is_pooled else weights,
             alpha,
             beta,
             is_pooled,
             is_estimated,
             aggregator.linear_head != LDA.name,
+            dtype,
         )
 
     def without(self, parts: list[_Part]) -> _Linear:
@@ -216,26 +221,32 @@ class _Whole:
         size = max(len(parts), 1)
         counts, rows, sums = (
             values.expand(size, *values.shape).clone()
-            for values in (self.totals.counts, self.totals.rows, self.totals.counts[:, None] * self.means)
+            for values in (
+                self.totals.counts,
+                self.totals.rows,
+                self.totals.counts[:, None].to(self.dtype) * self.means,
+            )
         )
         for place, part in enumerate(parts):
             counts[place, part.class_ids] -= part.counts
             rows[place, part.class_ids] -= part.rows
-            sums[place, part.class_ids] -= part.counts[:, None] * (part.means + self.means[part.class_ids])
+            own = part.means + self.means[part.class_ids]
+            sums[place, part.class_ids] -= part.counts[:, None].to(self.dtype) * own
         gone = rows < 0.5
         counts[gone], sums[gone] = 0.0, 0.0
-        none = torch.zeros(0, len(self.values), dtype=torch.float64)
+        none = torch.zeros(0, len(self.values), dtype=self.dtype)
         factor = pad_sequence([part.factor for part in parts] or [none], batch_first=True)
         samples = (counts - 1).clamp(min=0).sum(dim=1)
         alpha, beta = self._shrunk(rows, samples, factor)
         total = counts.sum(dim=1)
-        means = sums / counts.clamp(min=torch.finfo(torch.float64).tiny)[:, :, None]
         if self.is_ridge:
-            mean = sums.sum(dim=1) / total.sqrt()[:, None]
+            mean = sums.sum(dim=1) / total.sqrt().to(self.dtype)[:, None]
             weight = _solved(self.values, alpha, beta, factor, mean, sums)
             weight = unit_length(weight.flatten(0, 1)).view_as(weight)
             return _Linear(weight, torch.zeros_like(counts), ~gone)
-        weight = _solved(self.values, alpha, beta, factor, None, means) * samples.clamp(min=1)[:, None, None]
+        means = sums / counts.clamp(min=1e-30).to(self.dtype)[:, :, None]
+        scale = samples.clamp(min=1).to(self.dtype)[:, None, None]
+        weight = _solved(self.values, alpha, beta, factor, None, means) * scale
         return _Linear(weight, -(weight * means).sum(dim=2) / 2, ~gone)
 
     def _shrunk(self, rows: Tensor, samples: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
@@ -248,22 +259,22 @@ class _Whole:
         if not self.is_estimated or not self.alpha:
             return self.alpha * grows, self.beta * samples / everyone
         trace = self.values.sum()
-        return self.alpha * grows, self.beta * grows * (trace - factor.square().sum(dim=(1, 2))) / trace
+        return self.alpha * grows, self.beta * grows * (trace - factor.square().sum(dim=(1, 2)).double()) / trace
 
 
 def _solved(
     values: Tensor, alpha: Tensor, beta: Tensor, factor: Tensor, mean: Tensor | None, right: Tensor
 ) -> Tensor:
     """Solve (alpha (diag(values) - Z^T Z) + beta I + mean mean^T) x = right, a batch: shape (b, C, d)."""
-    inverse = 1 / (alpha[:, None] * values + beta[:, None])
+    inverse = (1 / (alpha[:, None] * values + beta[:, None])).to(right.dtype)
     signs = -1 / alpha.clamp(min=torch.finfo(torch.float64).tiny)[:, None].expand(factor.shape[:2])
     if mean is not None:
         factor = torch.cat([factor, mean[:, None]], dim=1)
         signs = torch.cat([signs, signs.new_ones(len(signs), 1)], dim=1)
     scaled = factor * inverse[:, None]
-    inner = scaled @ factor.mT + torch.diag_embed(signs)
-    plain = right * inverse[:, None]
-    return plain - torch.linalg.solve(inner, scaled @ right.mT).mT @ scaled
+    inner = (scaled @ factor.mT).double() + torch.diag_embed(signs)
+    small = torch.linalg.solve(inner, (scaled @ right.mT).double()).to(right.dtype)
+    return torch.baddbmm(right * inverse[:, None], small.mT, scaled, alpha=-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,7 +59,7 @@ class Robust:
 
     def __init__(self, aggregator: Aggregator, rule: str, most_samples: int = 0) -> None:
         if rule not in ROBUST_RULES:
-            raise unknown_name("robust", rule, ROBUST_RULES)
+            raise unknown_name("robust", rule, list(ROBUST_RULES))
         self.num_classes, self.feature_dim = aggregator.num_classes, aggregator.feature_dim
         self.rule, self.most_samples = rule, most_samples
         self._empty = aggregator

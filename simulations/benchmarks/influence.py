@@ -108,10 +108,11 @@ def _seconds(work: Callable[[], object]) -> float:
 def results_table(results: Sequence[dict[str, Any]]) -> Table:
     """Make the table, in seconds."""
     table = Table()
-    for heading in ("clients", "estimator", "shrinkage", "solve s", "influence s", "ratio"):
+    for heading in ("clients", "scatter", "shrunk by", "solve s", "influence s", "ratio"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
-        told = (str(result[field]) for field in ("num_clients", "estimator", "shrinkage"))
+        size = Size(**{name: result[name] for name in Size.__dataclass_fields__})
+        told = str(size.num_clients), size.estimator, str(size.shrinkage)
         table.add_row(*told, *(f"{result[field]:.2f}" for field in ("t_solve", "t_influence", "ratio")))
     return table
 
@@ -120,10 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print a table, or with ``--json`` the figures."""
     parser = argparse.ArgumentParser(prog="python -m simulations.benchmarks.influence", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    results = []
     options = parser.parse_args(arguments)
-    for size in SIZES:
-        results.append(measure(size))
+    results = [measure(size) for size in SIZES]
     if options.json:
         print(json.dumps(results, indent=2))
     else:

@@ -146,9 +146,9 @@ def main() -> None:
     asked = parser.parse_args()
     if not asked.verbose:
         logging.getLogger("flwr").setLevel(logging.ERROR)
-    lists = [getattr(asked, name).split(",") for name in ("starts", "kinds", "merges")]
+    starts, kinds, merges = (getattr(asked, name).split(",") for name in ("starts", "kinds", "merges"))
     seeds = [int(seed) for seed in asked.seeds.split(",")]
-    for one in measured(asked.scenario, asked.settings, *lists, seeds):
+    for one in measured(asked.scenario, asked.settings, starts, kinds, merges, seeds):
         print(json.dumps(asdict(one)), flush=True)
 
 

@@ -120,7 +120,7 @@ def probe_in_steps(config: RunConfig, held: Held, way: Way) -> list[StepResult]:
     sent = 0
     for step in range(1, held.schedule.steps + 1):
         training = list(held.clients(step, way.replays))
-        seen[[int(label) for _, own in training for label in held.labels[own].unique()]] = True
+        seen[[int(label) for _, own in training for label in torch.unique(held.labels[own])]] = True
         if not way.goes_on:
             _set_to_zero(network)
         grown = _of_classes(network, seen)

@@ -96,7 +96,7 @@ def test_nodes_are_left_out_by_name_in_a_run_and_when_kept_uploads_are_solved_ag
     wrong = {"features": pa.array(list(features)), "label": [f"class {(label + 1) % 3}" for label in labels]}
     pq.write_table(pa.table(wrong), sites / "site-1.parquet")
     config = config_of(sites, test_data=str(sites / "site-4"), influence=True, **PLAIN)
-    believed = execute(federation_of(sites, config), config, tmp_path, "run", lambda: None)
+    believed = execute(federation_of(sites, config), config, tmp_path, "run")
     assert believed.clients == 4
     assert sorted(found.client for found in believed.influence) == [f"site-{number}" for number in range(4)]
     assert believed.influence[0].client == "site-1"
@@ -105,7 +105,7 @@ def test_nodes_are_left_out_by_name_in_a_run_and_when_kept_uploads_are_solved_ag
     assert (again.clients, again.clients_rejected, list(again.rejected)) == (3, 1, ["site-1"])
     assert [found.client for found in again.influence if found.client == "site-1"] == []
     screening = config.replaced(robust="screen")
-    screened = execute(federation_of(sites, screening), screening, tmp_path, "other", lambda: None)
+    screened = execute(federation_of(sites, screening), screening, tmp_path, "other")
     for result in (again, screened):
         outcomes = {node.name: node.outcome for node in result.nodes}
         (reason,) = result.rejected.values()

@@ -291,7 +291,7 @@ def test_what_else_an_evaluation_says_is_not_looked_at(tmp_path):
 def test_a_training_that_says_what_cannot_be_is_left_out(loss, examples):
     config = CONFIG.replaced(dataset="digits", classes="", continue_="linear-probe")
     continuation = Continuation(training_strategy(config), quorum=0.5)
-    continuation._sent = {"head.weight": np.zeros((2, 2), np.float32)}
+    continuation._sent = continuation.strategy._start = {"head.weight": np.zeros((2, 2), np.float32)}
     continuation._asked = [0, 1]
     replies = []
     network = ArrayRecord({"head.weight": Array(np.ones((2, 2), np.float32))})

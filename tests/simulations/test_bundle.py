@@ -94,4 +94,4 @@ def test_the_checkout_ships_the_app_and_nothing_else():
     names = zipfile.ZipFile(io.BytesIO(fab)).namelist()
     tops = {name.partition("/")[0] for name in names}
     assert tops - {".info"} == {*bundle.PACKAGES, "pyproject.toml", "README.md", "LICENSE"}
-    assert len(fab) < FAB_MAX_SIZE / 8
+    assert len(fab) < FAB_MAX_SIZE / 6

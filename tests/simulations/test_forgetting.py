@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.torch import load_file
 
 from fedcof.run.config import RunConfig
 from fedcof.run.results import append_result, load_results
 from server.upload_store import UploadStore
+from simulations import federation_command
 from simulations.federation_command import show_federation
 from simulations.report.writing import write_report
 
@@ -48,7 +50,8 @@ def bits(folder):
     return {name: array.numpy().tobytes() for name, array in load_file(folder / "head.safetensors").items()}
 
 
-def test_the_list_says_who_sent_what_and_what_was_made_with_it(simulated, fedcof, capsys):
+def test_the_list_says_who_sent_what_and_what_was_made_with_it(simulated, fedcof, capsys, monkeypatch):
+    monkeypatch.setattr(federation_command, "console", Console(width=200))
     folder = simulated(**CODED)
     fedcof("solve", folder, "--without", "2")
     fedcof("forget", folder, "3", "--class", "bee", "--yes")

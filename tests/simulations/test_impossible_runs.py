@@ -138,7 +138,7 @@ def printed(monkeypatch, *arguments):
     console = Console(file=io.StringIO(), width=300)
     for module in (terminal_module, commands):
         monkeypatch.setattr(module, "console", console)
-    commands._show(*arguments)
+    commands.show_results(*arguments)
     return [" ".join(line.replace("│", " ").split()) for line in console.file.getvalue().splitlines()]
 
 

@@ -49,10 +49,11 @@ def naive_ratios(uploads):
     clipped = [r * min(1, usual / length) for r, length in zip(residuals, lengths, strict=True)]
     covariance = sum(np.outer(r, r) for r in clipped) / len(rows)
     delta = DIM / (DIM + len(rows))
-    covariance = (1 - delta) * covariance + delta * np.trace(covariance) / DIM * np.eye(DIM)
+    whole = (1 - delta) * covariance + delta * np.trace(covariance) / DIM * np.eye(DIM)
     ratios = []
-    for client, c, n, m in rows:
+    for (client, c, n, m), own in zip(rows, clipped, strict=True):
         others, counts = mean_of(c, client)
+        covariance = whole - (1 - delta) / len(rows) * np.outer(own, own)
         distance = (m - others) @ np.linalg.solve(covariance, m - others) / DIM
         ratios.append(distance / (1 / n + 1 / sum(counts)))
     return np.array(ratios)

@@ -11,6 +11,7 @@ import torch
 
 from fedcof import FedNCM, class_means
 from fedcof.heads.registry import HEADS
+from fedcof.merging.registry import MERGES
 from fedcof.methods.registry import METHODS
 from fedcof.run.config import RunConfig
 from fedcof.wire.registry import CODECS
@@ -52,7 +53,7 @@ def test_the_page_s_groups_of_entry_points_are_those_that_are_looked_at(monkeypa
     told = tomllib.loads(block("toml"))["project"]["entry-points"]
     groups = []
     monkeypatch.setattr("fedcof.registry.entry_points", lambda group: groups.append(group) or [])
-    for known in (METHODS, HEADS, CODECS):
+    for known in (METHODS, HEADS, CODECS, MERGES):
         monkeypatch.setattr(known, "_offered", None)
         known.names()
     assert set(groups) == set(told)

@@ -104,7 +104,7 @@ def test_tables_show_any_text(text):
 @any_text
 def test_lines_show_any_text(monkeypatch, tmp_path, text):
     result = replace(run(), rejected={text: f"because {text}."}, config={**run().config, "backbone": f"b{text}."})
-    lines = printed_with(monkeypatch, commands._show, [result], tmp_path)
+    lines = printed_with(monkeypatch, commands.show_results, [result], tmp_path)
     assert says(lines, f"left out: because {text}.")
     assert says(lines, f"b{text}. at 64 px")
 

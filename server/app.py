@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
@@ -86,6 +87,8 @@ def _say_intake(config: RunConfig, output: Path) -> None:
 
 
 def _run_all(grid: Grid, base: RunConfig, output: Path) -> None:
+    # Flower collects garbage after each reply of some strategies: what was imported is none.
+    gc.freeze()
     runs = planned_runs(base)
     federation, num_clients = None, 0
     if runs:

@@ -38,10 +38,12 @@ from simulations.extras import check_extras
 from simulations.intakes import Intakes
 from simulations.resources import client_resources
 from simulations.runtime import Connection, Resources
-from simulations.submission import Submission, submit
+from simulations.submission import FlowerRunError, Submission, submit
 
 MOST_NODES = 100
 LOG_FILE_NAME = "flower.log"
+
+_STARTS_OF_RAY = 4
 
 _PROGRESS_LINE = re.compile(PROGRESS.replace("%d", r"(\d+)"))
 
@@ -113,8 +115,17 @@ class FlowerRuns:
                 self._write_plan(runs, ready=True)
             elif not runs:
                 continue
-            self._follow(submitted or self._submit(resources, runs, ready=True), runs, follow, names is last)
-            submitted = None
+            for starts in range(1, _STARTS_OF_RAY + 1):
+                try:
+                    self._follow(
+                        submitted or self._submit(resources, runs, ready=True), runs, follow, names is last
+                    )
+                    break
+                except FlowerRunError as error:
+                    if not error.before_any_client or starts == _STARTS_OF_RAY:
+                        raise
+                finally:
+                    submitted = None
 
     def _plans(self) -> list[tuple[Resources, list[str]]]:
         """Put together the runs that get the same of the machine."""

@@ -21,6 +21,8 @@ _TAIL_LINES = 200
 _EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception)(?:: .*)?$")
 _VAGUE = "An error was encountered. Ending simulation."
 _NO_ROOM = "ActorPool is empty"
+# Ray gives its own processes half a minute, however busy the machine is.
+_RAY_TOO_LATE = "node timed out during startup"
 
 
 class FlowerRunError(UserError):
@@ -42,6 +44,11 @@ class FlowerRunError(UserError):
         self.status = status
         self.details = details
         self.tail = tail
+
+    @property
+    def before_any_client(self) -> bool:
+        """Whether Ray itself did not start in the time that it allows itself, so that the same may work again."""
+        return _RAY_TOO_LATE in self.details
 
 
 @dataclass(frozen=True)

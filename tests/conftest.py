@@ -1,5 +1,8 @@
 """Tests share the machine: each on one thread, limited on the clock of cores, the long ones spread out."""
 
+import gc
+
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -12,3 +15,13 @@ torch.set_num_threads(1)
 # On a busy machine an example takes as long as it takes.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+# What is imported and collected stays to the end: looking through it for garbage took two thirds of the collection.
+gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """Collect garbage from here on, of what the tests themselves make."""
+    gc.freeze()
+    gc.enable()

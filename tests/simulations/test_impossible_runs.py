@@ -1,10 +1,13 @@
 """Comparisons with runs that cannot be made: the others are, and the reasons are said."""
 
+import inspect
 import io
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
+import ray._private.node as ray_node
 from rich.console import Console
 from rich.progress import Progress
 
@@ -73,6 +76,43 @@ def test_the_error_of_a_single_run_is_raised(execute, tmp_path):
     with pytest.raises(UserError, match="set num-clients to at most 40"):
         execute({"": RunConfig(dataset=dataset, num_clients=41)}, goes_on=False)
     assert load_failures(tmp_path / "run") == []
+
+
+TOO_LATE = "Exception: The current node timed out during startup. This could happen because of much"
+
+
+@pytest.mark.parametrize(
+    ("details", "fails", "started", "ends"),
+    [(TOO_LATE, 3, 4, True), (TOO_LATE, 4, 4, False), ("ValueError: mine", 1, 1, False)],
+)
+def test_a_ray_that_a_busy_machine_keeps_from_starting_is_started_again(
+    execute, tmp_path, monkeypatch, details, fails, started, ends
+):
+    starts, make = [], flower_runs.submit
+
+    def submit(*arguments):
+        starts.append(arguments)
+        if len(starts) > fails:
+            return make(*arguments)
+
+        def follow(*_, **__):
+            raise FlowerRunError("finished:failed", details, [])
+
+        return SimpleNamespace(follow=follow)
+
+    monkeypatch.setattr(flower_runs, "submit", submit)
+    runs = {"run": RunConfig(dataset=write_features(tmp_path / "features"), num_clients=4)}
+    if ends:
+        execute(runs, goes_on=False)
+    else:
+        with pytest.raises(FlowerRunError, match=re.escape(details)):
+            execute(runs, goes_on=False)
+    assert len(starts) == started
+    assert len(load_results(tmp_path / "run")) == ends
+
+
+def test_ray_still_says_it_in_these_words():
+    assert re.search(r"node timed out during startup", inspect.getsource(ray_node))
 
 
 def test_a_dataset_that_is_missing_is_looked_for_once(execute, tmp_path, monkeypatch):

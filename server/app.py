@@ -22,6 +22,7 @@ from fedcof.errors import refused_by_system
 from fedcof.files import nobody_else, write_whole
 from fedcof.run.config import RunConfig
 from fedcof.run.failures import RunFailure, note_failure
+from fedcof.run.replies import expected_replies
 from server.callbacks import Callback
 from server.federation import Federation
 from server.name_book import NameBook
@@ -105,7 +106,7 @@ def _run_all(grid: Grid, base: RunConfig, output: Path) -> None:
         _check_driver(base)
         if federation is None or num_clients != config.data.num_clients:
             federation, num_clients = _federation(grid, config, output / folder), config.data.num_clients
-        progress = Progress(number, len(runs), config.num_replies)
+        progress = Progress(number, len(runs), expected_replies(config))
         try:
             callbacks = [progress, ResultsFile(output), *trackers_of(config)]
             execute(federation, config, output, folder, callbacks)

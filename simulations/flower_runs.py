@@ -30,6 +30,7 @@ from fedcof.keys import Scalar
 from fedcof.run.config import RunConfig
 from fedcof.run.execution import ExecutionSection
 from fedcof.run.failures import RunFailure, forget_failures, load_failures, note_failure
+from fedcof.run.replies import expected_replies
 from fedcof.run.results import load_results
 from server.reporting import CHECKPOINT_FILE_NAME, FAILURE_FILE_NAME, FINISHED, PROGRESS
 from simulations.bundle import stage_app
@@ -79,6 +80,7 @@ class FlowerRuns:
         self._runs, self._output, self._goes_on = dict(runs), output, goes_on
         self._connection, self._notes, self._bars = connection, notes, bars
         self._app = Path()
+        self._replies: dict[str, int] = {}
 
     def execute(self, meanwhile: Callable[[], object]) -> None:
         """Execute the runs; those that get the same of the machine are one Flower run.
@@ -107,7 +109,7 @@ class FlowerRuns:
         if not self._runs:
             return
         Thread(target=meanwhile, daemon=True).start()
-        follow = progress_of_replies(self._bars, sum(config.num_replies for config in self._runs.values()))
+        follow = progress_of_replies(self._bars, sum(self._replies[name] for name in self._runs))
         last = [names for _, names in plans if self._left_of(names)][-1]
         for resources, names in plans:
             runs = self._left_of(names)
@@ -155,6 +157,10 @@ class FlowerRuns:
             intakes.say([config])
             labels_of(config, "train")
 
+        def count(name: str, config: RunConfig) -> None:
+            client_indices(config)
+            self._replies[name] = expected_replies(config)
+
         def embed(_: str, config: RunConfig) -> None:
             with bad_images_listed(self._output):
                 self._embed(config)
@@ -164,7 +170,7 @@ class FlowerRuns:
 
         self._for_each(read, lambda config: config.data.source, unknown)
         with believed(self._notes):
-            self._for_each(lambda _, config: client_indices(config))
+            self._for_each(count)
         self._for_each(embed, lambda config: (source_of(config), config.embedding.feature_cache), unknown)
 
     def _for_each(

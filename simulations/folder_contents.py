@@ -13,6 +13,7 @@ from server.name_book import FILE_NAME as NAMES_FILE_NAME
 from server.reporting import CHECKPOINT_FILE_NAME, FAILURE_FILE_NAME
 from server.run import LEDGER_FILE_NAME
 from server.run_files import BEST_FOLDER_NAME
+from server.scheduled_run import SCHEDULE_FILE_NAME
 from server.upload_store import FOLDER_NAME as UPLOADS
 
 CSV_FILE_NAME, PAGE_FILE_NAME, FIGURES = "comparison.csv", "report.html", "*.png"
@@ -36,7 +37,7 @@ _OF_A_RUN = (
 _OF_A_FOLDER = (CSV_FILE_NAME, PAGE_FILE_NAME, *EXPORTS)
 # Made with nobody's samples; but a log, a reason or a list of names may name whoever is forgotten.
 _OTHERS = {CONFIG_FILE_NAME, LEFT_OUT_FILE_NAME, FILE_NAME, NAMES_FILE_NAME, *DEALT, UPLOADS}
-MAY_NAME = (LOG_FILE_NAME, FAILURE_FILE_NAME, FAILURES_FILE_NAME)
+MAY_NAME = (LOG_FILE_NAME, FAILURE_FILE_NAME, FAILURES_FILE_NAME, SCHEDULE_FILE_NAME)
 _CSV_OF_PREDICTIONS, _JSON_OF_PREDICTIONS = b"image,class_1,score_1", b'[\n{"image": '
 
 

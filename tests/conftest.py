@@ -1,6 +1,7 @@
 """Tests share the machine: each on one thread, limited on the clock of cores, the long ones spread out."""
 
 import gc
+import os
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from tests.limits import pytest_collection_modifyitems, pytest_timeout_set_timer
 __all__ = ["pytest_collection_modifyitems", "pytest_timeout_set_timer"]
 
 torch.set_num_threads(1)
+
+# Ray's clients give way to everybody, so that beside other tests they would hardly get on.
+os.environ |= {"RAY_worker_niceness": "0"}
 
 # On a busy machine an example takes as long as it takes.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

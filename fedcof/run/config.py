@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -271,17 +270,6 @@ class RunConfig:
         """Eight hexadecimal digits of all that a result depends on: runs that share them are the same run."""
         made_by = [self.method.name, self.with_effect(Changes.BYTES)]
         return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:8]
-
-    @property
-    def num_replies(self) -> int:
-        """How many replies the run takes from clients, at most, as far as it is known before."""
-        clients = self.data.num_clients
-        asked = math.ceil(self.participation.fraction * clients) * self.participation.init_rounds
-        collecting = min(clients, asked) if self.method.chosen.asks_clients else 0
-        if not self.training.follows:
-            return collecting * max(1, self.data.class_steps)
-        training = self.training.rounds * self.clients_in_a_round
-        return collecting + training + (clients if self.training.solves_anew else 0)
 
     @property
     def clients_in_a_round(self) -> int:

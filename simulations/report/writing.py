@@ -82,14 +82,15 @@ def comparison_csv(averages: Sequence[SeedAverage]) -> str:
     -------
     str
         Accuracy from 0 to 1 (empty where nobody knows it) with its sample standard deviation over seeds (empty for
-        one seed), bytes, seconds, the amount of shrinkage that was used (empty where it was not kept), balanced
-        accuracy, macro-F1, expected calibration error, label correlation, leave-one-out likelihood and class
-        information, and joules with the clients' part (empty where they are unknown).
+        one seed), bytes, seconds, the clients whose kept uploads were left out (divided by semicolons), the amount
+        of shrinkage that was used (empty where it was not kept), balanced accuracy, macro-F1, expected calibration
+        error, label correlation, leave-one-out likelihood and class information, and joules with the clients' part
+        (empty where they are unknown).
     """
     keys = keys_in(averages)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    headings = ["method", *keys, "seeds", "accuracy", "accuracy_deviation", *_COUNTS, "shrinkage_used"]
+    headings = ["method", *keys, "seeds", "accuracy", "accuracy_deviation", *_COUNTS, "without", "shrinkage_used"]
     writer.writerow(map(_cell, [*headings, *_QUALITIES, "joules", "client_joules"]))
     for average in averages:
         values = [average.values.get(key) for key in keys]
@@ -98,7 +99,8 @@ def comparison_csv(averages: Sequence[SeedAverage]) -> str:
         qualities = [average.average_if_known(name) for name in _QUALITIES]
         known = average.energy
         energy = [known.joules, known.client_joules] if known else [None, None]
-        row = [average.method, *values, len(average.runs), *accuracies, *counts, average.shrinkage]
+        without = ";".join(average.runs[0].without)
+        row = [average.method, *values, len(average.runs), *accuracies, *counts, without, average.shrinkage]
         row += [*qualities, *energy]
         writer.writerow(map(_cell, row))
     return text.getvalue()

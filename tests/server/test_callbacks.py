@@ -6,6 +6,7 @@ import pytest
 
 from clients.app import app as client_app
 from fedcof import UserError
+from fedcof.run.replies import expected_replies
 from fedcof.run.results import START, TRAIN, load_results
 from server import app
 from server.app import Progress
@@ -65,7 +66,7 @@ def test_it_is_told_all_once_and_after_the_runs_own_files(dataset, tmp_path):
     assert recorder.of("on_resume", "on_failure") == []
     clients = recorder.of("on_reply")
     assert sorted(clients[:CLIENTS]) == list(range(CLIENTS))
-    assert len(clients) == config.num_replies
+    assert len(clients) == expected_replies(config)
 
 
 def test_of_a_run_that_fails_it_is_told_why_and_no_end(dataset, tmp_path):

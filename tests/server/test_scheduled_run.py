@@ -13,7 +13,9 @@ from fedcof.data.schedule import clients_with_something_new, new_samples, schedu
 from fedcof.data.virtual_clients import client_indices
 from fedcof.heads.classifiers import load_classifier
 from fedcof.run.config import RunConfig
+from fedcof.run.replies import expected_replies
 from fedcof.run.results import append_result, load_results
+from server.callbacks import Callback
 from server.evaluation import rightly_classified
 from server.federated_run import FederatedRun
 from server.federation import Federation
@@ -232,6 +234,31 @@ def test_steps_without_a_sample_are_refused_in_a_sentence(dataset, schedule, tmp
     empty = schedule("[[arrive]]\nstep = 2\nclasses = [0, 1, 2, 3, 4, 5]")
     with pytest.raises(UserError, match="At step 1 nobody who is there has sent a class mean"):
         run(config_of(dataset, schedule=empty), tmp_path)
+
+
+def test_the_schedule_is_kept_with_the_result_and_no_other_goes_on_in_its_folder(dataset, schedule, tmp_path):
+    text = "[[leave]]\nstep = 2\nclients = [2]\n# \u00e4 comment"
+    config = config_of(dataset, schedule=schedule(text))
+    run(config, tmp_path / "run")
+    assert (tmp_path / "run" / "schedule.toml").read_text(encoding="utf-8") == text
+    run(config, tmp_path / "run")
+    other = config_of(dataset, schedule=schedule(text + "\n"))
+    with pytest.raises(UserError, match=r"is not the one that the run in .* was begun with, .* kept there as"):
+        run(other, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "text", ["[[leave]]\nstep = 2\nclients = [2]", '[[join]]\nstep = 3\nclients = ["1-4"]', "[samples]\nparts = 3"]
+)
+def test_so_many_replies_come_as_were_expected(dataset, schedule, tmp_path, text):
+    config, replies = config_of(dataset, schedule=schedule(text)), []
+
+    class Counting(Callback):
+        def on_reply(self, client):
+            replies.append(client)
+
+    ScheduledRun(Federation(grid_of(config), CLIENTS), config, tmp_path, [Counting()]).execute()
+    assert len(replies) == expected_replies(config)
 
 
 def test_clients_are_asked_when_they_have_something_new(dataset):

@@ -1,5 +1,7 @@
 """Comparisons of the forms of methods, the papers' and this package's: what they are called, and made again by."""
 
+import csv
+import io
 from dataclasses import replace
 
 from fedcof.run.results import append_result
@@ -8,7 +10,7 @@ from simulations.report.commands_of_runs import compare_command
 from simulations.report.plot_accuracy import accuracy_against_bytes
 from simulations.report.seed_averages import averages_over_seeds
 from simulations.report.sentences import reading
-from simulations.report.writing import write_report
+from simulations.report.writing import comparison_csv, write_report
 from simulations.scenario import scenario_values
 from tests.simulations.report.test_report import page_rows, run, runs_of_command
 
@@ -67,3 +69,10 @@ def test_that_an_encoding_is_given_goes_without_saying_where_it_is_said():
         "fedcof, encoding float32",
         "fedcof, encoding int8",
     ]
+
+
+def test_the_table_tells_whose_uploads_were_left_out():
+    whole = run()
+    less = replace(whole, without={"ward-3": "--without", "ward-5": "--without"})
+    lines = list(csv.DictReader(io.StringIO(comparison_csv(averages_over_seeds([whole, less])))))
+    assert [line["without"] for line in lines] == ["", "ward-3;ward-5"]

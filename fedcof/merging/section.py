@@ -12,7 +12,10 @@ MEAN, TIES, CORE_SPACE, FISHER = "mean", "ties", "core-space", "fisher"
 # What has a matrix for each client, and so can be done in the core that the clients share.
 IN_CORE = ["mean", "task-arithmetic", "ties", "iso-c", "iso-cts"]
 
-_MERGED = Beside("continue-strategy averages", lambda run: run.training.follows and run.training.averages)
+_MERGED = Beside(
+    "continue is not none and continue-strategy averages",
+    lambda run: run.training.follows and run.training.averages,
+)
 
 
 def _has_scale(run: Any) -> bool:  # noqa: ANN401

@@ -169,7 +169,8 @@ class RunConfig:
         for known in RunConfig.declared().values():
             value = self.value(known)
             if known.refused_without_effect and value != known.default and not known.has_effect(self):
-                raise must_be(known.name, value, f"{known.default} for {self.method.name}")
+                where = f", as it acts only where {known.beside.words}" if known.beside else ""
+                raise must_be(known.name, value, f"{known.default} for {self.method.name}{where}")
 
     @staticmethod
     def sections() -> dict[str, type[Section]]:

@@ -12,6 +12,7 @@ from fedcof.run.config import RunConfig
 from fedcof.run.execution import ExecutionSection
 from fedcof.run.failures import FILE_NAME as FAILURES_FILE_NAME
 from fedcof.run.failures import RunFailure, load_failures, note_failure
+from fedcof.run.replies import expected_replies
 from fedcof.run.results import FILE_NAME, RunResult, load_results
 from simulations.comparison import laid_out, unfinished, varying_keys
 from simulations.display import (
@@ -182,7 +183,7 @@ def deploy_local(scenario: str, settings: list[str], num_nodes: int, output: Pat
     if not nginx_command():
         say("There is no nginx here, so the nodes call the SuperLink itself; on a real server it is behind one.")
     with progress_bars() as bars:
-        follow = progress_of_replies(bars, config.num_replies)
+        follow = progress_of_replies(bars, expected_replies(config))
         results = deployment.deploy_local(config, num_nodes, output, follow)
     console.print(nodes_table(results[-1].nodes))
     show_results(results, output)

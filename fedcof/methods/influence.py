@@ -29,7 +29,6 @@ from fedcof.covariance.totals import ClassTotals
 from fedcof.covariance.unseen import is_unseen
 from fedcof.errors import UserError
 from fedcof.heads.lda import LDA
-from fedcof.heads.linear import unit_length
 from fedcof.methods.fedcof import FedCOF
 from fedcof.statistics.class_means import ClassMeanRows
 
@@ -120,42 +119,48 @@ class _Part:
     means: Tensor
     factor: Tensor
 
-    @staticmethod
-    def of(upload: ClassMeanRows, residuals: Tensor, whole: _Whole) -> _Part:
-        """Look at an upload with these residuals (R, d)."""
-        ids, row_of = torch.unique(upload.class_ids, return_inverse=True)
-        samples, weights = upload.counts.double(), whole.class_weights
-        rows = torch.bincount(row_of).double()
-        residuals = residuals.double()
-        counts = torch.zeros(len(ids), dtype=torch.float64).index_add_(0, row_of, samples)
-        means = torch.zeros(len(ids), residuals.shape[1], dtype=torch.float64)
-        means.index_add_(0, row_of, samples[:, None] * residuals).div_(counts[:, None])
-        # Where nobody else has the class, its mean is the client's own.
-        shared = whole.totals.rows[ids] - rows > 0.5
-        left = torch.where(shared, whole.totals.counts[ids] - counts, torch.inf)
-        pull = weights[ids] * counts.square() / left
-        if len(ids) == len(samples):
-            factor = (weights[ids] * counts + pull).sqrt()[:, None] * means
-            return _Part(ids, counts, rows, means.to(whole.dtype), factor.to(whole.dtype))
-        of_rows = (weights[upload.class_ids] * samples).sqrt()[:, None] * residuals
-        factor = torch.cat([of_rows, pull.sqrt()[:, None] * means])
-        return _Part(ids, counts, rows, means.to(whole.dtype), factor.to(whole.dtype))
-
 
 def _parts(uploads: list[ClassMeanRows], whole: _Whole) -> Iterator[_Part]:
     """Look at uploads, many of which are rotated at once."""
-    together: list[ClassMeanRows] = []
+    vectors, together = whole.vectors.to(whole.dtype), list[ClassMeanRows]()
     for place, upload in enumerate(uploads):
         together.append(upload)
         if sum(one.num_rows for one in together) < ROWS_PER_BLOCK and place < len(uploads) - 1:
             continue
         ids = torch.cat([one.class_ids for one in together])
-        means = torch.cat([one.rows(slice(0, one.num_rows)).double() for one in together])
-        rotated = (means - whole.totals.means[ids]).to(whole.dtype) @ whole.vectors.to(whole.dtype)
-        parts = torch.split(rotated, [one.num_rows for one in together])
-        for one, residuals in zip(together, parts, strict=True):
-            yield _Part.of(one, residuals, whole)
+        means = torch.cat([one.rows(slice(0, one.num_rows)) for one in together]).double()
+        yield from _parts_of(together, ids, means.sub_(whole.totals.means[ids]).to(whole.dtype) @ vectors, whole)
         together = []
+
+
+def _parts_of(uploads: list[ClassMeanRows], class_ids: Tensor, residuals: Tensor, whole: _Whole) -> Iterator[_Part]:
+    """Look at uploads with these rows of classes (R,) and residuals (R, d)."""
+    rows_of_upload = [upload.num_rows for upload in uploads]
+    owners = torch.arange(len(uploads)).repeat_interleave(torch.tensor(rows_of_upload))
+    keys, key_of_row = torch.unique(owners * len(whole.means) + class_ids, return_inverse=True)
+    ids, owner_of_key = keys % len(whole.means), keys // len(whole.means)
+    classes_of_upload = torch.bincount(owner_of_key, minlength=len(uploads)).tolist()
+    samples, rows = torch.cat([upload.counts for upload in uploads]).double(), torch.bincount(key_of_row).double()
+    counts = torch.zeros(len(ids), dtype=torch.float64).index_add_(0, key_of_row, samples)
+    # Where nobody else has the class, its mean is the client's own.
+    shared = whole.totals.rows[ids] - rows > 0.5
+    pull = whole.class_weights[ids] * counts.square()
+    pull /= torch.where(shared, whole.totals.counts[ids] - counts, torch.inf)
+    if single := len(ids) == len(samples):
+        means = residuals[key_of_row.argsort()]
+        pull += whole.class_weights[ids] * counts
+    else:
+        sums = torch.zeros(len(ids), residuals.shape[1], dtype=torch.float64)
+        sums.index_add_(0, key_of_row, samples[:, None] * residuals)
+        means = sums.div_(counts[:, None]).to(whole.dtype)
+        residuals = (whole.class_weights[class_ids] * samples).sqrt().to(whole.dtype)[:, None] * residuals
+    pulled = pull.sqrt().to(whole.dtype)[:, None] * means
+    split = [torch.split(field, classes_of_upload) for field in (ids, counts, rows, means, pulled)]
+    for of_rows, own_ids, own_counts, own_rows, own_means, own_pulled in zip(
+        torch.split(residuals, rows_of_upload), *split, strict=True
+    ):
+        factor = own_pulled if single else torch.cat([of_rows, own_pulled])
+        yield _Part(own_ids, own_counts, own_rows, own_means, factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +247,8 @@ class _Whole:
         if self.is_ridge:
             mean = sums.sum(dim=1) / total.sqrt().to(self.dtype)[:, None]
             weight = _solved(self.values, alpha, beta, factor, mean, sums)
-            weight = unit_length(weight.flatten(0, 1)).view_as(weight)
+            lengths = torch.linalg.vector_norm(weight, dim=2, keepdim=True)
+            weight /= torch.where(lengths > 0, lengths, 1.0)
             return _Linear(weight, torch.zeros_like(counts), ~gone)
         means = sums / counts.clamp(min=1e-30).to(self.dtype)[:, :, None]
         scale = samples.clamp(min=1).to(self.dtype)[:, None, None]

@@ -50,8 +50,11 @@ def naive_weight(uploads, head, gamma, classes=4):
 
 
 @pytest.mark.parametrize("head", ["ridge", "lda"])
-def test_pooled_with_a_number_is_what_solving_without_each_client_gives(head):
+@pytest.mark.parametrize("rows_of_a_class", ["one", "several"])
+def test_pooled_with_a_number_is_what_solving_without_each_client_gives(head, rows_of_a_class):
     uploads = drawn()
+    if rows_of_a_class == "one":
+        uploads = {k: u for k, u in uploads.items() if len(set(u.class_ids.tolist())) == u.num_rows}
     found = influence(aggregated(uploads, estimator="pooled", shrinkage=0.3, head=head))
     whole = naive_weight(uploads, head, 0.3)
     expected = {}

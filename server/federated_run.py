@@ -31,7 +31,7 @@ from server.continuation import Continuation
 from server.diagnosis import diagnose
 from server.evaluation import rightly_classified, share
 from server.federation import Federation
-from server.keeping import Keeper, store_of
+from server.keeping import Keeper, discard, store_of
 from server.metrics import ACCURACY
 from server.node_rules import node_rules
 from server.one_shot import OneShotStrategy
@@ -180,8 +180,8 @@ class FederatedRun:
         )
 
     def _keeper(self) -> Keeper | None:
-        kept = self.config.execution.keep_uploads and not self.config.data.on_nodes
-        return Keeper(store_of(self.folder, self.config)) if kept else None
+        kept = self.config.execution.keep_uploads or self.config.training.solves_anew
+        return Keeper(store_of(self.folder, self.config)) if kept and not self.config.data.on_nodes else None
 
     def _train_only(self, checkpoint: Checkpoint | None) -> None:
         assert self._continuation is not None
@@ -266,8 +266,10 @@ class FederatedRun:
         number = self.rounds[-1].round
         rules = node_rules(self._federation, self.config, self.folder)
         self.anew, result = solve_anew(
-            self._federation, self.config, self.network, number, rules, self._callbacks.on_reply
+            self._federation, self.config, self.network, number, self.folder, rules, self._callbacks.on_reply
         )
+        if not self.config.execution.keep_uploads and not self.config.data.on_nodes:
+            discard(store_of(self.folder, self.config))
         self.expected_uplink_bytes += self.anew.expected_uplink_bytes
         self._note(self.anew)
         self._end_round(result)

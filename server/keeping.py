@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,13 @@ def store_of(folder: Path, config: RunConfig) -> UploadStore:
         With the run's fingerprint and class names, for which its backbone is loaded.
     """
     return UploadStore(folder, config, _fingerprint_of(config), problem_of(config).class_names)
+
+
+def discard(store: UploadStore) -> None:
+    """Remove a store with all that it keeps, and the folder of stores if it was the last."""
+    shutil.rmtree(store.folder, ignore_errors=True)
+    with suppress(OSError):
+        store.folder.parent.rmdir()
 
 
 def _fingerprint_of(config: RunConfig) -> str:

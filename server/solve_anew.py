@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from logging import getLogger
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -16,9 +18,14 @@ from fedcof.heads.trainable import Network
 from fedcof.run.config import RunConfig
 from fedcof.run.protocol import METRICS, NETWORK, NUM_EXAMPLES
 from fedcof.run.results import ANEW, RoundResult
+from fedcof.statistics.base import Statistics
+from fedcof.statistics.class_means import ClassMeanRows
+from fedcof.wire.codec import Sent
 from server.evaluation import rightly_classified, share
 from server.federation import Federation
+from server.gone_clients import kept_rows, moved_rows
 from server.intake import NodeRules
+from server.keeping import store_of
 from server.metrics import ACCURACY
 from server.one_shot import OneShotStrategy
 from server.records import network_to_arrays
@@ -28,11 +35,14 @@ from server.upload_store import UploadStore
 
 FOLDER_NAME = "anew"
 
+logger = getLogger("flwr")
+
 
 class SolvingAnew(OneShotStrategy):
     """A one-shot method whose clients embed with a network that is sent along.
 
-    All are asked, whatever share was for the first upload; and whoever evaluates is told the network again.
+    All are asked, whatever share was for the first upload; and whoever evaluates is told the network again. Clients
+    that are gone count by what they sent before, moved; towards the quorum they do not.
 
     Parameters
     ----------
@@ -46,6 +56,13 @@ class SolvingAnew(OneShotStrategy):
         Whether clients evaluate the classifier.
     **participation
         As :class:`OneShotStrategy` takes it.
+
+    Attributes
+    ----------
+    before : mapping of int to ClassMeanRows
+        What clients sent of the features before training, by client; empty where nobody kept it.
+    moved : list of int
+        The clients that are gone and count.
     """
 
     def __init__(
@@ -59,6 +76,9 @@ class SolvingAnew(OneShotStrategy):
         super().__init__(*sizes, **participation)
         self.network, self.rounds_before = network, rounds_before
         self.fraction, self.broadcast = 1.0, evaluates
+        self.before: Mapping[int, ClassMeanRows] = {}
+        self.moved: list[int] = []
+        self._after: dict[int, ClassMeanRows] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -81,6 +101,21 @@ class SolvingAnew(OneShotStrategy):
         self.client_metrics = client_accuracies(counted, NUM_EXAMPLES) if counted else None
         return self.client_metrics
 
+    def _add(self, client: int, upload: Statistics, sent: Sent) -> None:
+        super()._add(client, upload, sent)
+        if self.before and isinstance(upload, ClassMeanRows):
+            self._after[client] = upload
+
+    def _believe(self) -> None:
+        super()._believe()
+        moved = moved_rows(self.before, self._after, self.aggregator.num_classes)
+        for client, rows in moved.items():
+            self.aggregator.add(rows, client)
+            self.class_samples.index_add_(0, rows.class_ids, rows.counts)
+        self.moved = list(moved)
+        if moved:
+            logger.info("%d clients that are gone count by their kept uploads, moved as their classes.", len(moved))
+
     def _with_network(self, messages: Iterable[Message]) -> list[Message]:
         """Put the network into messages, which share their content: it crosses to a node once."""
         messages = list(messages)
@@ -94,6 +129,7 @@ def solve_anew(
     config: RunConfig,
     network: Network,
     rounds_before: int,
+    folder: Path,
     rules: NodeRules | None,
     on_reply: Callable[[int], object],
 ) -> tuple[SolvingAnew, RoundResult]:
@@ -109,6 +145,8 @@ def solve_anew(
         As training has left it.
     rounds_before : int
         Number of the run's last round.
+    folder : Path
+        The run's, in which the first uploads are kept.
     rules : NodeRules or None
         The first upload's, for nodes with data of their own.
     on_reply : callable
@@ -128,9 +166,10 @@ def solve_anew(
     evaluates = config.participation.broadcast or config.data.client_test_share > 0 or not has_test_samples
     sent = network_to_arrays(network)
     make = partial(SolvingAnew, network=sent, rounds_before=rounds_before, evaluates=evaluates)
-    rules = _rules_of_trained(rules, config, network) if rules else None
-    strategy = strategy_of(config, on_reply, rules=rules, make=make)
+    of_trained = _rules_of_trained(rules, config, network) if rules else None
+    strategy = strategy_of(config, on_reply, rules=of_trained, make=make)
     assert isinstance(strategy, SolvingAnew)
+    strategy.before = kept_rows(strategy, rules.store if rules else store_of(folder, config), rules)
     strategy.start(
         federation,
         timeout=config.execution.reply_timeout,

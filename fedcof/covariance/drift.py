@@ -11,16 +11,21 @@ the empirical feature matrix of a linear head with softmax: only what moves its 
 
 All of it is sums over samples, or the least and largest of them: clients can make it in three rounds of numbers
 (:func:`score_curvature`; :func:`distances`, of which the ends; :func:`measured_drift`), and no sample is sent.
+
+What a run does asks for nothing more than it has: :func:`class_moves`, the average of what the means of each class
+moved by, which took off as much of the error of old rows where both were measured.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fedcof.errors import UserError
+from fedcof.statistics.class_means import ClassMeanRows
 
 SIGMA = 0.2
 
@@ -168,3 +173,46 @@ def measured_drift(
         scaled = scaled / (largest - least)
     weights = torch.exp(-scaled / (2 * sigma**2))
     return Drift(weights @ (new.double() - old.double()), weights.sum(dim=1))
+
+
+def class_moves(before: Sequence[ClassMeanRows], after: Sequence[ClassMeanRows], num_classes: int) -> Tensor:
+    """Average how far the means of each class have moved, over clients that measured it twice.
+
+    Parameters
+    ----------
+    before, after : sequence of ClassMeanRows
+        The same clients' rows, of d numbers, of the old and of the new features, in the same order; one client at
+        least has any.
+    num_classes : int
+        Number of classes C.
+
+    Returns
+    -------
+    Tensor of shape (C, d), float64
+        sum_k n_kc (new_kc - old_kc) / sum_k n_kc over the clients k that sent both, n_kc their samples before; for
+        a class that nobody sent twice the average over all classes, 0 if there is none.
+    """
+    dim = next(rows.means.shape[1] for rows in before if rows.num_rows)
+    moves, samples = (
+        torch.zeros(num_classes, dim, dtype=torch.float64),
+        torch.zeros(num_classes, dtype=torch.float64),
+    )
+    for old, new in zip(before, after, strict=True):
+        if not old.num_rows or not new.num_rows:
+            continue
+        (old_sums, old_counts), (new_sums, new_counts) = _sums(old, num_classes), _sums(new, num_classes)
+        shared = (old_counts > 0) & (new_counts > 0)
+        counts = old_counts[shared]
+        old_means, new_means = old_sums[shared] / counts[:, None], new_sums[shared] / new_counts[shared][:, None]
+        moves[shared] += counts[:, None] * (new_means - old_means)
+        samples[shared] += counts
+    everywhere = moves.sum(dim=0) / samples.sum().clamp(min=1)
+    return torch.where(samples[:, None] > 0, moves / samples.clamp(min=1)[:, None], everywhere)
+
+
+def _sums(rows: ClassMeanRows, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Sum a client's samples by class: shapes (C, d) and (C,), float64."""
+    counts, means = rows.counts.double(), rows.means.double()
+    sums = torch.zeros(num_classes, means.shape[1], dtype=torch.float64)
+    sums.index_add_(0, rows.class_ids, counts[:, None] * means)
+    return sums, torch.zeros(num_classes, dtype=torch.float64).index_add_(0, rows.class_ids, counts)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from clients.app import app as client_app
 from clients.upload import upload_of
-from fedcof import UserError
+from fedcof import ClassMeans, UserError
 from fedcof.data.problem import backbone_of, problem_of
 from fedcof.data.virtual_clients import client_images
 from fedcof.embedding.features import extract_features
@@ -181,14 +181,80 @@ def failing_when_asked_anew(partition):
     return app
 
 
-def test_a_client_that_fails_is_left_out_as_of_the_first_upload(dataset, tmp_path):
-    config = config_of(dataset, quorum=0.6)
+def kept_files(folder):
+    return list((folder / "uploads").rglob("*.safetensors"))
+
+
+def solved_with_moved(config, network, gone):
+    """The same with first uploads of some clients, moved as their classes' samples have moved on average."""
+    before, after, labels = {}, {}, {}
+    for client in range(CLIENTS):
+        before[client], labels[client] = (
+            extract_features(
+                backbone_of(config),
+                (images := client_images(config, client, False))[0],
+                config.embedding.batch_size,
+            ),
+            np.asarray(images[1]),
+        )
+        after[client] = features_of(config, network, client)[0]
+    present = [client for client in range(CLIENTS) if client not in gone]
+    moves = np.zeros((problem_of(config).num_classes, after[0].shape[1]))
+    for label in range(len(moves)):
+        moved = [np.asarray(after[k] - before[k], float)[labels[k] == label] for k in present]
+        moves[label] = np.concatenate(moved).mean(axis=0)
+    strategy = strategy_of(config)
+    for client in range(CLIENTS):
+        seed = config.data.seed * 1_000_003 + client
+        features = before[client] if client in gone else after[client]
+        upload = upload_of(config, client, Samples(features, labels[client], len(moves), seed))
+        rows = strategy.read_upload(Sent(upload.arrays, upload.tag))
+        if client in gone:
+            means = rows.means.double() + torch.tensor(moves)[rows.class_ids]
+            rows = ClassMeans(rows.class_ids, rows.counts, means.float(), rows.noise)
+        strategy.aggregator.add(rows, client)
+    return strategy.aggregator.solve()
+
+
+@pytest.mark.parametrize("head", ["lda", "ridge"])
+def test_a_client_that_fails_counts_by_its_first_upload_moved_as_its_classes(dataset, tmp_path, head):
+    config = config_of(dataset, quorum=0.6, upload="given", head=head)
     federated, classifier = run(config, tmp_path / "run", app=failing_when_asked_anew(1))
     assert federated.clients == 2
     assert "the disk is full" in federated.rejected[1]
-    assert_same(classifier, solved_of(config, federated.network, [0, 2]))
+    assert federated.anew.moved == [1]
+    expected = solved_with_moved(config, federated.network, [1])
+    features = torch.cat([features_of(config, federated.network, client)[0] for client in range(CLIENTS)])
+    assert torch.equal(classifier.predict(features), expected.predict(features))
+    ours, naive = classifier.tensors(), expected.tensors()
+    assert all(torch.allclose(ours[name].double(), naive[name].double(), rtol=1e-3, atol=1e-4) for name in naive)
+    # Towards the quorum it does not count.
     with pytest.raises(UserError, match="Only 2 of 3 clients sent an upload"):
         run(config_of(dataset, quorum=1.0), tmp_path / "all", app=failing_when_asked_anew(1))
+
+
+def test_who_is_gone_counts_the_same_in_a_run_that_is_broken_off(dataset, tmp_path):
+    config = config_of(dataset, quorum=0.6)
+    _, whole = run(config, tmp_path / "whole", app=failing_when_asked_anew(1))
+    with pytest.raises(BrokenOffError):
+        run(config, tmp_path / "broken", 2 * CLIENTS + 1, app=failing_when_asked_anew(1))
+    assert kept_files(tmp_path / "broken")
+    federated, resumed = run(config, tmp_path / "broken", app=failing_when_asked_anew(1))
+    assert federated.anew.moved == [1]
+    assert_same(resumed, whole)
+    # Nobody asked for them to be kept any longer.
+    assert not (tmp_path / "broken" / "uploads").exists()
+
+
+def test_first_uploads_that_are_damaged_cost_who_is_gone_and_nothing_else(dataset, tmp_path):
+    config = config_of(dataset, quorum=0.6, keep_uploads=True)
+    with pytest.raises(BrokenOffError):
+        run(config, tmp_path, 2 * CLIENTS + 1, app=failing_when_asked_anew(1))
+    for kept in kept_files(tmp_path):
+        kept.write_bytes(kept.read_bytes()[:-9])
+    federated, classifier = run(config, tmp_path, app=failing_when_asked_anew(1))
+    assert federated.anew.moved == []
+    assert_same(classifier, solved_of(config, federated.network, [0, 2]))
 
 
 def test_a_client_without_a_sample_has_not_failed(dataset, tmp_path):

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcof import UserError
-from fedcof.covariance.drift import Drift, distances, feature_matrix, measured_drift, score_curvature
+from fedcof import ClassMeans, UserError
+from fedcof.covariance.drift import Drift, class_moves, distances, feature_matrix, measured_drift, score_curvature
 
 CLASSES, DIM, SAMPLES, MEANS = 4, 6, 23, 5
 
@@ -116,3 +116,35 @@ def test_one_pair_and_no_sample():
     assert torch.equal(nothing.applied_to(given_here["means"].float()), given_here["means"].float())
     with pytest.raises(UserError, match="no sample to measure drift by"):
         feature_matrix(torch.zeros(CLASSES, CLASSES), 0, given_here["weight"])
+
+
+def test_classes_move_as_the_means_of_those_that_measured_twice():
+    generator = np.random.default_rng(0)
+
+    def rows(ids):
+        counts, means = generator.integers(1, 9, len(ids)), generator.normal(size=(len(ids), DIM))
+        return ClassMeans(torch.tensor(ids, dtype=torch.int64), torch.tensor(counts), torch.tensor(means))
+
+    # Class 3 is measured before alone, class 4 afterwards, 5 by nobody; the last client sent nothing at first.
+    before = [rows([0, 0, 1]), rows([1, 3]), rows([])]
+    after = [rows([0, 1, 1]), rows([1, 4]), rows([2])]
+
+    def naive(label):
+        total, samples = np.zeros(DIM), 0
+        for old, new in zip(before, after, strict=True):
+            means = []
+            for one in (old, new):
+                mine = [r for r in range(one.num_rows) if label is None or int(one.class_ids[r]) == label]
+                count = sum(int(one.counts[r]) for r in mine)
+                means.append((count, sum(int(one.counts[r]) * one.means[r].numpy() for r in mine)))
+            if means[0][0] and means[1][0]:
+                total += means[0][0] * (means[1][1] / means[1][0] - means[0][1] / means[0][0])
+                samples += means[0][0]
+        return total, samples
+
+    moves = class_moves(before, after, 6).numpy()
+    of_classes = [naive(label) for label in range(6)]
+    everywhere = sum(total for total, _ in of_classes) / sum(samples for _, samples in of_classes)
+    for label, (total, samples) in enumerate(of_classes):
+        np.testing.assert_allclose(moves[label], total / samples if samples else everywhere, rtol=1e-12)
+    assert [bool(samples) for _, samples in of_classes] == [True, True, False, False, False, False]

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from fedcof.covariance.client_means import ClientMeans
+from fedcof.covariance.mixtures import mixtures
 
 # Of two who differ nobody can say which is wrong.
 FEWEST_OTHERS = 2
@@ -43,6 +44,8 @@ LEAST_RATIO_AT_START = 1.5
 LEAST_RATIO_OF_CLIENT, LEAST_SPREAD, LEAST_RATIO_OF_MEAN = 1.25, 0.75, 4.0
 # One sample may be so many times as far off as is usual, and a mean of n by this over n: odd images are no attack.
 RATIO_OF_ODD_SAMPLE = 10.0
+# A mean may seem to be mixed with another class by so much, and by this times 1/n + 1/N', and by so many spreads.
+LEAST_SHARE, SHARE_OF_ODD_SAMPLE, SPREADS_OF_SHARES = 0.45, 2.0, 6.0
 MAD_TO_DEVIATION = 1.4826
 # The median of so many means of a class says as much of what is usual there as those of all classes.
 ROWS_THAT_OUTWEIGH_ALL = 5
@@ -201,6 +204,10 @@ def _leave_out_worst(whitened: _Whitened, out: Tensor) -> tuple[Outlying, Tensor
         found = _compared(whitened, out)
         too_far = (found.excess > 1) & ~out
         if not too_far.any():
+            # Only now, because those who are far off would themselves be what others seem to be mixed with.
+            found = _with_mixtures(found, whitened, out)
+            too_far = (found.excess > 1) & ~out
+        if not too_far.any():
             return found, out
         out = out | (too_far & (found.excess >= NEAR_WORST * found.excess[too_far].max()))
 
@@ -228,6 +235,25 @@ def _compared(whitened: _Whitened, out: Tensor) -> Outlying:
     worst = torch.zeros_like(average).scatter_reduce_(0, means.clients, logs / limits_of_means, "amax")
     excess = torch.maximum(average / limits, worst)
     return Outlying(means, ratios, average.exp(), excess)
+
+
+def _with_mixtures(found: Outlying, whitened: _Whitened, out: Tensor) -> Outlying:
+    """Take into account which clients have a mean that seems to be mixed with another class."""
+    means = whitened.means
+    taken = ~out[means.clients]
+    # Of two others who differ one may be mixed itself, and pull the mean of both.
+    holders = means.sum_by_class(taken)[means.class_ids] - taken.double()
+    mixed = mixtures(means, taken, found.ratios.isfinite() & (holders > FEWEST_OTHERS))
+    known = mixed.shares.isfinite()
+    usual = mixed.shares[known & taken]
+    if not len(usual):
+        return found
+    # Samples of similar classes are not normal along the way from one to the other.
+    chance = _normal_quantile(LEVEL / (len(usual) * means.num_classes)) * RATIO_OF_ODD_SAMPLE**0.5
+    limits = torch.maximum(LEAST_SHARE + SHARE_OF_ODD_SAMPLE * mixed.variances, chance * mixed.deviations)
+    limits = limits.clamp(min=SPREADS_OF_SHARES * spread_of(usual))
+    excess = torch.where(known, mixed.shares / limits, 0.0)
+    return replace(found, excess=found.excess.scatter_reduce(0, means.clients, excess, "amax"))
 
 
 def _ratios_to_others(whitened: _Whitened, taken: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,10 +82,10 @@ def test_without_another_class_there_is_nothing_to_be_mixed_with():
 
 
 def two_classes_called_one(upload, seed=0):
-    """The samples of the largest class go under the number of the next that makes a third of both at most."""
+    """The samples of the largest class go under the number of the next that makes two fifths of both at most."""
     order = upload.counts.argsort(descending=True).tolist()
     one = order[0]
-    other = next(place for place in order[1:] if 2 * upload.counts[place] <= upload.counts[one])
+    other = next(place for place in order[1:] if 3 * upload.counts[place] <= 2 * upload.counts[one])
     counts, means = upload.counts.clone(), upload.means.clone()
     counts[other] += counts[one]
     means[other] = (upload.counts[[one, other]].float() @ upload.means[[one, other]]) / counts[other]

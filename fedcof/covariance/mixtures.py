@@ -35,11 +35,14 @@ class Mixtures:
         Its standard deviation by chance, were all normal.
     variances : Tensor of shape (R,), float64
         1/n + 1/N' of the mean's samples and the other clients'.
+    towards : Tensor of shape (R,), int64
+        That class; -1 where there is none.
     """
 
     shares: Tensor
     deviations: Tensor
     variances: Tensor
+    towards: Tensor
 
 
 def mixtures(means: ClientMeans, taken: Tensor, tested: Tensor) -> Mixtures:
@@ -61,7 +64,8 @@ def mixtures(means: ClientMeans, taken: Tensor, tested: Tensor) -> Mixtures:
     """
     own = means.counts * taken
     totals, centres = means.sum_by_class(own), means.class_means(taken).double()
-    found = Mixtures(*(torch.full((len(own),), torch.nan, dtype=torch.float64) for _ in range(3)))
+    shares, deviations, variances = (torch.full((len(own),), torch.nan, dtype=torch.float64) for _ in range(3))
+    found = Mixtures(shares, deviations, variances, torch.full((len(own),), -1))
     rows = (tested & (totals[means.class_ids] - own > 0)).nonzero()[:, 0]
     if not len(rows) or int((totals > 0).sum()) < 2:
         return found
@@ -87,4 +91,5 @@ def mixtures(means: ClientMeans, taken: Tensor, tested: Tensor) -> Mixtures:
         found.shares[rows[block]] = torch.where(best.isfinite(), best, torch.nan)
         found.deviations[rows[block]] = (usual / means.feature_dim * variance[block] / reach).sqrt()
         found.variances[rows[block]] = variance[block]
+        found.towards[rows[block]] = torch.where(best.isfinite(), place, -1)
     return found

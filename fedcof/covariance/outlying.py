@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from fedcof.covariance.client_means import ClientMeans
-from fedcof.covariance.mixtures import mixtures
+from fedcof.covariance.mixtures import Mixtures, mixtures
 
 # Of two who differ nobody can say which is wrong.
 FEWEST_OTHERS = 2
@@ -65,12 +65,39 @@ class Outlying:
         Geometric mean of each client's ratios; 1 where it has none.
     excess : Tensor of shape (K,), float64
         How far each client is beyond what is usual, on a scale of logarithms; above 1 for those that are left out.
+    mixed : Mixtures or None
+        Which means seem to be mixed with another class; None where that was not looked at.
+    excess_of_mixtures : Tensor of shape (R,), float64, or None
+        By how much, above 1 where it is too much.
     """
 
     means: ClientMeans
     ratios: Tensor
     of_clients: Tensor
     excess: Tensor
+    mixed: Mixtures | None = None
+    excess_of_mixtures: Tensor | None = None
+
+    def mixture(self, place: int) -> tuple[int, int, float] | None:
+        """Give the class whose mean seems to be mixed, the other class and its share, where a client is out for it.
+
+        Parameters
+        ----------
+        place : int
+            The client's place in ``means.sources``.
+
+        Returns
+        -------
+        tuple of (int, int, float) or None
+            None of a client that is further off in another way.
+        """
+        if self.mixed is None or self.excess_of_mixtures is None:
+            return None
+        own = (self.means.clients == place).nonzero()[:, 0]
+        row = int(own[self.excess_of_mixtures[own].argmax()])
+        if self.excess_of_mixtures[row] < max(float(self.excess[place]), 1.0):
+            return None
+        return int(self.means.class_ids[row]), int(self.mixed.towards[row]), float(self.mixed.shares[row])
 
     def worst(self, place: int) -> tuple[int, float]:
         """Give the class in which a client is furthest off, and its ratio there.
@@ -253,7 +280,8 @@ def _with_mixtures(found: Outlying, whitened: _Whitened, out: Tensor) -> Outlyin
     limits = torch.maximum(LEAST_SHARE + SHARE_OF_ODD_SAMPLE * mixed.variances, chance * mixed.deviations)
     limits = limits.clamp(min=SPREADS_OF_SHARES * spread_of(usual))
     excess = torch.where(known, mixed.shares / limits, 0.0)
-    return replace(found, excess=found.excess.scatter_reduce(0, means.clients, excess, "amax"))
+    of_clients = found.excess.scatter_reduce(0, means.clients, excess, "amax")
+    return replace(found, excess=of_clients, mixed=mixed, excess_of_mixtures=excess)
 
 
 def _ratios_to_others(whitened: _Whitened, taken: Tensor) -> tuple[Tensor, Tensor]:

@@ -185,6 +185,12 @@ def _reasons(found: Outlying) -> dict[int, str]:
 
 
 def _reason(found: Outlying, place: int) -> str:
+    if mixture := found.mixture(place):
+        own, other, share = mixture
+        return (
+            f"its mean of class {own} lies {100 * share:.0f} % of the way to that of class {other}, as if samples"
+            " of both had been called one"
+        )
     class_id, ratio = found.worst(place)
     return (
         f"its class means are {float(found.of_clients[place]) ** 0.5:.3g} times as far from the other clients' as "

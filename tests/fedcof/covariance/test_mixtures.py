@@ -8,7 +8,7 @@ from fedcof import ClassMeans
 from fedcof.covariance.client_means import client_means
 from fedcof.covariance.mixtures import mixtures
 from fedcof.covariance.outlying import outlying
-from tests.attacks import attacked, digits_of_clients
+from tests.attacks import attacked, digits_of_clients, two_classes_called_one
 
 CLASSES, DIM, CLIENTS = 5, 30, 7
 
@@ -79,18 +79,6 @@ def test_without_another_class_there_is_nothing_to_be_mixed_with():
     assert mixtures(means, everybody, everybody).shares.isnan().all()
     assert mixtures(means, everybody, ~everybody).shares.isnan().all()
     assert not (outlying(means).excess > 1).any()
-
-
-def two_classes_called_one(upload, seed=0):
-    """The samples of the largest class go under the number of the next that makes two fifths of both at most."""
-    order = upload.counts.argsort(descending=True).tolist()
-    one = order[0]
-    other = next(place for place in order[1:] if 3 * upload.counts[place] <= 2 * upload.counts[one])
-    counts, means = upload.counts.clone(), upload.means.clone()
-    counts[other] += counts[one]
-    means[other] = (upload.counts[[one, other]].float() @ upload.means[[one, other]]) / counts[other]
-    kept = torch.arange(len(counts)) != one
-    return ClassMeans(upload.class_ids[kept], counts[kept], means[kept])
 
 
 @pytest.mark.parametrize("attackers", [[4], [1, 7], [0, 3, 8]])

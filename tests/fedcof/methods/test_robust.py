@@ -1,5 +1,7 @@
 """Rules for wrong uploads, on real statistics: who is left out, what it is worth, and what it costs."""
 
+import re
+
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ from tests.attacks import (
     inflated_counts,
     mean_of_another_class,
     same_flipped_labels,
+    two_classes_called_one,
 )
 
 DIM = 64
@@ -79,6 +82,25 @@ def test_the_reason_is_a_clause_with_the_class_that_tells_most():
     assert list(reasons) == [4]
     assert reasons[4].startswith("its class means are ")
     assert "times as far from the other clients' as theirs usually are, and that of class " in reasons[4]
+
+
+def test_of_a_mixture_the_reason_names_both_classes():
+    uploads, _, _ = digits_of_clients(10, seed=1)
+    wrong = attacked(uploads, two_classes_called_one, {0, 3, 8})
+    reasons = aggregated(wrong, "screen").left_out
+    assert list(reasons) == [0, 3, 8]
+    told = {
+        k: re.search(r"mean of class (\d) lies (\d+) % of the way to that of class (\d)", reasons[k])
+        for k in reasons
+    }
+    mixed = {k: found for k, found in told.items() if found}
+    assert mixed
+    for client, found in mixed.items():
+        into, share, from_ = map(int, found.groups())
+        # The class that is missing from what it sends now.
+        assert from_ in set(uploads[client].class_ids.tolist()) - set(wrong[client].class_ids.tolist())
+        assert into in wrong[client].class_ids.tolist()
+        assert 45 < share < 110
 
 
 def test_what_is_believed_is_solved_to_the_last_bit_as_if_there_were_no_others():

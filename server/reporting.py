@@ -9,3 +9,5 @@ PROGRESS = "Run %d of %d, reply %d of %d"
 FINISHED = "Results are in"
 # A file beside them, from which a run that was interrupted goes on.
 CHECKPOINT_FILE_NAME = "checkpoint.safetensors"
+# And one that says what a federation that changes over steps went through.
+SCHEDULE_FILE_NAME = "schedule.toml"

@@ -14,10 +14,9 @@ from fedcof.files import write_whole
 from fedcof.run.steps import StepCourse, Turnover
 from server.evaluation import rightly_classified
 from server.federated_run import FederatedRun
+from server.reporting import SCHEDULE_FILE_NAME
 from server.run_strategy import strategy_of
 from server.scheduled_strategy import ScheduledStrategy
-
-SCHEDULE_FILE_NAME = "schedule.toml"
 
 
 class ScheduledRun(FederatedRun):

@@ -12,7 +12,6 @@ from fedcof.run.config import RunConfig
 from fedcof.run.execution import ExecutionSection
 from fedcof.run.failures import FILE_NAME as FAILURES_FILE_NAME
 from fedcof.run.failures import RunFailure, load_failures, note_failure
-from fedcof.run.replies import expected_replies
 from fedcof.run.results import FILE_NAME, RunResult, load_results
 from simulations.comparison import laid_out, unfinished, varying_keys
 from simulations.display import (
@@ -172,6 +171,7 @@ def deploy_local(scenario: str, settings: list[str], num_nodes: int, output: Pat
     UserError
         If something cannot be run as asked.
     """
+    from fedcof.run.replies import expected_replies
     from simulations import deployment
     from simulations.door import nginx_command
     from simulations.flower_runs import progress_of_replies

@@ -10,10 +10,9 @@ from fedcof.run.confusion import CONFUSION_FILE_NAME
 from fedcof.run.failures import FILE_NAME as FAILURES_FILE_NAME
 from fedcof.run.results import BACKBONE_FILE_NAME, FEDERATION_FILE_NAME, FILE_NAME, HEAD_FILE_NAME
 from server.name_book import FILE_NAME as NAMES_FILE_NAME
-from server.reporting import CHECKPOINT_FILE_NAME, FAILURE_FILE_NAME
+from server.reporting import CHECKPOINT_FILE_NAME, FAILURE_FILE_NAME, SCHEDULE_FILE_NAME
 from server.run import LEDGER_FILE_NAME
 from server.run_files import BEST_FOLDER_NAME
-from server.scheduled_run import SCHEDULE_FILE_NAME
 from server.upload_store import FOLDER_NAME as UPLOADS
 
 CSV_FILE_NAME, PAGE_FILE_NAME, FIGURES = "comparison.csv", "report.html", "*.png"

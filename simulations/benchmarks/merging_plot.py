@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import ScalarFormatter
 
 from fedcof.files import whole_file
-from simulations.report.figure_style import LINES, MARKERS, SMALL, new_figure
+from simulations.report.figure_style import LINES, SMALL, new_figure
 
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "h"]
 COLOURS = {"head": "#555555", "adapters": "#0072B2", "all": "#D55E00"}
 
 
@@ -27,7 +29,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     path : Path
         File to write, .png.
     """
-    figure, axes = new_figure(7, 4)
+    figure, axes = new_figure(7, 5)
     accuracies: defaultdict[tuple[str, str, str], list[list[float]]] = defaultdict(list)
     cost: dict[tuple[str, str, str], float] = {}
     for row in rows:
@@ -41,12 +43,15 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         look = merges.index(name[2])
         style = LINES[look % len(LINES)] + MARKERS[look % len(MARKERS)]
         megabytes = np.arange(len(mean)) * cost[name]
-        label = f"{name[1]}, {name[2]} ({len(seeds)} seeds)"
+        label = f"{name[1]}, {name[2]} ({len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'})"
         axes.plot(megabytes[1:], mean[1:], style, color=COLOURS[name[1]], label=label, markersize=5)
     axes.set_xscale("log")
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks(ScalarFormatter())
+    axes.tick_params(axis="x", which="both", labelsize=SMALL)
     axes.set_xlabel("MB of training so far, all clients, both ways")
     axes.set_ylabel("accuracy on the test split, per cent")
-    axes.legend(fontsize=SMALL, ncols=2)
+    axes.legend(fontsize=SMALL, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     axes.grid(alpha=0.3)
     with whole_file(path) as unfinished:
         figure.savefig(unfinished, format="png")

@@ -7,8 +7,9 @@ theirs. But it lies on one line. In coordinates in which samples of a class have
 
 .. math:: \lambda = \frac{a \cdot D}{|D|^2}
 
-less what the error of the means that both have in common puts into numerator and denominator. For honest clients
-of digits with ten samples or more it is below 0.2; where clients hold other kinds of a class, below 0.5.
+less what the error of the means that both have in common puts into numerator and denominator. For honest means of
+twenty samples or more it is below 0.1 on digits and 0.3 on CIFAR-100; where clients hold other kinds of a class, up
+to 0.5.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ from tests.limits import pytest_collection_modifyitems, pytest_timeout_set_timer
 
 __all__ = ["pytest_collection_modifyitems", "pytest_timeout_set_timer"]
 
+# As do the processes that they start: sums over many rows have other last bits on two threads.
 torch.set_num_threads(1)
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 # Ray's clients give way to everybody, so that beside other tests they would hardly get on.
 os.environ |= {"RAY_worker_niceness": "0"}

@@ -106,8 +106,8 @@ def _run_all(grid: Grid, base: RunConfig, output: Path) -> None:
         _check_driver(base)
         if federation is None or num_clients != config.data.num_clients:
             federation, num_clients = _federation(grid, config, output / folder), config.data.num_clients
-        progress = Progress(number, len(runs), expected_replies(config))
         try:
+            progress = Progress(number, len(runs), expected_replies(config))
             callbacks = [progress, ResultsFile(output), *trackers_of(config)]
             execute(federation, config, output, folder, callbacks)
         except UserError as error:

@@ -117,17 +117,8 @@ class FlowerRuns:
                 self._write_plan(runs, ready=True)
             elif not runs:
                 continue
-            for starts in range(1, _STARTS_OF_RAY + 1):
-                try:
-                    self._follow(
-                        submitted or self._submit(resources, runs, ready=True), runs, follow, names is last
-                    )
-                    break
-                except FlowerRunError as error:
-                    if not error.before_any_client or starts == _STARTS_OF_RAY:
-                        raise
-                finally:
-                    submitted = None
+            self._complete(submitted, resources, runs, follow, names is last)
+            submitted = None
 
     def _plans(self) -> list[tuple[Resources, list[str]]]:
         """Put together the runs that get the same of the machine."""
@@ -224,6 +215,25 @@ class FlowerRuns:
         state = {"driver": os.getpid(), "ready": ready, "goes_on": self._goes_on}
         write_whole(plan, json.dumps({**state, "runs": entries}))
         return plan
+
+    def _complete(
+        self,
+        submitted: Submission | None,
+        resources: Resources,
+        runs: dict[str, RunConfig],
+        follow: Callable[[str], None],
+        is_last: bool,
+    ) -> None:
+        """Follow a Flower run, and hand it in again where Ray did not start in the time that it allows itself."""
+        for left in reversed(range(_STARTS_OF_RAY)):
+            submission = submitted or self._submit(resources, runs, ready=True)
+            submitted = None
+            try:
+                self._follow(submission, runs, follow, is_last)
+                return
+            except FlowerRunError as error:
+                if not left or not error.before_any_client:
+                    raise
 
     def _follow(
         self, submission: Submission, runs: dict[str, RunConfig], follow: Callable[[str], None], is_last: bool

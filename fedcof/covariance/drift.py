@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedcof.covariance.blocks import class_sums
 from fedcof.errors import UserError
 from fedcof.statistics.class_means import ClassMeanRows
 
@@ -193,10 +194,8 @@ def class_moves(before: Sequence[ClassMeanRows], after: Sequence[ClassMeanRows],
         a class that nobody sent twice the average over all classes, 0 if there is none.
     """
     dim = next(rows.means.shape[1] for rows in before if rows.num_rows)
-    moves, samples = (
-        torch.zeros(num_classes, dim, dtype=torch.float64),
-        torch.zeros(num_classes, dtype=torch.float64),
-    )
+    moves = torch.zeros(num_classes, dim, dtype=torch.float64)
+    samples = torch.zeros(num_classes, dtype=torch.float64)
     for old, new in zip(before, after, strict=True):
         if not old.num_rows or not new.num_rows:
             continue
@@ -211,8 +210,6 @@ def class_moves(before: Sequence[ClassMeanRows], after: Sequence[ClassMeanRows],
 
 
 def _sums(rows: ClassMeanRows, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Sum a client's samples by class: shapes (C, d) and (C,), float64."""
-    counts, means = rows.counts.double(), rows.means.double()
-    sums = torch.zeros(num_classes, means.shape[1], dtype=torch.float64)
-    sums.index_add_(0, rows.class_ids, counts[:, None] * means)
-    return sums, torch.zeros(num_classes, dtype=torch.float64).index_add_(0, rows.class_ids, counts)
+    """Sum a client's samples by class, and count them: shapes (C, d) and (C,), float64."""
+    counts = torch.bincount(rows.class_ids, rows.counts.double(), minlength=num_classes)
+    return class_sums(rows.means.double(), rows.class_ids, rows.counts, num_classes), counts

@@ -269,8 +269,8 @@ def _with_mixtures(found: Outlying, whitened: _Whitened, out: Tensor) -> Outlyin
     means = whitened.means
     taken = ~out[means.clients]
     # Of two others who differ one may be mixed itself, and pull the mean of both.
-    holders = means.sum_by_class(taken)[means.class_ids] - taken.double()
-    mixed = mixtures(means, taken, found.ratios.isfinite() & (holders > FEWEST_OTHERS))
+    tested = found.ratios.isfinite() & (_other_holders(means, taken) > FEWEST_OTHERS)
+    mixed = mixtures(means, taken, tested)
     known = mixed.shares.isfinite()
     usual = mixed.shares[known & taken]
     if not len(usual):
@@ -284,12 +284,16 @@ def _with_mixtures(found: Outlying, whitened: _Whitened, out: Tensor) -> Outlyin
     return replace(found, excess=of_clients, mixed=mixed, excess_of_mixtures=excess)
 
 
+def _other_holders(means: ClientMeans, taken: Tensor) -> Tensor:
+    """Count the other clients that are taken and hold the class of each mean (R,)."""
+    return means.sum_by_class(taken)[means.class_ids] - taken.double()
+
+
 def _ratios_to_others(whitened: _Whitened, taken: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the x of each mean (R,), over what is usual, and say which have one."""
     means, samples = whitened.means, whitened.means.counts
     own = samples * taken
-    holders = means.sum_by_class(taken)[means.class_ids] - taken.double()
-    tested = holders >= FEWEST_OTHERS
+    tested = _other_holders(means, taken) >= FEWEST_OTHERS
     total = means.sum_by_class(own)[means.class_ids]
     others = (total - own).clamp(min=torch.finfo(torch.float64).tiny)
     variance = 1 / samples + whitened.noise

@@ -64,8 +64,8 @@ class LinearClassifier(Classifier):
 
 
 def unit_length(vectors: Tensor) -> Tensor:
-    """Scale each row to unit length, whatever the features' scale; a row of zeros stays one."""
-    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    """Scale each vector, along the last axis, to unit length, whatever its scale; one of zeros stays so."""
+    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return vectors / torch.where(lengths > 0, lengths, 1.0)
 
 

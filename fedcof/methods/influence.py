@@ -29,6 +29,7 @@ from fedcof.covariance.totals import ClassTotals
 from fedcof.covariance.unseen import is_unseen
 from fedcof.errors import UserError
 from fedcof.heads.lda import LDA
+from fedcof.heads.linear import unit_length
 from fedcof.methods.fedcof import FedCOF
 from fedcof.statistics.class_means import ClassMeanRows
 
@@ -122,7 +123,8 @@ class _Part:
 
 def _parts(uploads: list[ClassMeanRows], whole: _Whole) -> Iterator[_Part]:
     """Look at uploads, many of which are rotated at once."""
-    vectors, together = whole.vectors.to(whole.dtype), list[ClassMeanRows]()
+    vectors = whole.vectors.to(whole.dtype)
+    together: list[ClassMeanRows] = []
     for place, upload in enumerate(uploads):
         together.append(upload)
         if sum(one.num_rows for one in together) < ROWS_PER_BLOCK and place < len(uploads) - 1:
@@ -246,9 +248,7 @@ class _Whole:
         total = counts.sum(dim=1)
         if self.is_ridge:
             mean = sums.sum(dim=1) / total.sqrt().to(self.dtype)[:, None]
-            weight = _solved(self.values, alpha, beta, factor, mean, sums)
-            lengths = torch.linalg.vector_norm(weight, dim=2, keepdim=True)
-            weight /= torch.where(lengths > 0, lengths, 1.0)
+            weight = unit_length(_solved(self.values, alpha, beta, factor, mean, sums))
             return _Linear(weight, torch.zeros_like(counts), ~gone)
         means = sums / counts.clamp(min=1e-30).to(self.dtype)[:, :, None]
         scale = samples.clamp(min=1).to(self.dtype)[:, None, None]

@@ -13,9 +13,8 @@ import numpy as np
 from matplotlib.ticker import ScalarFormatter
 
 from fedcof.files import whole_file
-from simulations.report.figure_style import LINES, SMALL, new_figure
+from simulations.report.figure_style import LINES, MARKERS, SMALL, new_figure
 
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "h"]
 COLOURS = {"head": "#555555", "adapters": "#0072B2", "all": "#D55E00"}
 
 

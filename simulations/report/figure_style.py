@@ -17,7 +17,7 @@ from simulations.report.methods_and_keys import MethodStyle, method_styles
 from simulations.report.seed_averages import SeedAverage, accuracy_of
 
 LINES = ["-", "--", ":", "-."]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "h"]
 INK = "#222222"
 SMALL = 8.5
 MOST_NAMED_CLASSES = 20
